@@ -1,0 +1,37 @@
+"""The errors that users see. Every message says what was got, what was expected and what to do."""
+
+
+class CellBundleError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class ArrayError(CellBundleError, ValueError):
+    """An array has a shape, dtype or content that a function cannot work with."""
+
+
+class ImageReadError(CellBundleError):
+    """An image file cannot be read, or its axes are unclear."""
+
+
+class LabelReadError(CellBundleError):
+    """A label file cannot be read, or does not hold one id per instance."""
+
+
+class DatalistError(CellBundleError):
+    """A datalist is malformed, names missing files, or leaks between splits."""
+
+
+class ConfigError(CellBundleError):
+    """A configuration key or value is not known or not valid."""
+
+
+class CheckpointError(CellBundleError):
+    """A checkpoint is missing, damaged, or belongs to another network."""
+
+
+class DependencyError(CellBundleError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class TrainingError(CellBundleError):
+    """Training cannot go on (for example, the loss is not finite any more)."""
