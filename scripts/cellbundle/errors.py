@@ -35,3 +35,13 @@ class DependencyError(CellBundleError, ImportError):
 
 class TrainingError(CellBundleError):
     """Training cannot go on (for example, the loss is not finite any more)."""
+
+
+def original_error(error: BaseException) -> "CellBundleError | OSError | None":
+    """The error of this package or of the file system behind an error; MONAI wraps what a transform raises."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, CellBundleError | OSError):
+            return cause
+        cause = cause.__cause__
+    return None

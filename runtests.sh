@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Makes an environment with the test extra, checks style and types, and runs the tests.
+#   ./runtests.sh          all tests but the slowest (a few minutes)
+#   ./runtests.sh --all    all tests
+#   ./runtests.sh ARGS     further arguments go to pytest
+set -euo pipefail
+cd "$(dirname "$0")"
+source scripts/environment.sh test
+marker=(-m "not gpu and not very_slow")
+if [ "${1:-}" = "--all" ]; then
+    marker=(-m "not gpu")
+    shift
+fi
+ruff check .
+ruff format --check .
+mypy
+python -m pytest "${marker[@]}" "$@"

@@ -1,0 +1,204 @@
+"""Data sets, samplers and loaders. Augmentation is a function of (seed, epoch, position, item), nothing else.
+
+A resumed run therefore equals one that never stopped, bit for bit and for any number of workers.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data import CacheDataset, DataLoader, Dataset, set_track_meta
+from monai.transforms import Compose
+from torch.utils.data import DistributedSampler
+
+from ..datalist import load_datalists
+from ..errors import CellBundleError, DatalistError, original_error
+from .distributed import rank, world_size
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".zarr"}
+
+Key = tuple[int, int, int]  # epoch, position in the epoch, item
+
+
+def find_entries(
+    specs: Sequence[dict[str, Any]] | str,
+    split: str,
+    fold: int = 0,
+    limit: int | None = None,
+    require_labels: bool = True,
+    input_dir: str | None = None,
+) -> list[dict[str, Any]]:
+    """Entries of one split of some data lists, or the images of a folder.
+
+    Args:
+        specs: one ``{"datalist", "basedir"}`` each, perhaps with a ``weight``; or a YAML or JSON file that holds such
+            a list.
+        split: training, validation or testing.
+        fold: number of the validation fold.
+        limit: keep only the first so many.
+        require_labels: whether every entry needs a label; without, missing files are found when they are read.
+        input_dir: a folder of images to use instead of data lists.
+
+    Raises:
+        DatalistError: if nothing is found or a list is not valid.
+    """
+    if input_dir is not None:
+        paths = sorted(p for p in Path(input_dir).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise DatalistError(
+                f"{input_dir} has no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        return [{"image": str(path)} for path in paths][:limit]
+    lists: Any = ConfigParser.load_config_file(specs) if isinstance(specs, str) else specs
+    if not lists or any(not spec.get("datalist") for spec in lists):
+        raise DatalistError(
+            "no data list is given; use --datalist FILE --basedir DIR (or --input_dir DIR with --mode infer)"
+        )
+    return load_datalists(lists, split, fold, check_files=require_labels, require_labels=require_labels)[:limit]
+
+
+def sampling_weights(entries: Sequence[dict[str, Any]]) -> list[float]:
+    """Weights that let every data list count by its own weight, whatever its length."""
+    return [entry.get("datalist_weight", 1.0) for entry in entries]
+
+
+class SeededDataset(CacheDataset):
+    """A cached data set whose random transforms are seeded by the key of the item.
+
+    Args:
+        data: entries; MONAI Label replaces them.
+        transform: transforms; what precedes the first random one is cached in memory.
+        seed: seed of the run.
+        cache_rate: share of the items to cache; 0 reads files each time.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Sequence[Callable] | Callable,
+        seed: int = 0,
+        cache_rate: float = 1.0,
+    ) -> None:
+        self.seed = seed
+        super().__init__(data, transform, cache_rate=cache_rate, num_workers=2, progress=False, copy_cache=False)
+
+    def __getitem__(self, index: int | Key) -> Any:  # type: ignore[override]
+        """Item ``index``; a key (epoch, position, item) seeds its random transforms."""
+        if isinstance(index, tuple):
+            seed = np.random.SeedSequence([self.seed, *index]).generate_state(1)[0]
+            if isinstance(self.transform, Compose):
+                self.transform.set_random_state(seed=int(seed))
+            index = index[2]
+        return super().__getitem__(index)
+
+
+class SeededSampler(DistributedSampler):
+    """Draws the items of each epoch by weight, as keys (epoch, position, item) for ``SeededDataset``.
+
+    Every process draws the same sequence and takes every ``world_size``-th of it. It is a ``DistributedSampler``
+    because those are what MONAI's engines tell the epoch.
+
+    Args:
+        dataset: its length is the number of items.
+        num_samples: items of an epoch over all processes; by default the length of the data set.
+        weights: one for each item; by default all alike.
+        seed: seed of the run.
+        replacement: False goes through shuffled passes over all items, ignoring weights.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        num_samples: int | None = None,
+        weights: Sequence[float] | None = None,
+        seed: int = 0,
+        replacement: bool = True,
+    ) -> None:
+        super().__init__(dataset, num_replicas=world_size(), rank=rank(), seed=seed)
+        self.n_items = len(dataset)
+        total = num_samples or self.n_items
+        self.total_size = -(-total // world_size()) * world_size()
+        self.num_samples = self.total_size // world_size()
+        p = np.ones(self.n_items) if weights is None else np.asarray(weights, dtype=np.float64)
+        self.probabilities = p / p.sum()
+        self.replacement = replacement
+
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
+        """Keys of this process for the current epoch."""
+        random = np.random.default_rng([self.seed, self.epoch])
+        if self.replacement:
+            items = random.choice(self.n_items, self.total_size, p=self.probabilities)
+        else:
+            passes = -(-self.total_size // self.n_items)
+            items = np.concatenate([random.permutation(self.n_items) for _ in range(passes)])[: self.total_size]
+        for position in range(self.rank, self.total_size, self.num_replicas):
+            yield self.epoch, position, int(items[position])
+
+
+class ImageDataset(Dataset):
+    """Whole images for evaluation and inference; an image that cannot be read becomes an item with an ``error``.
+
+    Args:
+        data: entries with ``image`` and perhaps ``label``.
+        transform: deterministic transforms.
+        survive: False raises instead.
+    """
+
+    def __init__(
+        self, data: Sequence[dict[str, Any]], transform: Sequence[Callable] | Callable, survive: bool = True
+    ) -> None:
+        super().__init__(data, transform if callable(transform) else Compose(transform))
+        self.survive = survive
+
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+        """Item ``index`` with its number under ``index``."""
+        entry = self.data[index]
+        try:
+            item = dict(self.transform(dict(entry)))
+        except (CellBundleError, OSError, RuntimeError) as error:
+            original = original_error(error)
+            if original is None:
+                raise
+            if not self.survive:
+                raise original from None
+            return {"index": index, "path": str(entry["image"]), "error": str(original)}
+        return {**item, "index": index, "path": str(entry["image"])}
+
+
+def collate_one(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Batch of one image without a copy: tensors get a first dimension of 1, the rest goes into lists."""
+    (item,) = items
+    return {key: value[None] if isinstance(value, torch.Tensor) else [value] for key, value in item.items()}
+
+
+def training_loader(dataset: Dataset, sampler: SeededSampler, batch_size: int, num_workers: int = 0) -> DataLoader:
+    """Loader of training crops; workers do without MONAI's metadata, which crops do not need and which cost time."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=len(sampler) > batch_size,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_stop_tracking_meta,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def image_loader(dataset: ImageDataset, num_workers: int = 0) -> DataLoader:
+    """Loader of whole images, one at a time; under several processes each gets its share."""
+    sampler: Any = (
+        DistributedSampler(dataset, num_replicas=world_size(), rank=rank(), shuffle=False) if world_size() > 1 else None
+    )
+    return DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=num_workers, collate_fn=collate_one)
+
+
+def _stop_tracking_meta(worker: int) -> None:
+    set_track_meta(False)
+    torch.set_num_threads(1)

@@ -1,0 +1,70 @@
+"""The few places where several processes matter."""
+
+import os
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+
+
+def is_distributed() -> bool:
+    """Whether a process group runs."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process, 0 without a process group."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Number of processes, 1 without a process group."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def initialise(device: torch.device) -> bool:
+    """Join the process group that torchrun announces (nccl for CUDA, else gloo); True if this call made it."""
+    if is_distributed() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return False
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return True
+
+
+def finalise() -> None:
+    """Leave the process group."""
+    if is_distributed():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if is_distributed():
+        dist.barrier()
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in order of rank."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def all_true(value: bool, device: torch.device) -> bool:
+    """Whether ``value`` holds in every process."""
+    if not is_distributed():
+        return value
+    flag = torch.tensor(int(value), device=device)
+    dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+    return bool(flag.item())
+
+
+def broadcast_buffers(network: nn.Module) -> None:
+    """Give all processes the buffers (batch-norm statistics) of process 0."""
+    if is_distributed():
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)

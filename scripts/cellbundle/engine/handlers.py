@@ -1,0 +1,146 @@
+"""Handlers that MONAI and ignite do not have in this form."""
+
+import csv
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping, ProgressBar
+from monai.engines import Evaluator
+from monai.handlers import ValidationHandler
+from torch import nn
+
+from ..io.write import atomic_path
+from .distributed import broadcast_buffers, gather, rank
+from .schedule import is_validation_epoch
+
+logger = logging.getLogger(__name__)
+
+
+class ScheduledValidation(ValidationHandler):
+    """Validates after the epochs that ``is_validation_epoch`` names.
+
+    Args:
+        validator: the evaluator.
+        interval: epochs between validations at the start.
+        max_epochs: epochs of the run.
+        network: its buffers are made equal in all processes first.
+    """
+
+    def __init__(self, validator: Evaluator, interval: int, max_epochs: int, network: nn.Module) -> None:
+        super().__init__(interval=interval, validator=validator)
+        self.max_epochs, self.network = max_epochs, network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        due = Events.EPOCH_COMPLETED(
+            event_filter=lambda _, epoch: is_validation_epoch(epoch, self.max_epochs, self.interval)
+        )
+        engine.add_event_handler(due, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Validate once."""
+        broadcast_buffers(self.network)
+        super().__call__(engine)
+
+
+class EarlyStop:
+    """Stops the trainer after ``patience`` validations without a better key metric; 0 never stops.
+
+    Args:
+        validator: the evaluator whose key metric counts.
+        patience: number of validations.
+    """
+
+    def __init__(self, validator: Evaluator, patience: int) -> None:
+        self.validator, self.patience = validator, patience
+        self.stopper: EarlyStopping | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        if self.patience > 0:
+            score = self.validator.state
+            self.stopper = EarlyStopping(self.patience, lambda e: e.state.metrics[score.key_metric_name], engine)
+            self.validator.add_event_handler(Events.COMPLETED, self.stopper)
+
+
+class History:
+    """One row an epoch: loss, learning rate, seconds and, where it ran, the validation; logged and kept in a CSV file.
+
+    Args:
+        path: the CSV file, rewritten after each epoch.
+        validator: the evaluator whose metrics are kept.
+        optimizer: whose learning rate is kept.
+    """
+
+    def __init__(self, path: str, validator: Evaluator, optimizer: torch.optim.Optimizer) -> None:
+        self.path, self.validator, self.optimizer = Path(path), validator, optimizer
+        self.rows: list[dict[str, float]] = []
+        self._losses: list[float] = []
+        self._rate = math.nan
+        self._started = time.monotonic()
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, after the handler that validates."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._note_rate)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        self._losses, self._started = [], time.monotonic()
+
+    def _note_rate(self, engine: Engine) -> None:
+        self._rate = self.optimizer.param_groups[0]["lr"]
+
+    def _note_loss(self, engine: Engine) -> None:
+        self._losses.append(engine.state.output["loss"].item())  # type: ignore[index, union-attr]
+
+    def _finish(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        losses = [loss for part in gather(self._losses) for loss in part if math.isfinite(loss)]
+        row = {
+            "epoch": epoch,
+            "loss": sum(losses) / len(losses) if losses else math.nan,
+            "learning_rate": self._rate,
+            "seconds": round(time.monotonic() - self._started, 2),
+        }
+        if self.validator.state.epoch == epoch:
+            row |= {f"val_{name}": value for name, value in self.validator.state.metrics.items()}
+        self.rows = [r for r in self.rows if r["epoch"] < epoch] + [row]
+        logger.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
+        if rank() == 0:
+            self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Progress:
+    """A progress bar on stderr, in process 0 and only where somebody looks at a terminal.
+
+    Args:
+        name: what the bar says.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to any engine."""
+        if rank() == 0 and sys.stderr.isatty():
+            ProgressBar(desc=self.name).attach(engine, output_transform=_loss_of)
+
+
+def _loss_of(output: Any) -> dict[str, float]:
+    return {"loss": float(output["loss"])} if isinstance(output, dict) and "loss" in output else {}

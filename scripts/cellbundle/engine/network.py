@@ -1,0 +1,127 @@
+"""Networks made ready to run: memory format, device, weights, compilation, several processes."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError
+from .distributed import is_distributed
+
+logger = logging.getLogger(__name__)
+
+NESTED_KEYS = ("state_dict", "model", "network")  # where checkpoints of this field keep the weights
+PREFIXES = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
+MAX_SHOWN = 5  # keys spelled out in one message
+
+
+def find_weights(
+    mode: str, ckpt_path: str, name: str | None = None, path: str | None = None, resume: bool = False
+) -> str | None:
+    """File to load weights from.
+
+    Args:
+        mode: train, eval or infer.
+        ckpt_path: folder of the bundle's checkpoints.
+        name: file in that folder (``pretrained_ckpt_name``).
+        path: file anywhere (``pretrained_ckpt_path``); wins over ``name``.
+        resume: training goes on from ``latest.pt``, which holds weights of its own.
+
+    Returns:
+        The file; None to train from scratch.
+
+    Raises:
+        CheckpointError: if the file does not exist.
+    """
+    if mode == "train" and (resume or (name is None and path is None)):
+        return None
+    file = Path(path) if path else Path(ckpt_path) / (name or "model.pt")
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist; train first, or name a file with --pretrained_ckpt_path")
+    return str(file)
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """State dict of a checkpoint: flat or nested, with or without the prefixes of DDP and ``torch.compile``.
+
+    Raises:
+        CheckpointError: if the file is damaged or holds no weights.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); it may be truncated"
+        ) from error
+    for key in NESTED_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, torch.Tensor) for v in content.values())
+    ):
+        raise CheckpointError(
+            f"{path}: holds no state dict; expected weights, flat or under one of {', '.join(NESTED_KEYS)}"
+        )
+    return {_strip(key): value for key, value in content.items()}
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint strictly.
+
+    Raises:
+        CheckpointError: if keys or shapes differ; the message names the first few.
+    """
+    weights, own = read_weights(path), network.state_dict()
+    wrong = [
+        f"{k}: {tuple(v.shape)} in the file, {tuple(own[k].shape)} here"
+        for k, v in weights.items()
+        if k in own and v.shape != own[k].shape
+    ]
+    problems = {
+        "missing": [k for k in own if k not in weights],
+        "not expected": [k for k in weights if k not in own],
+        "of another shape": wrong,
+    }
+    if any(problems.values()):
+        text = "; ".join(f"{len(v)} {name} ({', '.join(v[:MAX_SHOWN])})" for name, v in problems.items() if v)
+        raise CheckpointError(
+            f"{path} belongs to another network than {type(network).__name__}: {text}; check the path and network_def"
+        )
+    network.load_state_dict(weights)
+    logger.info("weights from %s", path)
+
+
+def prepare_network(network: nn.Module, device: torch.device, weights: str | None = None) -> nn.Module:
+    """Load weights and move to the device, with channels last for the convolutions of CPUs and tensor cores.
+
+    Args:
+        network: as the configuration builds it.
+        device: as chosen by ``cellbundle.device.choose_device``.
+        weights: checkpoint or None.
+
+    Returns:
+        The same network.
+    """
+    if weights is not None:
+        load_weights(network, weights)
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def training_network(network: nn.Module, device: torch.device, compiled: bool = False) -> nn.Module:
+    """The network as the trainer calls it: compiled if wanted, averaging gradients if there are several processes."""
+    trained: Any = torch.compile(network) if compiled else network
+    if is_distributed():
+        ids = [device.index] if device.type == "cuda" else None
+        trained = nn.parallel.DistributedDataParallel(trained, device_ids=ids)
+    return trained
+
+
+def _strip(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.split(".", 1)[1]
+    return key

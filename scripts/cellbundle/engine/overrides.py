@@ -1,0 +1,93 @@
+"""Misspelt overrides are errors that suggest the right key; MONAI accepts them silently."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pydoc import locate
+from typing import Any
+
+from ..errors import ConfigError
+
+SPECIAL_KEYS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_", "_imports_"}
+
+
+def config_ids(config: Any, prefix: str = "") -> list[str]:
+    """All ids of a nested configuration, parents before children, joined with ``#``."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(config, Mapping):
+        items = config.items()
+    elif isinstance(config, list):
+        items = enumerate(config)
+    ids = []
+    for key, value in items:
+        name = f"{prefix}{key}"
+        ids += [name, *config_ids(value, f"{name}#")]
+    return ids
+
+
+def check_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> None:
+    """Raise unless every override addresses a known id, or a parameter of the object it belongs to.
+
+    Args:
+        config: the merged configuration before the overrides.
+        overrides: ids as on the command line, with ``#`` or ``::`` between levels and perhaps a leading ``+`` (merge).
+
+    Raises:
+        ConfigError: for the first id that is not known; the message suggests the nearest ones.
+    """
+    ids = set(config_ids(config))
+    for override in overrides:
+        name = override.lstrip("+").replace("::", "#")
+        if name in ids:
+            continue
+        parent, _, key = name.rpartition("#")
+        allowed = _parameters(_lookup(config, parent)) if parent else set()
+        if key in allowed or key in SPECIAL_KEYS:
+            continue
+        candidates = ids | {f"{parent}#{k}" for k in allowed}
+        near = get_close_matches(name, candidates, n=3) or get_close_matches(key, [i for i in ids if "#" not in i], n=3)
+        hint = (
+            f"did you mean {' or '.join('--' + n for n in near)}?"
+            if near
+            else "see the keys of configs/hyper_parameters.yaml"
+        )
+        raise ConfigError(f"--{override} is not a known option; {hint}")
+
+
+def _lookup(config: Any, name: str) -> Any:
+    """Content of an id, or None."""
+    for part in name.split("#"):
+        if isinstance(config, Mapping):
+            config = config.get(part)
+        elif isinstance(config, list) and part.isdigit() and int(part) < len(config):
+            config = config[int(part)]
+        else:
+            return None
+    return config
+
+
+def _parameters(content: Any) -> set[str]:
+    """Parameters of the ``_target_`` of a configuration item, and of its base classes if it passes them on."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("_target_"), str):
+        return set()
+    target = _locate(content["_target_"])
+    names: set[str] = set()
+    for owner in inspect.getmro(target) if inspect.isclass(target) else (target,):
+        try:
+            parameters = inspect.signature(owner).parameters.values()
+        except (TypeError, ValueError):
+            break
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+def _locate(name: str) -> Any:
+    """The object a ``_target_`` names; MONAI's components may be named without their module."""
+    from monai.bundle.config_item import ComponentLocator  # noqa: PLC0415  (walks all of MONAI, only needed for unusual keys)
+
+    module = ComponentLocator().get_component_module_name(name)
+    if isinstance(module, list):
+        module = module[0]
+    return locate(f"{module}.{name}") if module else locate(name)

@@ -1,0 +1,42 @@
+"""When the learning rate changes and when validation runs."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.01) -> LambdaLR:
+    """Linear warm-up, then half a cosine down to a small share of the learning rate.
+
+    It multiplies whatever learning rate the optimiser was given, so fine-tuning follows it too.
+
+    Args:
+        optimizer: its ``lr`` is the peak.
+        total_steps: calls of ``step`` until the end.
+        warmup_steps: of these, steps of the warm-up, which starts at 1 / (warmup_steps + 1).
+        final: share of the peak at the end.
+
+    Source: Loshchilov & Hutter, ICLR 2017.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+
+def is_validation_epoch(epoch: int, max_epochs: int, interval: int) -> bool:
+    """Whether to validate after an epoch: every ``interval``, more often in the last quarter, always in the last tenth.
+
+    Args:
+        epoch: 1..max_epochs.
+        max_epochs: epochs of the run.
+        interval: epochs between validations at the start.
+    """
+    left = (max_epochs - epoch) / max_epochs
+    every = 1 if left < 0.1 else max(1, interval // 2) if left < 0.25 else interval
+    return epoch % every == 0 or epoch == max_epochs

@@ -1,0 +1,160 @@
+"""The workflow class that every bundle inherits: one command line for training, evaluation and inference."""
+
+import csv
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import ensure_tuple
+
+from ..device import choose_device
+from ..errors import CellBundleError, ConfigError
+from ..io import atomic_path
+from . import distributed
+from .evaluation import build_report, format_report, write_report
+from .overrides import check_overrides
+
+logger = logging.getLogger(__name__)
+
+MODES = {"train": "train", "eval": "infer", "infer": "infer"}
+TYPES = {
+    "train": "train",
+    "training": "train",
+    "infer": "infer",
+    "inference": "infer",
+    "eval": "eval",
+    "evaluation": "eval",
+}
+
+
+class CellWorkflow(ConfigWorkflow):
+    """A MONAI workflow in three modes over one configuration.
+
+    Args:
+        config_file: configuration, or several that are merged in order; the bundle is the folder above the first one's.
+        mode: ``train``, ``eval`` (scores of a labelled split) or ``infer`` (label maps of images); by default what
+            ``workflow_type`` or the configuration says.
+        workflow_type: MONAI's name for the mode.
+        meta_file: see ``monai.bundle.ConfigWorkflow``.
+        logging_file: see ``monai.bundle.ConfigWorkflow``.
+        **override: configuration items by id.
+
+    Raises:
+        ConfigError: for an unknown mode or a misspelt override.
+    """
+
+    def __init__(
+        self,
+        config_file: str | Sequence[str],
+        mode: str | None = None,
+        workflow_type: str | None = None,
+        meta_file: str | Sequence[str] | None = None,
+        logging_file: str | bool | None = None,
+        **override: Any,
+    ) -> None:
+        root = Path(ensure_tuple(config_file)[0]).resolve().parent.parent
+        if str(root) not in sys.path:
+            sys.path.insert(0, str(root))
+        config = ConfigParser.load_config_files(config_file)
+        check_overrides(config, override)
+        mode = self._find_mode(mode, workflow_type, config)
+        override = {"bundle_root": str(root), **override, "mode": mode}
+        super().__init__(
+            config_file=config_file,
+            meta_file=meta_file,
+            logging_file=logging_file,
+            workflow_type=MODES[mode],
+            **override,
+        )
+        self.mode = mode
+
+    @staticmethod
+    def _find_mode(mode: str | None, workflow_type: str | None, config: dict[str, Any]) -> str:
+        wanted = mode or TYPES.get(str(workflow_type).lower()) or config.get("mode", "train")
+        if wanted not in MODES:
+            raise ConfigError(f"mode is {wanted!r}; choose one of {', '.join(MODES)}")
+        return str(wanted)
+
+    def initialize(self) -> Any:
+        """Join the other processes, if any, and parse the configuration."""
+        distributed.initialise(choose_device(self.parser.get("device_name", "auto")))
+        return super().initialize()
+
+    def run(self) -> Any:
+        """Train, evaluate or infer."""
+        return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
+
+    def finalize(self) -> Any:
+        """Run the configuration's ``finalize`` and leave the process group."""
+        result = super().finalize()
+        distributed.finalise()
+        return result
+
+    def content(self, name: str) -> Any:
+        """Parsed content of a configuration id."""
+        return self.parser.get_parsed_content(name)
+
+    def _train(self) -> None:
+        trainer = self.trainer
+        if trainer.state.epoch >= trainer.state.max_epochs:
+            logger.info(
+                "epoch %d of %d is done already; give a larger max_epochs",
+                trainer.state.epoch,
+                trainer.state.max_epochs,
+            )
+        else:
+            trainer.run()
+        if self.content("final_test"):
+            self._final_test()
+
+    def _final_test(self) -> None:
+        """Scores of the best weights on the testing entries of each data list, if there are any."""
+        from .data import find_entries  # noqa: PLC0415
+        from .network import load_weights  # noqa: PLC0415
+
+        try:
+            find_entries(self.content("data_list_files"), "testing")
+        except CellBundleError as error:
+            logger.info("no final test: %s", error)
+            return
+        distributed.barrier()
+        load_weights(self.content("network_def"), Path(self.content("ckpt_path")) / "model.pt")
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        evaluator = self.content("evaluator")
+        evaluator.run()
+        self._raise_failures()
+        report, table = build_report(self.content("key_metric_fn"), self.content("dataset").data)
+        if distributed.rank() == 0:
+            folder = Path(self.content("output_dir"))
+            write_report(report, table, folder)
+            logger.info(
+                "scores of single images in %s\n%s",
+                folder / "scores.csv",
+                format_report(report["datalists"] | {"all": report["all"]}),
+            )
+
+    def _infer(self) -> None:
+        self.content("evaluator").run()
+        self._raise_failures()
+
+    def _raise_failures(self) -> None:
+        """Write ``failures.csv`` and raise if an image could not be processed, after all others were."""
+        failures = sorted({f for part in distributed.gather(self.content("eval_step").failures) for f in part})
+        folder = Path(self.content("output_dir"))
+        if distributed.rank() == 0:
+            if failures:
+                folder.mkdir(parents=True, exist_ok=True)
+                with atomic_path(folder / "failures.csv") as temporary, temporary.open("w", newline="") as file:
+                    csv.writer(file).writerows([("image", "reason"), *failures])
+            else:
+                (folder / "failures.csv").unlink(missing_ok=True)
+        if failures:
+            raise CellBundleError(
+                f"{len(failures)} of {len(self.content('dataset'))} images failed, the first: {failures[0][1]}; "
+                f"all others are done, see {folder / 'failures.csv'}"
+            )

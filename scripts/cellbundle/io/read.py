@@ -1,0 +1,240 @@
+"""Images and label maps from files. ``_axes`` has the axis rules; ``_raster``, ``_tiff`` and ``_zarr`` open formats."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CellBundleError, DependencyError, ImageReadError, LabelReadError
+from ..labels import renumber
+from ._axes import CHANNELS, channels_first, resolve_axes
+from ._raster import open_bmp, open_jpeg, open_png
+from ._stored import Stored
+from ._tiff import open_tiff
+from ._zarr import is_zarr, open_zarr
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_PIXELS = 2**30  # about a gigapixel: larger ones do not fit into memory, or are decompression bombs
+CHANNELS_PER_PIXEL = 4  # more channels count as more pixels
+SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": open_png,
+    b"\xff\xd8\xff": open_jpeg,
+    b"BM": open_bmp,
+    b"II*\0": open_tiff,
+    b"MM\0*": open_tiff,
+    b"II+\0": open_tiff,
+    b"MM\0+": open_tiff,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image as a file holds it.
+
+    Attributes:
+        data: (C, H, W) float32, finite, in the units of the file (bool is 0 and 1), not rescaled.
+        path: the file.
+        axes: one letter for each dimension of the file's array, such as ``"YXS"`` (S: colour sample) or ``"CYX"``.
+        axes_source: ``"metadata"``, ``"guess"`` (the only possible reading) or ``"option"``.
+        pixel_size_um: (y, x) in µm, or None if the file does not tell.
+        dtype: type of the values in the file.
+    """
+
+    data: NDArray[np.float32]
+    path: Path
+    axes: str
+    axes_source: str
+    pixel_size_um: tuple[float, float] | None
+    dtype: np.dtype
+
+
+def read_image(path: str | Path, *, axes: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
+    """Read one 2-D image: PNG, JPEG, BMP, TIFF, OME-TIFF or OME-Zarr, known by content and not by suffix.
+
+    Palettes and CMYK become RGB; colour tables of ImageJ and OME files are for display only and are not applied. A
+    channel that the file calls transparency is dropped, unless ``axes`` is given. Pixels come as stored: an EXIF
+    orientation is not applied. Multi-resolution files give their full resolution. NaN and infinite values become the
+    smallest finite value, with a warning.
+
+    Args:
+        path: an image file, or the folder of an OME-Zarr image.
+        axes: one letter for each dimension of the array in a TIFF or Zarr file (Y, X, C channel), where the file
+            does not say or says wrong; dimensions of other letters must have length 1.
+        max_pixels: largest number of pixels to decode; each started group of four channels counts once.
+
+    Returns:
+        The image, (C, H, W) float32.
+
+    Raises:
+        ImageReadError: if the file cannot be read, has no finite pixel, is a stack, or its axes are unclear.
+        DependencyError: if the file is OME-Zarr and zarr is not installed.
+    """
+    path = Path(path)
+    with _named(path, ImageReadError), _open(path) as stored:
+        array, letters, source = _decode(stored, axes, max_pixels)
+        data = _finite(path, _colours(array, stored))
+        return Image(data, path, letters, source, stored.pixel_size_um, stored.dtype)
+
+
+def read_labels(
+    path: str | Path,
+    *,
+    binary: Literal["refuse", "components"] = "refuse",
+    axes: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> NDArray[np.int32]:
+    """Read an instance label map from PNG, BMP, TIFF or OME-Zarr.
+
+    Accepted are integers of any width and floats with whole numbers; RGB(A) with equal channels; palettes, whose
+    index is the id (the grey value, if all their colours are grey). Ids are kept if they fit into int32, and numbered
+    anew in the same order otherwise.
+
+    Args:
+        path: a label file.
+        binary: what to do with a mask that does not tell cells apart: a 1-bit image, or one with the values 0 and
+            the largest of its type (or 255). ``"refuse"`` it, or number its 8-connected ``"components"``; the
+            latter also applies to every other map with a single id.
+        axes: as in ``read_image``.
+        max_pixels: as in ``read_image``.
+
+    Returns:
+        (H, W) int32, 0 background, one positive id for each instance, not necessarily consecutive.
+
+    Raises:
+        LabelReadError: if the file cannot be read, or does not hold one id for each instance.
+        DependencyError: if the file is OME-Zarr and zarr is not installed.
+    """
+    path = Path(path)
+    with _named(path, LabelReadError), _open(path) as stored:
+        if stored.lossy:
+            raise LabelReadError("is compressed as JPEG, which changes ids; save labels as PNG or TIFF")
+        array, _, _ = _decode(stored, axes, max_pixels)
+        return _instances(_single_channel(array, stored), binary)
+
+
+def _open(path: Path) -> AbstractContextManager[Stored]:
+    """Open a file by its first bytes."""
+    if is_zarr(path):
+        return open_zarr(path)
+    if path.is_dir():
+        raise ImageReadError("is a folder; give an image file")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head:
+        raise ImageReadError("is empty (0 bytes); copy or export it again")
+    for signature, opener in SIGNATURES.items():
+        if head.startswith(signature):
+            return opener(path)
+    raise ImageReadError("is not a PNG, JPEG, BMP or TIFF image by its content; convert it to one of these")
+
+
+@contextmanager
+def _named(path: Path, kind: type[CellBundleError]) -> Iterator[None]:
+    """Put the name of the file in front of every message, and make one kind of all errors of decoders."""
+    try:
+        yield
+    except DependencyError:
+        raise
+    except CellBundleError as error:
+        raise kind(f"{path}: {error}") from error
+    except Exception as error:  # decoders raise anything on damaged bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise kind(f"{path}: cannot be opened ({error.strerror}); check the path and the permissions") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"{path}: cannot be decoded ({reason}); it is damaged or incomplete, export it again") from error
+
+
+def _decode(stored: Stored, option: str | None, max_pixels: int) -> tuple[NDArray, str, str]:
+    """Check axes and size before decoding; then (C, H, W) without alpha, letters of the axes, their source."""
+    if 0 in stored.shape:
+        raise ImageReadError(f"has no pixels (shape {stored.shape}); export it again")
+    letters, source = resolve_axes(stored.shape, stored.axes, None if stored.fixed_axes else option)
+    size = dict(zip(letters, stored.shape, strict=True))
+    channels = math.prod(size.get(letter, 1) for letter in CHANNELS)
+    pixels = max(size["Y"] * size["X"] * -(-channels // CHANNELS_PER_PIXEL), stored.tile_pixels)
+    if pixels > max_pixels:
+        raise ImageReadError(
+            f"has {pixels} pixels (shape {stored.shape}), more than max_pixels={max_pixels}; "
+            "raise max_pixels if the file is trusted and memory suffices, or crop the image"
+        )
+    array = channels_first(stored.decode(), letters)
+    return array[:-1] if stored.alpha and source != "option" else array, letters, source
+
+
+def _colours(array: NDArray, stored: Stored) -> NDArray[np.float32]:
+    """(C, H, W) float32 intensities: palette and CMYK as RGB."""
+    if stored.palette is not None:
+        array = stored.palette[:, array[0].astype(np.intp)]
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is treated as such
+        data = np.ascontiguousarray(array, np.float32)
+    if stored.cmyk:
+        full = np.float32(np.iinfo(stored.dtype).max)
+        data = np.rint((full - data[:3]) * ((full - data[3:]) / full))
+    return data
+
+
+def _finite(path: Path, data: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Replace what is not finite by the smallest finite value."""
+    finite = np.isfinite(data)
+    if finite.all():
+        return data
+    if not finite.any():
+        raise ImageReadError("holds only NaN or infinite values; export it again")
+    smallest = data[finite].min()
+    logger.warning("%s: %d NaN or infinite values replaced by %g", path, np.count_nonzero(~finite), smallest)
+    return np.where(finite, data, smallest)
+
+
+def _single_channel(array: NDArray, stored: Stored) -> NDArray:
+    """(H, W) ids, any dtype."""
+    grey: NDArray = array[0]
+    if len(array) == 3 and (array[1:] == grey).all():
+        array = array[:1]
+    if len(array) in (3, 4):
+        raise LabelReadError(
+            f"holds colours ({len(array)} channels that differ), expected one id for each instance; "
+            "give each instance an integer id and save one channel"
+        )
+    if len(array) != 1:
+        raise LabelReadError(f"has {len(array)} channels, expected 1; save the label channel as a file of its own")
+    if stored.palette is not None and (stored.palette[1:] == stored.palette[0]).all():
+        grey = stored.palette[0][grey.astype(np.intp)]
+    return grey
+
+
+def _instances(values: NDArray, binary: Literal["refuse", "components"]) -> NDArray[np.int32]:
+    """(H, W) int32 ids from values of any dtype."""
+    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
+        raise LabelReadError(
+            f"holds {values.dtype} values that are not whole numbers; give each instance an integer id"
+        )
+    low, high = values.min(), values.max()
+    if low < 0:
+        raise LabelReadError(f"holds negative ids (down to {low}), expected 0 for background and positive ids")
+    single = high > 0 and ((values == 0) | (values == high)).all()
+    if single and binary == "components":
+        return _components(values > 0)
+    largest = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 255
+    if single and (values.dtype.kind == "b" or high in (255, largest)):
+        raise LabelReadError(
+            f"this looks like a binary mask (values 0 and {high}), expected one id for each instance; "
+            "give instance labels, or set binary='components' to number its connected components"
+        )
+    if high > np.iinfo(np.int32).max:
+        return renumber(values.astype(np.uint64))[0]
+    return values.astype(np.int32)
+
+
+def _components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    from scipy import ndimage  # noqa: PLC0415 - only binary masks need it
+
+    labels = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, structure=np.ones((3, 3)), output=labels)
+    return labels

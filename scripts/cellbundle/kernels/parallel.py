@@ -1,0 +1,41 @@
+"""Run a GIL-free kernel over chunks of its work in plain threads.
+
+numba's own threading layers do not survive a fork (OpenMP) or are not safe to call from two threads (workqueue), and
+data-loader workers do both. Plain threads over ``nogil`` kernels have neither problem.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+
+def n_threads() -> int:
+    """Threads that kernels may use: ``CELLBUNDLE_NUM_THREADS``, else the processors this process may run on."""
+    value = os.environ.get("CELLBUNDLE_NUM_THREADS", "")
+    if value.isdigit() and int(value) > 0:
+        return int(value)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_chunks(kernel: Callable[..., Any], n_items: int, *args: Any, min_chunk: int = 1) -> None:
+    """Call ``kernel(start, stop, *args)`` so that together the calls cover ``range(n_items)``.
+
+    Args:
+        kernel: releases the GIL and writes to disjoint parts of its array arguments.
+        n_items: number of work items.
+        *args: passed to every call.
+        min_chunk: fewest items worth a thread of their own.
+    """
+    parts = max(1, min(n_threads(), n_items // max(1, min_chunk)))
+    if parts == 1:
+        kernel(0, n_items, *args)
+        return
+    bounds = np.linspace(0, n_items, parts + 1).astype(np.int64)
+    with ThreadPoolExecutor(parts) as pool:
+        calls = [pool.submit(kernel, a, b, *args) for a, b in pairwise(bounds)]
+        for call in calls:
+            call.result()

@@ -1,0 +1,54 @@
+"""Label maps: checks and renumbering that everything else relies on."""
+
+import numpy as np
+
+from .errors import ArrayError
+
+DENSE_ID_LIMIT = 1 << 24  # up to this id a lookup table is faster than a sort
+
+
+def check_labels(labels: np.ndarray, name: str = "labels") -> None:
+    """Raise ``ArrayError`` unless ``labels`` is a 2-D map of non-negative integers."""
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu":
+        got = f"shape {np.shape(labels)} dtype {getattr(labels, 'dtype', type(labels).__name__)}"
+        raise ArrayError(f"{name} must be a 2-D integer array (H, W), got {got}")
+    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
+        raise ArrayError(f"{name} must not have negative ids, got {labels.min()}; 0 is the background")
+
+
+def renumber(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number instances 1..N in the order of their ids.
+
+    Args:
+        labels: (H, W) non-negative integers of any integer type.
+
+    Returns:
+        (H, W) int32, C-contiguous, and N.
+    """
+    if labels.size == 0:
+        return np.zeros(labels.shape, np.int32), 0
+    if labels.max() <= DENSE_ID_LIMIT:
+        present = np.zeros(int(labels.max()) + 1, np.bool_)
+        present[labels.reshape(-1)] = True
+        present[0] = False
+        table = np.where(present, np.cumsum(present), 0).astype(np.int32)
+        return np.ascontiguousarray(table[labels]), int(present.sum())
+    ids, inverse = np.unique(labels, return_inverse=True)
+    offset = 0 if ids[0] == 0 else 1
+    return (inverse.reshape(labels.shape) + offset).astype(np.int32), len(ids) - 1 + offset
+
+
+def split_components(labels: np.ndarray) -> np.ndarray:
+    """Give every 4-connected part of every instance an id of its own.
+
+    Cropping and mirrored padding leave parts of one cell in several places; a flow target needs one centre each.
+
+    Args:
+        labels: (H, W) int32, 0 background.
+
+    Returns:
+        (H, W) int32, ids 1..M.
+    """
+    from skimage.measure import label  # noqa: PLC0415  (slow import, and only training needs it)
+
+    return label(labels, background=0, connectivity=1).astype(np.int32)

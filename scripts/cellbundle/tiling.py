@@ -1,0 +1,120 @@
+"""Large images in tiles: a plan that wastes little, and a MONAI inferer that follows it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, sliding_window_inference
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How an image is cut.
+
+    Attributes:
+        tile: (h, w) of every tile, pixels.
+        counts: tiles along (y, x).
+        strides: pixels from one tile to the next along (y, x).
+    """
+
+    tile: tuple[int, int]
+    counts: tuple[int, int]
+    strides: tuple[int, int]
+
+    @property
+    def n_tiles(self) -> int:
+        """Network calls for one image."""
+        return self.counts[0] * self.counts[1]
+
+
+def plan_tiles(size: Sequence[int], largest: Sequence[int], overlap: float = 0.25, multiple: int = 32) -> TilePlan:
+    """Cut an image into the fewest tiles of one size, no larger than needed.
+
+    An image that fits into one tile is one tile. A larger one gets tiles that are shrunk until they just cover it:
+    1040 pixels with tiles of at most 1024 become two of 608, not two of 1024.
+
+    Args:
+        size: (H, W) of the image, pixels, at least 1.
+        largest: (h, w) that a tile may have at most, multiples of ``multiple``.
+        overlap: share of a tile that neighbours have in common at least, 0 <= overlap < 1.
+        multiple: tiles are multiples of this.
+
+    Raises:
+        ValueError: if a size is not positive, a tile is not a multiple, or the overlap is not in [0, 1).
+    """
+    if min(size) < 1 or min(largest) < multiple or any(side % multiple for side in largest) or not 0 <= overlap < 1:
+        raise ValueError(
+            f"size must be positive, largest a multiple of {multiple}, overlap in [0, 1); "
+            f"got {tuple(size)}, {tuple(largest)}, {overlap}"
+        )
+    tiles, counts, strides = [], [], []
+    for length, side in zip(size, largest, strict=True):
+        count = max(1, math.ceil((length - overlap * side) / (side - overlap * side)))
+        tile = math.ceil(length / (count - (count - 1) * overlap) / multiple) * multiple
+        tiles.append(tile)
+        counts.append(count)
+        strides.append(math.ceil((length - tile) / (count - 1)) if count > 1 else tile)
+    return TilePlan((tiles[0], tiles[1]), (counts[0], counts[1]), (strides[0], strides[1]))
+
+
+class TiledInferer(Inferer):
+    """Runs a network over images of any size: in one piece when they fit, else in blended, overlapping tiles.
+
+    Args:
+        roi_size: largest tile (h, w), pixels.
+        overlap: share of a tile that neighbours have in common at least.
+        sw_batch_size: tiles for each network call.
+        multiple: tiles are multiples of this.
+        sigma: width of the Gaussian, as a share of the tile.
+
+    Source: ``monai.inferers.sliding_window_inference`` does the work.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int] = (1024, 1024),
+        overlap: float = 0.25,
+        sw_batch_size: int = 1,
+        multiple: int = 32,
+        sigma: float = 0.125,
+    ) -> None:
+        super().__init__()
+        self.roi_size, self.overlap, self.sw_batch_size = tuple(roi_size), overlap, sw_batch_size
+        self.multiple, self.sigma = multiple, sigma
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Predict one image or a batch of one size.
+
+        Args:
+            inputs: (N, C, H, W).
+            network: maps (N, C, h, w) to (N, K, h, w).
+            *args: passed to the network.
+            **kwargs: passed to the network.
+
+        Returns:
+            (N, K, H, W) float32 on the device of ``inputs``.
+        """
+        plan = plan_tiles(inputs.shape[-2:], self.roi_size, self.overlap, self.multiple)
+
+        def predict(tile: torch.Tensor) -> torch.Tensor:
+            return network(tile.contiguous(memory_format=torch.channels_last), *args, **kwargs).float()
+
+        if plan.n_tiles == 1:
+            return predict(inputs)
+        # MONAI truncates tile * (1 - overlap) to the stride; half a pixel keeps rounding from losing one.
+        overlap = [max(0.0, 1 - (stride + 0.5) / tile) for stride, tile in zip(plan.strides, plan.tile, strict=True)]
+        blended: Any = sliding_window_inference(
+            inputs,
+            roi_size=plan.tile,
+            sw_batch_size=self.sw_batch_size,
+            predictor=predict,
+            overlap=overlap,
+            mode="gaussian",
+            sigma_scale=self.sigma,
+            padding_mode="replicate",
+        )
+        return blended

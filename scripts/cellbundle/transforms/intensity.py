@@ -1,0 +1,87 @@
+"""Channels and intensity: from raw units to (3, H, W) in [0, 1]."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from ..errors import ArrayError
+
+PERCENTILE_SAMPLES = 1 << 20  # pixels a channel that percentiles are read from; larger images are sampled on a grid
+
+
+def to_channels(image: np.ndarray, channels: Sequence[int] | None = None) -> np.ndarray:
+    """Bring an image to three channels.
+
+    Args:
+        image: (C, H, W) of any dtype.
+        channels: which channels to take (1 to 3 indices); by default all of them.
+
+    Returns:
+        (3, H, W): one channel is repeated, two are followed by an empty third.
+
+    Raises:
+        ArrayError: if there are more than three channels and ``channels`` does not choose.
+    """
+    if channels is not None:
+        if not 1 <= len(channels) <= 3 or not all(0 <= c < image.shape[0] for c in channels):
+            raise ArrayError(f"channels must be 1 to 3 indices below {image.shape[0]}, got {list(channels)}")
+        image = image[list(channels)]
+    if image.shape[0] == 1:
+        return np.repeat(image, 3, axis=0)
+    if image.shape[0] == 2:
+        return np.concatenate([image, np.zeros_like(image[:1])])
+    if image.shape[0] == 3:
+        return image
+    raise ArrayError(
+        f"the model takes 1 to 3 channels, the image has {image.shape[0]}; choose some, for example channels=[0]"
+    )
+
+
+def normalise_intensity(image: np.ndarray, lower: float = 0.5, upper: float = 99.8) -> np.ndarray:
+    """Stretch each channel between two percentiles and clip.
+
+    Args:
+        image: (C, H, W) float32, finite.
+        lower: percentile that becomes 0.
+        upper: percentile that becomes 1; above 99 because nuclei may cover less than 1 % of an image.
+
+    Returns:
+        (C, H, W) float32 in [0, 1]; a constant channel becomes 0.
+    """
+    step = max(1, int(np.ceil(np.sqrt(image[0].size / PERCENTILE_SAMPLES))))
+    result = np.empty_like(image, dtype=np.float32)
+    for channel, out in zip(image, result, strict=True):
+        low, high = np.percentile(channel[::step, ::step], (lower, upper)) if channel.size else (0, 0)
+        if high <= low:  # sparse signal: fall back to the full range before giving up
+            low, high = (channel.min(), channel.max()) if channel.size else (0, 0)
+        scale = 1.0 / (high - low) if high > low else 0.0
+        np.clip((channel - np.float32(low)) * np.float32(scale), 0, 1, out=out)
+    return result
+
+
+class NormaliseIntensityd(MapTransform):
+    """``to_channels`` and ``normalise_intensity`` for tensors (C, H, W) of a dictionary; metadata are kept."""
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        lower: float = 0.5,
+        upper: float = 99.8,
+        channels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.lower, self.upper, self.channels = lower, upper, channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with normalised images, (3, H, W) float32 in [0, 1]."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            array = np.asarray(image, dtype=np.float32)
+            scaled = torch.from_numpy(normalise_intensity(to_channels(array, self.channels), self.lower, self.upper))
+            result[key] = type(image)(scaled, meta=image.meta) if hasattr(image, "meta") else scaled
+        return result

@@ -1,0 +1,150 @@
+"""Make a folder and a zip archive of a bundle that run alone, without cellbundle installed.
+
+python scripts/package_bundle.py NAME [--output dist]
+
+OUTPUT/NAME gets the bundle, the core as scripts/cellbundle, the data lists and BUILD.json (versions, SHA-256 of every
+file); OUTPUT/NAME_v<version>.zip holds the same. Both replace older ones. Equal sources give equal archives.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import logging
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import cellbundle
+from cellbundle.errors import CellBundleError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = Path(cellbundle.__file__).resolve().parent
+STAMP = "BUILD.json"
+PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bundle; models/model.pt comes on top
+REWRITTEN = {".json", ".md", ".py", ".yaml", ".yml"}
+KINDS = REWRITTEN | {".conf", ".css", ".csv", ".html", ".jpg", ".js", ".png", ".svg", ".tif", ".txt", ".typed"}
+MAX_WEIGHTS = 25_000_000  # bytes; the Model Zoo takes no larger files
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
+
+_MODULES = "|".join(sorted(p.stem for p in CORE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()))
+_IMPORT = r"((?:^|\$)[ \t]*(?:>>> )?)import[ \t]+cellbundle"  # starts a line or a configuration's expression
+RULES = [  # imports keep the name that the rest of the file uses
+    (re.compile(r"\bfrom([ \t]+)cellbundle(?=(?:\.\w+)*[ \t]+import\b)"), r"from\1scripts.cellbundle"),
+    (re.compile(_IMPORT + r"(?=(?:\.\w+)*[ \t]+as\b)", re.M), r"\1import scripts.cellbundle"),
+    (re.compile(_IMPORT + r"\b((?:\.\w+)*)", re.M), r"\1import scripts.cellbundle as cellbundle, scripts.cellbundle\2"),
+    (re.compile(r"""(_target_["']?[\s:=]+["']?)cellbundle(?=\.)"""), r"\1scripts.cellbundle"),
+    (re.compile(rf"""(?<=["'])cellbundle(?=\.(?:{_MODULES})(?:\.\w+)*\\?["'])"""), "scripts.cellbundle"),
+]
+ODD_IMPORT = re.compile(r"(from|import|import .*,) cellbundle\b")  # what the rules left
+
+
+def vendored(text: str) -> str:
+    """The text with imports, ``_target_`` and quoted dotted names of the core leading to ``scripts.cellbundle``."""
+    for pattern, replacement in RULES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def find_bundle(name: str, repository: Path) -> tuple[Path, str]:
+    """Folder and version of a bundle; raises ``ConfigError`` if there is none, ``CellBundleError`` for no version."""
+    names = sorted(p.parent.name for p in (repository / "bundles").glob("*/configs"))
+    if name not in names:
+        raise ConfigError(f"there is no bundle {name!r} in {repository / 'bundles'}; choose one of: {', '.join(names)}")
+    path = repository / "bundles" / name / "configs" / "metadata.json"
+    try:
+        version = str(json.loads(path.read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CellBundleError(f"{path}: expected a JSON object with a 'version', got {error!r}") from error
+    if not re.fullmatch(r"[\w.+-]+", version):
+        raise CellBundleError(f"{path}: expected a version such as 0.1.0, got {version!r}")
+    return path.parents[1], version
+
+
+def tree(path: Path) -> Iterator[Path]:
+    """A file itself, or all below a folder but caches and hidden files; raises ``CellBundleError`` for odd kinds."""
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        parts = file.relative_to(path).parts
+        if not file.is_file() or any(part == "__pycache__" or part.startswith(".") for part in parts):
+            continue
+        if file.suffix not in KINDS and file.name != "LICENSE":
+            raise CellBundleError(f"{file}: packages hold no {file.suffix!r} files; remove it, or add it to KINDS")
+        yield file
+
+
+def collect(bundle: Path, repository: Path) -> dict[str, bytes]:
+    """All files of the package but the stamp: content by path."""
+    sources = {f.relative_to(bundle).as_posix(): f for part in PARTS for f in tree(bundle / part)}
+    sources |= {f"scripts/cellbundle/{f.relative_to(CORE).as_posix()}": f for f in tree(CORE)}
+    files = {path: f.read_bytes() for path, f in sources.items()}
+    files |= {path: vendored(c.decode()).encode() for path, c in files.items() if Path(path).suffix in REWRITTEN}
+    for path in (path for path in files if path.endswith(".py")):
+        check_imports(path, files[path])
+    lists = repository / "datalists"
+    if any(lists.glob("*.json")):
+        files |= {f"datalists/{f.name}": f.read_bytes() for f in lists.iterdir() if f.suffix in {".json", ".md"}}
+    files |= {f"docs/{f.name}": f.read_bytes() for f in (repository / "docs").glob("THIRD_PARTY.md")}
+    weights = bundle / "models" / "model.pt"
+    if weights.is_file() and weights.stat().st_size <= MAX_WEIGHTS:
+        files["models/model.pt"] = weights.read_bytes()
+    elif weights.is_file():
+        logger.warning("%s is left out: it has more than %d MB", weights, MAX_WEIGHTS // 10**6)
+    return dict(sorted(files.items()))
+
+
+def check_imports(path: str, content: bytes) -> None:
+    """Raise ``CellBundleError`` for an import of the core that ``vendored`` does not know."""
+    for node in ast.walk(ast.parse(content, path)):
+        if isinstance(node, ast.Import | ast.ImportFrom) and ODD_IMPORT.match(ast.unparse(node)):
+            raise CellBundleError(f"{path}, line {node.lineno}: write 'from cellbundle.x import y' on its own line")
+
+
+def write_zip(path: Path, folder: str, files: Mapping[str, bytes]) -> None:
+    """Write an archive with one top folder, equal bytes for equal files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in sorted(files.items()):
+            info = zipfile.ZipInfo(f"{folder}/{name}", EPOCH)
+            info.compress_type, info.create_system, info.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
+            archive.writestr(info, content)
+
+
+def package(name: str, output: Path, repository: Path = ROOT) -> Path:
+    """Write OUTPUT/NAME and its archive; returns the archive. An error leaves an older package as it was."""
+    (bundle, version), target = find_bundle(name, repository), output / name
+    if target.exists() and not (target / STAMP).is_file():
+        raise CellBundleError(f"{target} exists and has no {STAMP}, so it is no package; choose another --output")
+    files = collect(bundle, repository)
+    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    stamp = {"name": name, "version": version, "core_version": cellbundle.__version__, "files": hashes}
+    files[STAMP] = (json.dumps(stamp, indent=1) + "\n").encode()
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=output) as temporary:
+        new, old, archive = (Path(temporary) / part for part in ("new", "old", "zip"))
+        for path, content in files.items():
+            (new / path).parent.mkdir(parents=True, exist_ok=True)
+            (new / path).write_bytes(content)
+        write_zip(archive, name, files)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        return archive.replace(output / f"{name}_v{version}.zip")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line; exits with 2 after wrong usage and with 1 after other errors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", metavar="NAME", help="a folder in bundles/")
+    parser.add_argument("--output", type=Path, default=Path("dist"), help="folder of the packages (default: dist)")
+    options = parser.parse_args(arguments)
+    try:
+        print(package(options.name, options.output))
+    except CellBundleError as error:
+        parser.exit(2 if isinstance(error, ConfigError) else 1, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

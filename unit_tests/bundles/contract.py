@@ -1,0 +1,246 @@
+"""What every bundle keeps to. The tests of a bundle inherit ``BundleContract`` and name it; see test_cell_unet.py."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+
+from cellbundle.engine.workflow import CellWorkflow
+from cellbundle.io import read_labels
+from cellbundle.synthetic import write_dataset
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMA = REPOSITORY / "unit_tests" / "bundles" / "meta_schema_20240725.json"
+META_KEYS = (
+    "schema version monai_version pytorch_version numpy_version required_packages_version task description authors "
+    "copyright network_data_format changelog name supported_apps intended_use references"
+)
+
+
+def run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with two threads in all and return what it printed."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900, check=False)
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    """Command-line form of overrides."""
+    return [item for key, value in options.items() for item in (f"--{key}", str(value))]
+
+
+class BundleContract:
+    """The tests; a subclass sets the attributes."""
+
+    name: str  # folder below bundles/
+    workflow: str  # class of scripts/workflow.py
+    small: dict[str, Any]  # overrides that make training quick on a CPU
+    n_outputs: int  # channels that the network predicts
+
+    @property
+    def root(self) -> Path:
+        return REPOSITORY / "bundles" / self.name
+
+    @property
+    def small_network(self) -> dict[str, Any]:
+        """The overrides that inference needs too."""
+        return {key: value for key, value in self.small.items() if key.startswith("network_def")}
+
+    @pytest.fixture(scope="class")
+    def data(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return write_dataset(tmp_path_factory.mktemp("data"), n_training=8, n_testing=2, size=(96, 128), seed=0)
+
+    def make(self, data: Path, folder: Path, mode: str = "train", **options: Any) -> CellWorkflow:
+        """The bundle's workflow on a small data set, initialised."""
+        spec = importlib.util.spec_from_file_location(f"workflow_{self.name}", self.root / "scripts" / "workflow.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        options = {
+            "datalist": str(data),
+            "basedir": str(data.parent),
+            "ckpt_path": str(folder),
+            **self.small,
+            **options,
+        }
+        options = {"output_dir": str(folder / "eval"), "num_workers": 0, "device_name": "cpu", **options}
+        workflow = getattr(module, self.workflow)(
+            config_file=str(self.root / "configs" / "hyper_parameters.yaml"), mode=mode, logging_file=False, **options
+        )
+        workflow.initialize()
+        return workflow
+
+    # files
+
+    def test_files(self):
+        for file in (
+            "metadata.json",
+            "hyper_parameters.yaml",
+            "train.yaml",
+            "inference.json",
+            "inference_trt.json",
+            "logging.conf",
+        ):
+            assert (self.root / "configs" / file).is_file(), file
+        for file in ("docs/README.md", "docs/data_license.txt", "LICENSE", "large_files.yml", "scripts/network.py"):
+            assert (self.root / file).is_file(), file
+        assert (self.root / "scripts" / "__init__.py").read_bytes() == b""
+        assert not (REPOSITORY / "scripts" / "__init__.py").exists(), "it would hide every bundle's scripts package"
+
+    def test_workflow_is_short(self):
+        assert len((self.root / "scripts" / "workflow.py").read_text().splitlines()) <= 80
+        assert len(json.loads((self.root / "configs" / "inference_trt.json").read_text())) <= 15
+
+    def test_metadata(self):
+        metadata = json.loads((self.root / "configs" / "metadata.json").read_text())
+        jsonschema.validate(metadata, json.loads(SCHEMA.read_text()))
+        assert set(META_KEYS.split()) <= set(metadata)
+        assert metadata["version"] in metadata["changelog"]
+        assert metadata["name"] == self.name
+        versions = [
+            metadata["pytorch_version"],
+            metadata["numpy_version"],
+            *metadata["required_packages_version"].values(),
+        ]
+        assert all(version[0].isdigit() for version in versions), (
+            "exact versions only: the Model Zoo installs name==version"
+        )
+        assert "image" in metadata["network_data_format"]["inputs"]
+        assert all(key.isdigit() for key in metadata["network_data_format"]["outputs"]["pred"]["channel_def"])
+
+    def test_train_config_is_up_to_date(self):
+        command = [sys.executable, "scripts/make_train_config.py", str(self.root), "--check"]
+        done = run(command, REPOSITORY)
+        assert done.returncode == 0, done.stderr
+
+    def test_every_knob_has_a_comment(self):
+        lines = (self.root / "configs" / "hyper_parameters.yaml").read_text().splitlines()
+        config = yaml.safe_load("\n".join(lines))
+        plain = [k for k, v in config.items() if not isinstance(v, dict | list)]
+        missing = [k for k in plain if "#" not in next(line for line in lines if line.startswith(f"{k}:"))]
+        assert set(missing) <= {"device", "network", "weights", "dataloader"}
+
+    # network
+
+    def network(self) -> torch.nn.Module:
+        parser = ConfigParser()
+        parser.read_config(str(self.root / "configs" / "hyper_parameters.yaml"))
+        parser.update(pairs=self.small)
+        sys.path.insert(0, str(self.root))
+        try:
+            for name in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
+                del sys.modules[name]
+            return parser.get_parsed_content("network_def")
+        finally:
+            sys.path.remove(str(self.root))
+
+    @pytest.mark.parametrize("size", [(64, 64), (61, 97), (1, 1)])
+    def test_forward_shape(self, size: tuple[int, int]):
+        with torch.no_grad():
+            assert self.network().eval()(torch.rand(1, 3, *size)).shape == (1, self.n_outputs, *size)
+
+    def test_backward_reaches_every_parameter(self):
+        network = self.network().train()
+        network(torch.rand(2, 3, 64, 64)).square().mean().backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters() if p.requires_grad)
+
+    def test_state_dict_reload(self, tmp_path: Path):
+        first, second = self.network().eval(), self.network().eval()
+        torch.save(first.state_dict(), tmp_path / "model.pt")
+        second.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+        image = torch.rand(1, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.equal(first(image), second(image))
+
+    # workflow
+
+    def test_training_properties(self, data: Path, tmp_path: Path):
+        workflow = self.make(data, tmp_path)
+        assert workflow.check_properties() == []
+        assert isinstance(workflow.trainer, SupervisedTrainer)
+        assert isinstance(workflow.evaluator, SupervisedEvaluator)
+        assert workflow.max_epochs == workflow.trainer.state.max_epochs
+
+    def test_inference_properties(self, data: Path, tmp_path: Path):
+        torch.save(self.network().state_dict(), tmp_path / "model.pt")
+        workflow = self.make(data, tmp_path, mode="infer")
+        assert workflow.check_properties() == []
+        assert isinstance(workflow.evaluator, SupervisedEvaluator)
+
+    def test_train_eval_infer(self, data: Path, tmp_path: Path):
+        workflow = self.make(data, tmp_path, quick=True)
+        workflow.run()
+        workflow.finalize()
+        assert {"model.pt", "model_final.pt", "latest.pt", "history.csv"} <= {p.name for p in tmp_path.iterdir()}
+        assert (tmp_path / "eval" / "report.json").is_file(), "the final test on the testing list"
+        self.make(data, tmp_path, mode="eval").run()
+        report = json.loads((tmp_path / "eval" / "report.json").read_text())
+        assert report["all"]["n_images"] == 2
+        self.make(data, tmp_path, mode="infer").run()
+        for entry in json.loads(data.read_text())["testing"]:
+            labels = read_labels(tmp_path / "eval" / f"{Path(entry['image']).stem}_labels.tif")
+            assert labels.shape == (96, 128)
+            assert labels.dtype == np.int32
+
+    def test_empty_postprocessing_writes_nothing(self, data: Path, tmp_path: Path):
+        torch.save(self.network().state_dict(), tmp_path / "model.pt")
+        self.make(data, tmp_path, mode="infer", postprocessing=[]).run()
+        assert not list(tmp_path.rglob("*_labels.tif"))
+
+    def test_one_image_through_monai_bundle_run(self, data: Path, tmp_path: Path):
+        torch.save(self.network().state_dict(), tmp_path / "model.pt")
+        image = data.parent / json.loads(data.read_text())["testing"][0]["image"]
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+        small = [
+            item
+            for key, value in self.small.items()
+            if key.startswith("network_def")
+            for item in (f"--{key}", str(value))
+        ]
+        options = [
+            "--image",
+            str(image),
+            "--output_dir",
+            str(tmp_path),
+            "--weights",
+            str(tmp_path / "model.pt"),
+            "--device_name",
+            "cpu",
+        ]
+        done = run([*command, *options, *small], self.root)
+        assert done.returncode == 0, done.stderr
+        assert read_labels(tmp_path / f"{image.stem}_labels.tif").shape == (96, 128)
+
+    def test_tensorrt_overlay_parses_and_raises_without_tensorrt(self, tmp_path: Path):
+        torch.save(self.network().state_dict(), tmp_path / "model.pt")
+        if importlib.util.find_spec("tensorrt"):
+            pytest.skip("TensorRT is installed here")
+        files = "['configs/inference.json','configs/inference_trt.json']"
+        command = [
+            sys.executable,
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            files,
+            "--weights",
+            str(tmp_path / "model.pt"),
+        ]
+        small = [
+            item
+            for key, value in self.small.items()
+            if key.startswith("network_def")
+            for item in (f"--{key}", str(value))
+        ]
+        done = run([*command, *small], self.root)
+        assert done.returncode != 0
+        assert "TensorRT is not installed" in done.stderr

@@ -1,0 +1,50 @@
+"""cell_unet keeps to the contract, and what only it has."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from contract import REPOSITORY, BundleContract
+
+WEIGHTS = REPOSITORY / "bundles" / "cell_unet" / "models" / "model.pt"
+
+
+class TestCellUNet(BundleContract):
+    name = "cell_unet"
+    workflow = "CellUNet"
+    small = {"network_def#features": [8, 8, 16], "crops_per_epoch": 8, "batch_size": 4, "roi_size": [64, 64]}
+    n_outputs = 3
+
+
+def test_size_of_network_and_weights():
+    spec = importlib.util.spec_from_file_location(
+        "cell_unet_network", REPOSITORY / "bundles/cell_unet/scripts/network.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.CellUNetNetwork(features=(32, 64, 96, 160, 224))
+    assert sum(p.numel() for p in network.parameters()) == 2_215_820
+    assert WEIGHTS.stat().st_size <= 12e6
+    weights = torch.load(WEIGHTS, weights_only=True)
+    assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float16}
+    network.load_state_dict(weights)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (33, 70)])
+def test_padding_does_not_move_the_image(size):
+    """The answer at the top left does not depend on how much is padded at the bottom right."""
+    spec = importlib.util.spec_from_file_location(
+        "cell_unet_network", REPOSITORY / "bundles/cell_unet/scripts/network.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.manual_seed(0)
+    network = module.CellUNetNetwork(features=(8, 8)).eval()
+    image = torch.rand(1, 3, *size)
+    with torch.no_grad():
+        whole, part = network(image), network(image[..., :-1, :-1])
+    assert torch.allclose(whole[..., :8, :8], part[..., :8, :8], atol=1e-6)

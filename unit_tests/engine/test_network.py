@@ -1,0 +1,79 @@
+import pytest
+import torch
+from torch import nn
+
+from cellbundle.engine.network import find_weights, load_weights, prepare_network, read_weights
+from cellbundle.errors import CheckpointError
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda w: w,
+        lambda w: {"state_dict": w, "epoch": 3},
+        lambda w: {"model": w},
+        lambda w: {f"module.{k}": v for k, v in w.items()},
+        lambda w: {"state_dict": {f"module._orig_mod.{k}": v for k, v in w.items()}},
+        lambda w: {k: v.half() if v.is_floating_point() else v for k, v in w.items()},
+    ],
+    ids=["flat", "state_dict", "model", "ddp", "compiled", "half"],
+)
+def test_forms_of_checkpoints(wrap, tmp_path):
+    source, target = network(), network()
+    torch.save(wrap(source.state_dict()), tmp_path / "model.pt")
+    load_weights(target, tmp_path / "model.pt")
+    for key, value in source.state_dict().items():
+        assert torch.allclose(target.state_dict()[key], value, atol=1e-3)
+
+
+def test_another_network(tmp_path):
+    torch.save(nn.Sequential(nn.Conv2d(1, 3, 3)).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(CheckpointError) as error:
+        load_weights(network(), tmp_path / "other.pt")
+    message = str(error.value)
+    assert "other.pt belongs to another network" in message
+    assert "5 missing (1.weight" in message
+    assert "0.weight: (3, 1, 3, 3) in the file, (2, 1, 3, 3) here" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None], ids=["empty", "junk", "truncated"])
+def test_damaged_file(content, tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save(network().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:700] if content is None else content)
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        read_weights(path)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save(network(), tmp_path / "pickled.pt")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        read_weights(tmp_path / "pickled.pt")
+
+
+def test_no_weights_inside(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        read_weights(tmp_path / "model.pt")
+
+
+def test_find_weights(tmp_path):
+    folder = str(tmp_path)
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "other.pt").touch()
+    assert find_weights("train", folder) is None
+    assert find_weights("train", folder, name="other.pt") == str(tmp_path / "other.pt")
+    assert find_weights("train", folder, name="other.pt", resume=True) is None
+    assert find_weights("infer", folder) == str(tmp_path / "model.pt")
+    assert find_weights("eval", folder, name="model.pt", path=str(tmp_path / "other.pt")) == str(tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        find_weights("infer", folder, name="none.pt")
+
+
+def test_channels_last():
+    prepared = prepare_network(network(), torch.device("cpu"))
+    assert prepared[0].weight.is_contiguous(memory_format=torch.channels_last)

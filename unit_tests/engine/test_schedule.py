@@ -1,0 +1,45 @@
+import math
+
+import pytest
+import torch
+
+from cellbundle.engine.schedule import is_validation_epoch, warmup_cosine
+
+
+def rates(peak, total, warmup, final=0.0):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    schedule = warmup_cosine(optimizer, total, warmup, final)
+    values = []
+    for _ in range(total + 1):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return values
+
+
+def test_exact_values():
+    assert rates(1.0, 6, 2) == pytest.approx(
+        [1 / 3, 2 / 3, 1, 0.5 + 0.5 * math.cos(math.pi / 4), 0.5, 0.5 - 0.5 * math.cos(math.pi / 4), 0]
+    )
+
+
+def test_final_share_and_no_warmup():
+    assert rates(2.0, 2, 0, final=0.1) == pytest.approx([2.0, 1.1, 0.2])
+
+
+def test_scales_with_the_learning_rate():
+    assert rates(0.01, 5, 1) == pytest.approx([0.01 * value for value in rates(1.0, 5, 1)])
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "interval", "expected"),
+    [
+        (1, 5, [1]),
+        (4, 2, [2, 4]),
+        (20, 5, [5, 10, 15, 16, 18, 19, 20]),
+        (10, 100, [10]),
+    ],
+)
+def test_validation_epochs(max_epochs, interval, expected):
+    due = [e for e in range(1, max_epochs + 1) if is_validation_epoch(e, max_epochs, interval)]
+    assert due == expected
