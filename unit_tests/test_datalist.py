@@ -150,11 +150,12 @@ def test_select_unknown_split():
 def test_load_several(data):
     other = write_list(data.parent, {"training": CONTENT["training"][:1]}, "other.json")
     specs = [{"datalist": str(path), "basedir": str(data.parent)} for path in (data, other)]
+    specs[1]["weight"] = 0.25
     entries = load_datalists(specs, "training", fold=1)
-    assert [(e["datalist_id"], e["datalist_name"], e["datalist_count"]) for e in entries] == [
-        (0, "list", 2),
-        (0, "list", 2),
-        (1, "other", 1),
+    assert [(e["datalist_id"], e["datalist_name"], e["datalist_weight"]) for e in entries] == [
+        (0, "list", 0.5),
+        (0, "list", 0.5),
+        (1, "other", 0.25),
     ]
 
 

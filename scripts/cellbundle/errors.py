@@ -1,5 +1,8 @@
 """The errors that users see. Every message says what was got, what was expected and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CellBundleError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -37,11 +40,15 @@ class TrainingError(CellBundleError):
     """Training cannot go on (for example, the loss is not finite any more)."""
 
 
-def original_error(error: BaseException) -> "CellBundleError | OSError | None":
-    """The error of this package or of the file system behind an error; MONAI wraps what a transform raises."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, CellBundleError | OSError):
-            return cause
-        cause = cause.__cause__
-    return None
+@contextmanager
+def original_errors() -> Iterator[None]:
+    """Raise the errors of this package and of the file system themselves; MONAI wraps what a transform raises."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, CellBundleError | OSError):
+                raise cause from None
+            cause = cause.__cause__
+        raise

@@ -53,9 +53,10 @@ def plan_tiles(size: Sequence[int], largest: Sequence[int], overlap: float = 0.2
     for length, side in zip(size, largest, strict=True):
         count = max(1, math.ceil((length - overlap * side) / (side - overlap * side)))
         tile = math.ceil(length / (count - (count - 1) * overlap) / multiple) * multiple
+        stride = math.ceil((length - tile) / (count - 1)) if count > 1 else tile
         tiles.append(tile)
-        counts.append(count)
-        strides.append(math.ceil((length - tile) / (count - 1)) if count > 1 else tile)
+        counts.append(1 + max(0, math.ceil((length - tile) / stride)))  # whole pixels may need fewer
+        strides.append(stride)
     return TilePlan((tiles[0], tiles[1]), (counts[0], counts[1]), (strides[0], strides[1]))
 
 
@@ -78,7 +79,7 @@ class TiledInferer(Inferer):
         overlap: float = 0.25,
         sw_batch_size: int = 1,
         multiple: int = 32,
-        sigma: float = 0.125,
+        sigma: float = 0.175,
     ) -> None:
         super().__init__()
         self.roi_size, self.overlap, self.sw_batch_size = tuple(roi_size), overlap, sw_batch_size

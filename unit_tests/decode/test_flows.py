@@ -173,18 +173,21 @@ def test_group_by_sink_of_two_discs():
     assert image_scores(TWO, labels)["pq"] > 0.99
 
 
-@pytest.mark.parametrize(("left", "right"), [(11, 15), (15, 11)])
-def test_where_two_sinks_meet_the_larger_one_wins(monkeypatch, left, right):
-    ends = np.repeat([10, 11, 12, 13, 14], [left, 3, 3, 3, right])  # seeds at 10 and 14, too far apart to suppress
+@pytest.mark.parametrize(("left", "right", "expected"), [(11, 15, "11222222"), (15, 11, "11111222")])
+def test_where_two_sinks_meet_the_larger_one_wins(monkeypatch, left, right, expected):
+    ends = np.repeat(
+        np.arange(10, 19), [left, *[3] * 7, right]
+    )  # seeds at 10 and 18, joined by a bridge; a sink reaches 5 far
 
     def place(kernel, n_items, *args, **options):
         args[-1][:] = np.stack([np.zeros(n_items), ends])
 
     monkeypatch.setattr(decode, "run_chunks", place)
-    labels = group_by_sink(np.zeros((2, 1, 35), np.float32), np.ones((1, 35), bool))[0]
-    larger = labels[0] if left > right else labels[-1]
-    assert (labels == larger).sum() == 35 - min(left, right) + (labels[0] == labels[-1]) * min(left, right)
-    assert (labels[(ends > 10) & (ends < 14)] == larger).all()
+    labels = group_by_sink(np.zeros((2, 1, ends.size), np.float32), np.ones((1, ends.size), bool))[0]
+    by_end = {int(end): int(label) for end, label in zip(ends, labels, strict=True)}
+    first, last = by_end[10], by_end[18]
+    assert first != last
+    assert "".join("1" if by_end[end] == first else "2" for end in range(11, 19)) == expected
 
 
 # Round trips

@@ -40,7 +40,7 @@ def make(data: Path, tmp_path: Path):
         workflow.initialize()
         return workflow
 
-    return make
+    return make_workflow
 
 
 @pytest.fixture

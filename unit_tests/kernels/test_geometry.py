@@ -93,9 +93,7 @@ def test_fill_holes_by_hand(name):
     np.testing.assert_array_equal(filled(labels), expected)
 
 
-@pytest.mark.parametrize(
-    "outer", [2, pytest.param(1, marks=pytest.mark.xfail(reason="holes are filled in the order of the ids"))]
-)
+@pytest.mark.parametrize("outer", [2, 1])
 def test_a_hole_belongs_to_the_innermost_cell_whatever_the_ids(outer):
     inner = 3 - outer
     labels = np.zeros((9, 9), np.int32)

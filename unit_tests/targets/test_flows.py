@@ -225,7 +225,6 @@ def test_cells_without_contact_do_not_see_each_other():
     np.testing.assert_array_equal(alone, np.where(labels == 5, flows[0], 0))
 
 
-@pytest.mark.xfail(reason="rounding errors of about 1e-17 are scaled to length 1")
 def test_the_centre_of_a_disc_has_no_direction():
     for radius in range(1, 10):
         y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
@@ -233,7 +232,6 @@ def test_the_centre_of_a_disc_has_no_direction():
         assert lengths(labels_to_flows(disc))[radius, radius] < 1e-6
 
 
-@pytest.mark.xfail(reason="the temperature 65 to 250 pixels from the centre is below 1e-60")
 @pytest.mark.parametrize("width", [1, 3, 5])
 def test_long_thin_cells_have_flow_up_to_their_ends(width):
     labels = np.zeros((width + 2, 602), np.int32)

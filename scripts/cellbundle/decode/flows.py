@@ -23,7 +23,7 @@ def decode_flows(
     tolerance: float = 0.0,
     min_size: int = 15,
     max_size_fraction: float = 1.0,
-    across_borders: bool = True,
+    across_borders: bool = False,
 ) -> np.ndarray:
     """Instances from a cell logit and a flow field.
 
@@ -34,7 +34,7 @@ def decode_flows(
             None keeps all.
         n_steps: Euler steps.
         tolerance: a pixel that moves less than this in a step (pixels) has arrived; 0 makes every step.
-        min_size: smallest instance (pixels), before and after filling holes; 0 keeps all.
+        min_size: smallest instance (pixels), before holes are filled; 0 keeps all.
         max_size_fraction: instances larger than this share of the image are dropped; cellpose uses 0.4.
         across_borders: rule of the flow check where instances touch; must be that of the training targets.
 
@@ -51,16 +51,15 @@ def decode_flows(
             f"prediction must be (3, H, W) floating point, got shape {prediction.shape} dtype {prediction.dtype}"
         )
     cells = prediction[0] > cell_threshold
-    labels = group_by_sink(
-        np.ascontiguousarray(prediction[1:], np.float32), cells, n_steps=n_steps, tolerance=tolerance
-    )
+    flows = np.ascontiguousarray(prediction[1:], np.float32)
+    labels = group_by_sink(flows, cells, n_steps=n_steps, tolerance=tolerance)
     if max_size_fraction < 1:
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)
     if flow_threshold is not None:
-        labels = drop_inconsistent(labels, prediction[1:] / np.float32(FLOW_SCALE), flow_threshold, across_borders)
+        labels = drop_inconsistent(labels, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
     labels = drop_by_area(labels, min_size)
     fill_holes(labels, boxes_and_areas(labels, int(labels.max(initial=0)))[0])
-    return drop_by_area(labels, min_size)
+    return labels
 
 
 def group_by_sink(flows: np.ndarray, cells: np.ndarray, *, n_steps: int = 200, tolerance: float = 0.0) -> np.ndarray:

@@ -16,7 +16,7 @@ from monai.transforms import Compose
 from torch.utils.data import DistributedSampler
 
 from ..datalist import load_datalists
-from ..errors import CellBundleError, DatalistError, original_error
+from ..errors import CellBundleError, DatalistError, original_errors
 from .distributed import rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -160,14 +160,12 @@ class ImageDataset(Dataset):
         """Item ``index`` with its number under ``index``."""
         entry = self.data[index]
         try:
-            item = dict(self.transform(dict(entry)))
-        except (CellBundleError, OSError, RuntimeError) as error:
-            original = original_error(error)
-            if original is None:
-                raise
+            with original_errors():
+                item = dict(self.transform(dict(entry)))
+        except (CellBundleError, OSError) as error:
             if not self.survive:
-                raise original from None
-            return {"index": index, "path": str(entry["image"]), "error": str(original)}
+                raise
+            return {"index": index, "path": str(entry["image"]), "error": str(error)}
         return {**item, "index": index, "path": str(entry["image"])}
 
 

@@ -15,7 +15,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch.amp.grad_scaler import GradScaler
 
 from ..device import autocast_dtype
-from ..errors import CellBundleError, TrainingError, original_error
+from ..errors import CellBundleError, TrainingError, original_errors
 from .distributed import all_true
 
 logger = logging.getLogger(__name__)
@@ -137,14 +137,12 @@ class EvalStep:
         engine.state.output[Keys.PRED] = prediction
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         try:
-            engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        except (CellBundleError, OSError, RuntimeError) as error:
-            original = original_error(error)
-            if original is None:
-                raise
+            with original_errors():
+                engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        except (CellBundleError, OSError) as error:
             if not self.survive:
-                raise original from None
-            return self._fail(batch["path"][0], str(original))
+                raise
+            return self._fail(batch["path"][0], str(error))
         return engine.state.output
 
     def _fail(self, path: str, message: str) -> list[dict[str, Any]]:

@@ -11,11 +11,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
 from ..device import choose_device
-from ..errors import CellBundleError, ConfigError
+from ..errors import CellBundleError, ConfigError, original_errors
 from ..io import atomic_path
 from . import distributed
 from .evaluation import build_report, format_report, write_report
 from .overrides import check_overrides
+from .tracking import track
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class CellWorkflow(ConfigWorkflow):
             **override,
         )
         self.mode = mode
+        self.overrides = override
 
     @staticmethod
     def _find_mode(mode: str | None, workflow_type: str | None, config: dict[str, Any]) -> str:
@@ -85,7 +87,8 @@ class CellWorkflow(ConfigWorkflow):
 
     def run(self) -> Any:
         """Train, evaluate or infer."""
-        return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
+        with original_errors():
+            return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
 
     def finalize(self) -> Any:
         """Run the configuration's ``finalize`` and leave the process group."""
@@ -106,6 +109,15 @@ class CellWorkflow(ConfigWorkflow):
                 trainer.state.max_epochs,
             )
         else:
+            track(
+                trainer,
+                self.content("validate#evaluator"),
+                self.content("mlflow_tracking_uri"),
+                experiment=Path(self.content("bundle_root")).name,
+                run_name=self.content("mlflow_run_name"),
+                parameters={name.replace("#", "."): value for name, value in self.overrides.items()},
+                system_metrics=self.content("mlflow_log_system_metrics"),
+            )
             trainer.run()
         if self.content("final_test"):
             self._final_test()

@@ -5,6 +5,8 @@ from numba import njit
 
 from .geometry import centre_pixel
 
+ROUNDING = 1e-12  # of the temperature: smaller differences are rounding errors (centres of symmetric cells)
+
 
 @njit(cache=True, nogil=True)
 def _diffuse_window(inside: np.ndarray, cy: int, cx: int, n_steps: int) -> np.ndarray:
@@ -84,9 +86,10 @@ def unit_gradients(
                 right = right if x + 1 < width and labels[y, x + 1] == label else 0.0
                 left = left if x > 0 and labels[y, x - 1] == label else 0.0
             dy, dx = down - up, right - left
-            norm = np.sqrt(dy * dy + dx * dx) + 1e-60
-            flows[0, y, x] = dy / norm
-            flows[1, y, x] = dx / norm
+            norm = np.hypot(dy, dx)  # does not underflow far from the source, as squares do
+            if norm > ROUNDING * heat[y + 1, x + 1]:
+                flows[0, y, x] = dy / norm
+                flows[1, y, x] = dx / norm
 
 
 @njit(cache=True, nogil=True)

@@ -90,7 +90,8 @@ def fill_holes(labels: np.ndarray, boxes: np.ndarray) -> None:
         labels: (H, W) int32, ids 0..n; changed in place.
         boxes: (n, 4) half-open boxes; all zero for an absent id.
     """
-    for i in range(boxes.shape[0]):
+    sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for i in np.argsort(sizes, kind="mergesort"):  # a cell in a hole has a smaller box: its own holes come first
         y0, x0, y1, x1 = boxes[i]
         height, width = y1 - y0, x1 - x0
         if height < 3 or width < 3:

@@ -16,7 +16,7 @@ import numpy as np
 def n_threads() -> int:
     """Threads that kernels may use: ``CELLBUNDLE_NUM_THREADS``, else the processors this process may run on."""
     value = os.environ.get("CELLBUNDLE_NUM_THREADS", "")
-    if value.isdigit() and int(value) > 0:
+    if value.isdecimal() and int(value) > 0:
         return int(value)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -44,9 +44,10 @@ class InstanceScoresHandler(IgniteMetricHandler):
 
     @reinit__is_reduced
     def update(self, output: Sequence[Any]) -> None:
-        """Add a batch: predictions, labels and, if given, indices."""
+        """Add a batch: predictions, labels and, if given, indices; an empty batch (a failed image) adds nothing."""
         y_pred, y, *index = output
-        self.metric_fn(y_pred, y, index=index[0] if index else None)
+        if len(y_pred):
+            self.metric_fn(y_pred, y, index=index[0] if index else None)
 
     def completed(self, engine: Engine, name: str) -> None:
         """Put the scores into ``engine.state.metrics``."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ConfigError
+from ..io import atomic_path, write_labels
 from .layout import LabelArray, draw_labels
 from .render import KINDS, render_image
 
@@ -85,19 +86,20 @@ def write_dataset(
         entries.append(_write_pair(folder, f"{i:03d}_{kind}", *pair))
     training = [entry | {"fold": i % N_FOLDS} for i, entry in enumerate(entries[:n_training])]
     datalist = folder / "datalist.json"
-    datalist.write_text(json.dumps({"training": training, "testing": entries[n_training:]}, indent=1) + "\n")
+    with atomic_path(datalist) as temporary:
+        temporary.write_text(json.dumps({"training": training, "testing": entries[n_training:]}, indent=1) + "\n")
     return datalist
 
 
 def _write_pair(folder: Path, stem: str, image: NDArray, labels: LabelArray) -> dict[str, str | int]:
     """Write an image and its labels; returns their datalist entry."""
     image_name, label_name = f"images/{stem}.{'png' if image.dtype == np.uint8 else 'tif'}", f"labels/{stem}.tif"
-    if image.dtype == np.uint8:
-        Image.fromarray(image).save(folder / image_name)
-    else:
-        tifffile.imwrite(folder / image_name, image, compression="zlib")
-    dtype = np.uint16 if labels.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
-    tifffile.imwrite(folder / label_name, labels.astype(dtype), compression="zlib")
+    with atomic_path(folder / image_name) as temporary:
+        if image.dtype == np.uint8:
+            Image.fromarray(image).save(temporary)
+        else:
+            tifffile.imwrite(temporary, image, compression="zlib")
+    write_labels(folder / label_name, labels)
     return {"image": image_name, "label": label_name, "group": stem}
 
 

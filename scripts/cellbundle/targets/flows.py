@@ -11,7 +11,7 @@ MIN_INSTANCES_PER_THREAD = 16
 MIN_ROWS_PER_THREAD = 256
 
 
-def labels_to_flows(labels: np.ndarray, *, across_borders: bool = True, n_steps: int | None = None) -> np.ndarray:
+def labels_to_flows(labels: np.ndarray, *, across_borders: bool = False, n_steps: int | None = None) -> np.ndarray:
     """Unit vectors from each pixel towards the centre of its instance, by heat diffusion.
 
     Args:
@@ -21,7 +21,9 @@ def labels_to_flows(labels: np.ndarray, *, across_borders: bool = True, n_steps:
         n_steps: diffusion steps; by default twice the largest ``height + width + 2`` of any instance, as in cellpose.
 
     Returns:
-        (2, H, W) float32, (dy, dx); length 1 on instances, 0 on background (and on one-pixel instances).
+        (2, H, W) float32, (dy, dx); length 1 on instances, 0 on background. Also 0 where there is no direction: in the
+        centre of point-symmetric instances, on pixels without a neighbour of their own instance above, below, left or
+        right, and on parts that do not hang together with the one that has the centre (see ``split_components``).
 
     Raises:
         ArrayError: if ``labels`` is not 2-D, not of an integer type, or has negative ids.

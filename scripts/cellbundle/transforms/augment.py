@@ -29,7 +29,10 @@ def sample_affine(tensor: torch.Tensor, matrix: np.ndarray, size: Sequence[int],
     y = a[0, 0] * ys[:, None] + a[0, 1] * xs[None] + a[0, 2]
     x = a[1, 0] * ys[:, None] + a[1, 1] * xs[None] + a[1, 2]
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)[None]
-    sampled = F.grid_sample(tensor[None].float(), grid, mode=mode, padding_mode="reflection", align_corners=False)
+    dtype = torch.float32 if tensor.is_floating_point() else torch.float64  # float32 merges ids above 2**24
+    sampled = F.grid_sample(
+        tensor[None].to(dtype), grid.to(dtype), mode=mode, padding_mode="reflection", align_corners=False
+    )
     return sampled[0].to(tensor.dtype)
 
 

@@ -21,17 +21,15 @@ def to_channels(image: np.ndarray, channels: Sequence[int] | None = None) -> np.
         channels: which channels to take (1 to 3 indices); by default all of them.
 
     Returns:
-        (3, H, W): one channel is repeated, two are followed by an empty third.
+        (3, H, W): one channel is seen three times (a view, not a copy), two are followed by an empty third.
 
     Raises:
         ArrayError: if there are more than three channels and ``channels`` does not choose.
     """
     if channels is not None:
-        if not 1 <= len(channels) <= 3 or not all(0 <= c < image.shape[0] for c in channels):
-            raise ArrayError(f"channels must be 1 to 3 indices below {image.shape[0]}, got {list(channels)}")
-        image = image[list(channels)]
+        image = image[check_channels(channels, image.shape[0])]
     if image.shape[0] == 1:
-        return np.repeat(image, 3, axis=0)
+        return np.lib.stride_tricks.as_strided(image, (3, *image.shape[1:]), (0, *image.strides[1:]))
     if image.shape[0] == 2:
         return np.concatenate([image, np.zeros_like(image[:1])])
     if image.shape[0] == 3:
@@ -39,6 +37,13 @@ def to_channels(image: np.ndarray, channels: Sequence[int] | None = None) -> np.
     raise ArrayError(
         f"the model takes 1 to 3 channels, the image has {image.shape[0]}; choose some, for example channels=[0]"
     )
+
+
+def check_channels(channels: Sequence[int], n_channels: int) -> list[int]:
+    """The chosen channels as a list; ``ArrayError`` unless they are 1 to 3 indices of an image of ``n_channels``."""
+    if not 1 <= len(channels) <= 3 or not all(0 <= c < n_channels for c in channels):
+        raise ArrayError(f"channels must be 1 to 3 indices below {n_channels}, got {list(channels)}")
+    return list(channels)
 
 
 def normalise_intensity(image: np.ndarray, lower: float = 0.5, upper: float = 99.8) -> np.ndarray:
@@ -82,6 +87,7 @@ class NormaliseIntensityd(MapTransform):
         for key in self.key_iterator(result):
             image = result[key]
             array = np.asarray(image, dtype=np.float32)
-            scaled = torch.from_numpy(normalise_intensity(to_channels(array, self.channels), self.lower, self.upper))
+            array = array if self.channels is None else array[check_channels(self.channels, len(array))]
+            scaled = torch.from_numpy(to_channels(normalise_intensity(array, self.lower, self.upper)))
             result[key] = type(image)(scaled, meta=image.meta) if hasattr(image, "meta") else scaled
         return result

@@ -1,0 +1,84 @@
+"""Find the decoder thresholds of a flow bundle that give the best mean AP on the validation fold.
+
+python scripts/tune_decoder.py --bundle bundles/cell_unet --datalist FILE --basedir DIR [--weights FILE]
+
+The network runs once an image; every combination of the grid is then decoded and scored. Prints the best combinations
+as a table.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cellbundle.decode.flows import FLOW_SCALE, drop_by_area, drop_inconsistent, group_by_sink
+from cellbundle.engine.workflow import CellWorkflow
+from cellbundle.kernels.geometry import boxes_and_areas, fill_holes
+from cellbundle.metrics import image_scores
+
+CELL_THRESHOLDS = (-1.0, -0.5, 0.0, 0.5)  # logits
+FLOW_THRESHOLDS = (0.4, 0.6, 0.8, 1.2, None)  # mean squared flow error
+MIN_SIZES = (8, 15, 25)  # pixels
+SHOWN = 8
+
+
+def predictions(workflow: CellWorkflow) -> Any:
+    """Yield prediction (3, H, W) and labels (H, W) of every image of the workflow's data set."""
+    network, inferer = workflow.content("network").eval(), workflow.content("inferer")
+    for item in workflow.content("dataset"):
+        with torch.inference_mode():
+            prediction = inferer(item["image"].as_tensor()[None], network)[0]
+        yield prediction.numpy(), np.asarray(item["label"][0])
+
+
+def decode_grid(prediction: np.ndarray, across_borders: bool) -> Any:
+    """Yield (cell threshold, flow threshold, minimum size) and the label map that they give."""
+    flows = np.ascontiguousarray(prediction[1:])
+    for cell_threshold in CELL_THRESHOLDS:
+        grouped = group_by_sink(flows, prediction[0] > cell_threshold)
+        for flow_threshold in FLOW_THRESHOLDS:
+            kept = grouped
+            if flow_threshold is not None:
+                kept = drop_inconsistent(grouped, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
+            for min_size in MIN_SIZES:
+                labels = drop_by_area(kept, min_size)
+                fill_holes(labels, boxes_and_areas(labels, int(labels.max(initial=0)))[0])
+                yield (cell_threshold, flow_threshold, min_size), labels
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Score the grid and print the best combinations."""
+    options: dict[str, Any] = {
+        "datalist": str(arguments.datalist),
+        "basedir": str(arguments.basedir),
+        "fold": arguments.fold,
+    }
+    if arguments.weights:
+        options["pretrained_ckpt_path"] = str(arguments.weights)
+    config = str(arguments.bundle / "configs" / "hyper_parameters.yaml")
+    workflow = CellWorkflow(config_file=config, mode="eval", split="validation", logging_file=False, **options)
+    workflow.initialize()
+    across = workflow.content("across_borders")
+    scores = defaultdict(list)
+    for prediction, labels in tqdm(predictions(workflow), total=len(workflow.content("dataset")), disable=None):
+        for setting, decoded in decode_grid(prediction, across):
+            image = image_scores(labels, decoded)
+            scores[setting].append((image["ap_mean"], image["ap50"]))
+    print("| cell_threshold | flow_threshold | min_size | mean AP | AP@.5 |\n|---|---|---|---|---|")
+    means = {setting: np.mean(values, axis=0) for setting, values in scores.items()}
+    for setting in sorted(means, key=lambda s: -means[s][0])[:SHOWN]:
+        print(f"| {' | '.join(map(str, setting))} | {means[setting][0]:.4f} | {means[setting][1]:.4f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--datalist", type=Path, required=True)
+    parser.add_argument("--basedir", type=Path, required=True)
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--weights", type=Path, help="by default the bundle's models/model.pt")
+    main(parser.parse_args())

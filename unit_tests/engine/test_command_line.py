@@ -1,0 +1,73 @@
+"""The commands of the documentation, each in processes of its own."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import BUNDLE
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+pytestmark = pytest.mark.slow
+
+
+def check(done) -> None:
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_train_eval_infer(command, tmp_path):
+    check(command())
+    check(command("--mode", "eval"))
+    check(command("--mode", "infer"))
+    assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["all"]["n_images"] == 3
+    assert len(list((tmp_path / "run" / "eval").glob("*_labels.tif"))) == 3
+
+
+def test_two_processes(command, tmp_path):
+    check(command("--final_test", "True", launcher=TORCHRUN))
+    two = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
+    check(command("--mode", "eval"))
+    one = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
+    assert two == one
+    check(command("--mode", "eval", launcher=TORCHRUN))
+    assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text()) == one
+    check(command("--mode", "infer", launcher=TORCHRUN))
+    assert len(list((tmp_path / "run" / "eval").glob("*_labels.tif"))) == 3
+
+
+def test_two_processes_resume(command, tmp_path):
+    check(command(launcher=TORCHRUN))
+    check(command("--resume", "True", "--train#trainer#max_epochs", "3", launcher=TORCHRUN))
+    assert torch.load(tmp_path / "run" / "latest.pt", weights_only=True)["epoch"] == 3
+
+
+def test_workflow_file(command, tmp_path):
+    script = Path(BUNDLE / "scripts" / "workflow.py")
+    done = command(
+        launcher=(
+            sys.executable,
+            "-c",
+            f"import runpy, sys; sys.argv = ['workflow.py', *sys.argv[5:]]; "
+            f"runpy.run_path({str(script)!r}, run_name='__main__')",
+        )
+    )
+    check(done)
+    assert (tmp_path / "run" / "model.pt").is_file()
+
+
+def test_misspelt_override(command):
+    done = command("--train#trainer#max_epochz", "3")
+    assert done.returncode != 0
+    assert "did you mean --train#trainer#max_epochs" in done.stderr.strip().splitlines()[-1]
+
+
+def test_failed_image_is_the_last_line(command, tmp_path):
+    check(command())
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "bad.png").write_bytes(b"junk")
+    done = command("--mode", "infer", "--input_dir", str(images))
+    assert done.returncode != 0
+    assert "1 of 1 images failed, the first: " in done.stderr.strip().splitlines()[-1]
