@@ -16,7 +16,7 @@ from cellbundle.io import atomic_path
 LEFT_OUT = {
     "dataset", "dataloader", "eval_step", "evaluator", "final_test", "handlers", "input_dir", "key_metric",
     "key_metric_fn", "mlflow_log_system_metrics", "mlflow_run_name", "mlflow_tracking_uri", "postprocessing",
-    "progress", "split",
+    "split",
 }  # fmt: skip
 HEADER = (
     "# Made by scripts/make_train_config.py from hyper_parameters.yaml: change that file, then run the script again.\n"

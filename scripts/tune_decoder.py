@@ -20,9 +20,9 @@ from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.kernels.geometry import boxes_and_areas, fill_holes
 from cellbundle.metrics import image_scores
 
-CELL_THRESHOLDS = (-1.0, -0.5, 0.0, 0.5)  # logits
-FLOW_THRESHOLDS = (0.4, 0.6, 0.8, 1.2, None)  # mean squared flow error
-MIN_SIZES = (8, 15, 25)  # pixels
+CELL_THRESHOLDS = (-0.5, 0.0, 0.5)  # logits
+FLOW_THRESHOLDS = (0.4, 0.8, 1.6, None)  # mean squared flow error
+MIN_SIZES = (15, 20, 25, 30, 40)  # pixels
 SHOWN = 8
 
 

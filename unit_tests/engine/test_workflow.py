@@ -55,7 +55,7 @@ def test_another_seed_other_weights(make, tmp_path):
 
 @pytest.mark.parametrize("amp", [False, True])
 def test_resuming_equals_never_stopping(make, tmp_path, amp, monkeypatch):
-    options = {"amp": amp, "amp_dtype": "bfloat16", "train#trainer#max_epochs": 4, "train#early_stop#patience": 9}
+    options = {"amp": amp, "amp_dtype": "bfloat16", "train#trainer#max_epochs": 4, "patience": 9}
     make("whole", **options).run()
 
     class KilledError(Exception):
@@ -114,7 +114,7 @@ def test_pretrained_weights_by_name(make, tmp_path):
 
 
 def test_early_stopping(make, tmp_path):
-    options = {"learning_rate": 0.0, "train#trainer#max_epochs": 9, "val_interval": 1, "train#early_stop#patience": 2}
+    options = {"learning_rate": 0.0, "train#trainer#max_epochs": 9, "val_interval": 1, "patience": 2}
     make(**options).run()
     assert len(history(tmp_path / "run")) == 3
     assert (tmp_path / "run" / "model_final.pt").is_file()
