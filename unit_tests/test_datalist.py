@@ -169,7 +169,7 @@ def test_load_looks_only_for_files_of_the_split(data):
 
 @pytest.mark.parametrize(
     ("keys", "message"),
-    [(("datalist",), "expected 'datalist' and 'basedir'"), (("datalist", "basedir", "fold"), "has the keys")],
+    [(("datalist",), "expected 'datalist', 'basedir'"), (("datalist", "basedir", "fold"), "has the keys")],
 )
 def test_load_bad_spec(keys, message):
     with pytest.raises(DatalistError, match=message):

@@ -119,7 +119,8 @@ def test_the_handler_logs_pooled_scores(numbered):
     true, pred = maps()
     items = [{"pred": p, "label": t, "index": k} for k, (t, p) in enumerate(zip(true, pred, strict=True))]
     keys = ["pred", "label", "index"] if numbered else ["pred", "label"]
-    handler = InstanceScoresHandler(InstanceScores(), output_transform=from_engine(keys), key="ap_mean", logged=["pq"])
+    options = {"key": "ap_mean", "logged": ["pq"], "summary": "pooled"}
+    handler = InstanceScoresHandler(InstanceScores(), output_transform=from_engine(keys), **options)
     engine = Engine(lambda _, batch: batch)
     handler.attach(engine, "val_ap")
     state = engine.run([items[:4], items[4:], items[:2]])

@@ -52,6 +52,7 @@ def track(
         iteration_log=True,
         epoch_log=False,
         experiment_param=parameters,
+        tag_name="loss",
         output_transform=lambda output: output["loss"],
         close_on_complete=True,
         **common,
