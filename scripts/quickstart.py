@@ -5,6 +5,7 @@ wheel.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,17 @@ from cellbundle.metrics import image_scores
 from cellbundle.synthetic import write_dataset
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-N_SYNTHETIC = 3  # one of each kind
+KINDS = ("fluorescence", "he")  # cell_unet has not seen phase contrast
 
 
 def prepare(folder: Path) -> dict[str, Path]:
     """Write the images; return the true label map of each synthetic one by the stem of its image."""
-    import json  # noqa: PLC0415
-
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     Image.fromarray(immunohistochemistry()).save(images / "immunohistochemistry.png")
-    datalist = write_dataset(folder / "synthetic", n_training=0, n_testing=N_SYNTHETIC, size=(320, 400), seed=1)
+    datalist = write_dataset(
+        folder / "synthetic", n_training=0, n_testing=len(KINDS), kinds=KINDS, size=(320, 400), seed=1
+    )
     truth = {}
     for entry in json.loads(datalist.read_text())["testing"]:
         source = datalist.parent / entry["image"]
