@@ -45,7 +45,7 @@ def track(
 
         mlflow.enable_system_metrics_logging()
     uri = uri if "://" in uri else path_to_sqlite_uri(uri)
-    common = {"tracking_uri": uri, "experiment_name": experiment, "run_name": run_name}
+    common: dict[str, Any] = {"tracking_uri": uri, "experiment_name": experiment, "run_name": run_name}
     scores = MLFlowHandler(iteration_log=False, epoch_log=True, **common)
     scores.attach(validator)
     losses = MLFlowHandler(

@@ -34,11 +34,11 @@ def open_zarr(path: Path) -> Iterator[Stored]:
             f"{path}: reading OME-Zarr needs the package zarr; install it with: pip install 'cellbundle[zarr]'"
         ) from error
     group = zarr.open_group(path, mode="r")
-    attributes = dict(group.attrs)
+    attributes: dict[str, Any] = dict(group.attrs)
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales:
         raise ImageReadError("is a Zarr store without OME multiscales metadata; export it as OME-Zarr or OME-TIFF")
-    array = group[scales[0]["datasets"][0]["path"]]
+    array: Any = group[scales[0]["datasets"][0]["path"]]
     axes = _axes(scales[0], array.ndim)
     yield Stored(
         shape=array.shape,
