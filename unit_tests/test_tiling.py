@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from cellbundle.errors import ConfigError
 from cellbundle.tiling import TiledInferer, TilePlan, plan_tiles
 
 
@@ -192,3 +193,39 @@ def test_images_with_metadata(size):
 def test_a_bad_inferer_says_so(options):
     with pytest.raises(ValueError, match="largest a multiple of 32, overlap in"):
         TiledInferer(**options)(image(1, 3, 8, 8), Counted())
+
+
+@pytest.mark.parametrize(("size", "seen"), [((40, 50), {(60, 75)}), ((1, 3), {(2, 4)}), ((200, 40), {(96, 96)})])
+def test_the_network_sees_the_image_magnified(size, seen):
+    """Tiles of 64 image pixels become 96; what fits is not cut."""
+    network = Counted()
+    result = TiledInferer((96, 96), scale=1.5)(image(1, 3, *size), network)
+    assert {shape[2:] for shape in network.shapes} == seen
+    assert result.shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2.0])
+@pytest.mark.parametrize("size", [(90, 70), (200, 260)])
+def test_magnified_pixels_come_back_to_where_they_were(size, scale):
+    """A plane survives both resamplings except in the pixels at its border."""
+    y, x = torch.meshgrid(torch.arange(float(size[0])), torch.arange(float(size[1])), indexing="ij")
+    plane = torch.stack([y, x])
+    result = TiledInferer((192, 192), scale=scale)(plane[None], Counted())[0]
+    inside = (slice(None), slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(result[inside], plane[inside], atol=0.02, rtol=0)
+
+
+def test_fixed_tiles_have_one_size_whatever_the_image():
+    network = Counted()
+    inferer = TiledInferer((96, 96), scale=1.5, fixed=True)
+    for size in [(5, 9), (64, 64), (200, 70)]:
+        inputs = image(1, 3, *size)
+        assert inferer(inputs, network).shape == inputs.shape
+    assert inferer.network_tile() == [96, 96]
+    assert {shape[2:] for shape in network.shapes} == {(96, 96)}
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan")])
+def test_a_scale_that_is_no_magnification(scale):
+    with pytest.raises(ConfigError, match="expected a magnification above 0"):
+        TiledInferer(scale=scale)

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer, sliding_window_inference
+from torch.nn import functional as F
+
+from .errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class TilePlan:
         return self.counts[0] * self.counts[1]
 
 
-def plan_tiles(size: Sequence[int], largest: Sequence[int], overlap: float = 0.25, multiple: int = 32) -> TilePlan:
+def plan_tiles(
+    size: Sequence[int], largest: Sequence[int], overlap: float = 0.25, multiple: int = 32, fixed: bool = False
+) -> TilePlan:
     """Cut an image into the fewest tiles of one size, no larger than needed.
 
     An image that fits into one tile is one tile. A larger one gets tiles that are shrunk until they just cover it:
@@ -40,6 +45,7 @@ def plan_tiles(size: Sequence[int], largest: Sequence[int], overlap: float = 0.2
         largest: (h, w) that a tile may have at most, multiples of ``multiple``.
         overlap: share of a tile that neighbours have in common at least, 0 <= overlap < 1.
         multiple: tiles are multiples of this.
+        fixed: never shrink the tiles; smaller images are to be padded.
 
     Raises:
         ValueError: if a size is not positive, a tile is not a multiple, or the overlap is not in [0, 1).
@@ -52,7 +58,7 @@ def plan_tiles(size: Sequence[int], largest: Sequence[int], overlap: float = 0.2
     tiles, counts, strides = [], [], []
     for length, side in zip(size, largest, strict=True):
         count = max(1, math.ceil((length - overlap * side) / (side - overlap * side)))
-        tile = math.ceil(length / (count - (count - 1) * overlap) / multiple) * multiple
+        tile = side if fixed else math.ceil(length / (count - (count - 1) * overlap) / multiple) * multiple
         stride = math.ceil((length - tile) / (count - 1)) if count > 1 else tile
         tiles.append(tile)
         counts.append(1 + max(0, math.ceil((length - tile) / stride)))  # whole pixels may need fewer
@@ -60,15 +66,26 @@ def plan_tiles(size: Sequence[int], largest: Sequence[int], overlap: float = 0.2
     return TilePlan((tiles[0], tiles[1]), (counts[0], counts[1]), (strides[0], strides[1]))
 
 
+def resample(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bilinear resampling of (N, C, H, W) to (N, C, *size), low-passed first where it shrinks."""
+    if tuple(tensor.shape[-2:]) == tuple(size):
+        return tensor
+    shrinks = size[0] < tensor.shape[-2] or size[1] < tensor.shape[-1]
+    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
 class TiledInferer(Inferer):
     """Runs a network over images of any size: in one piece when they fit, else in blended, overlapping tiles.
 
     Args:
-        roi_size: largest tile (h, w), pixels.
+        roi_size: largest tile (h, w), pixels that the network sees.
         overlap: share of a tile that neighbours have in common at least.
         sw_batch_size: tiles for each network call.
         multiple: tiles are multiples of this.
         sigma: width of the Gaussian, as a share of the tile.
+        scale: magnification at which the network sees the image; its answer is brought back to the image's pixels, tile
+            by tile, so that memory does not grow with it. The time grows with its square.
+        fixed: every network call has the size ``network_tile()``, as engines that are built for one size need it.
 
     Source: ``monai.inferers.sliding_window_inference`` does the work.
     """
@@ -80,10 +97,27 @@ class TiledInferer(Inferer):
         sw_batch_size: int = 1,
         multiple: int = 32,
         sigma: float = 0.175,
+        scale: float = 1.0,
+        fixed: bool = False,
     ) -> None:
         super().__init__()
+        if not scale > 0:
+            raise ConfigError(f"scale is {scale}, expected a magnification above 0 (1 leaves the image as it is)")
         self.roi_size, self.overlap, self.sw_batch_size = tuple(roi_size), overlap, sw_batch_size
-        self.multiple, self.sigma = multiple, sigma
+        self.multiple, self.sigma, self.scale, self.fixed = multiple, sigma, scale, fixed
+
+    def largest_tile(self) -> list[int]:
+        """Largest tile (h, w) in pixels of the image."""
+        if self.scale == 1:
+            return list(self.roi_size)
+        return [max(1, int(side / self.scale / self.multiple)) * self.multiple for side in self.roi_size]
+
+    def network_tile(self) -> list[int]:
+        """Largest tile (h, w) in pixels that the network sees."""
+        return self._magnified(self.largest_tile())
+
+    def _magnified(self, size: Sequence[int]) -> list[int]:
+        return [max(1, round(side * self.scale)) for side in size]
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -99,12 +133,15 @@ class TiledInferer(Inferer):
         Returns:
             (N, K, H, W) float32 on the device of ``inputs``.
         """
-        plan = plan_tiles(inputs.shape[-2:], self.roi_size, self.overlap, self.multiple)
+        plan = plan_tiles(inputs.shape[-2:], self.largest_tile(), self.overlap, self.multiple, self.fixed)
 
         def predict(tile: torch.Tensor) -> torch.Tensor:
-            return network(tile.contiguous(memory_format=torch.channels_last), *args, **kwargs).float()
+            size = tile.shape[-2:]
+            seen = resample(tile, self._magnified(size))
+            answer = network(seen.contiguous(memory_format=torch.channels_last), *args, **kwargs).float()
+            return resample(answer, size) if seen is not tile else answer
 
-        if plan.n_tiles == 1:
+        if plan.n_tiles == 1 and not self.fixed:
             return predict(inputs)
         # MONAI truncates tile * (1 - overlap) to the stride; half a pixel keeps rounding from losing one.
         overlap = [max(0.0, 1 - (stride + 0.5) / tile) for stride, tile in zip(plan.strides, plan.tile, strict=True)]
