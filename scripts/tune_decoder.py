@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cellbundle.decode.flows import FLOW_SCALE, drop_by_area, drop_inconsistent, group_by_sink
+from cellbundle.decode.flows import FLOW_SCALE, clean, drop_inconsistent, group_by_sink
 from cellbundle.engine.workflow import CellWorkflow
-from cellbundle.kernels.geometry import boxes_and_areas, fill_holes
 from cellbundle.metrics import image_scores
 
 CELL_THRESHOLDS = (-0.5, 0.0, 0.5)  # logits
@@ -45,9 +44,7 @@ def decode_grid(prediction: np.ndarray, across_borders: bool) -> Any:
             if flow_threshold is not None:
                 kept = drop_inconsistent(grouped, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
             for min_size in MIN_SIZES:
-                labels = drop_by_area(kept, min_size)
-                fill_holes(labels, boxes_and_areas(labels, int(labels.max(initial=0)))[0])
-                yield (cell_threshold, flow_threshold, min_size), labels
+                yield (cell_threshold, flow_threshold, min_size), clean(kept, min_size)
 
 
 def main(arguments: argparse.Namespace) -> None:

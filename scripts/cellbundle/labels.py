@@ -31,11 +31,24 @@ def renumber(labels: np.ndarray) -> tuple[np.ndarray, int]:
         present = np.zeros(int(labels.max()) + 1, np.bool_)
         present[labels.reshape(-1)] = True
         present[0] = False
-        table = np.where(present, np.cumsum(present), 0).astype(np.int32)
-        return np.ascontiguousarray(table[labels]), int(present.sum())
+        return keep_ids(labels, present), int(present.sum())
     ids, inverse = np.unique(labels, return_inverse=True)
     offset = 0 if ids[0] == 0 else 1
     return (inverse.reshape(labels.shape) + offset).astype(np.int32), len(ids) - 1 + offset
+
+
+def keep_ids(labels: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Drop instances and number the others 1..N in the order of their ids.
+
+    Args:
+        labels: (H, W) integers from 0 to n.
+        keep: (n + 1,) bool, one for each id; the first, of the background, is False.
+
+    Returns:
+        (H, W) int32, C-contiguous.
+    """
+    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    return np.ascontiguousarray(table[labels])
 
 
 def split_components(labels: np.ndarray) -> np.ndarray:

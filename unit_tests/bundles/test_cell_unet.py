@@ -20,13 +20,17 @@ class TestCellUNet(BundleContract):
     n_outputs = 3
 
 
-def test_size_of_network_and_weights():
-    spec = importlib.util.spec_from_file_location(
-        "cell_unet_network", REPOSITORY / "bundles/cell_unet/scripts/network.py"
-    )
+def network_class():
+    """The class from the bundle's file; the name ``scripts`` belongs to whichever bundle was imported first."""
+    path = REPOSITORY / "bundles" / "cell_unet" / "scripts" / "network.py"
+    spec = importlib.util.spec_from_file_location("cell_unet_network", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    network = module.CellUNetNetwork(features=(32, 64, 96, 160, 224))
+    return module.CellUNetNetwork
+
+
+def test_size_of_network_and_weights():
+    network = network_class()(features=(32, 64, 96, 160, 224))
     assert sum(p.numel() for p in network.parameters()) == 2_215_820
     assert WEIGHTS.stat().st_size <= 12e6
     weights = torch.load(WEIGHTS, weights_only=True)
@@ -37,13 +41,8 @@ def test_size_of_network_and_weights():
 @pytest.mark.parametrize("size", [(64, 96), (33, 70)])
 def test_padding_does_not_move_the_image(size):
     """The answer at the top left does not depend on how much is padded at the bottom right."""
-    spec = importlib.util.spec_from_file_location(
-        "cell_unet_network", REPOSITORY / "bundles/cell_unet/scripts/network.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     torch.manual_seed(0)
-    network = module.CellUNetNetwork(features=(8, 8)).eval()
+    network = network_class()(features=(8, 8)).eval()
     image = torch.rand(1, 3, *size)
     with torch.no_grad():
         whole, part = network(image), network(image[..., :-1, :-1])

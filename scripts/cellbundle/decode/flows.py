@@ -7,7 +7,7 @@ from ..kernels.diffusion import mean_flow_errors
 from ..kernels.follow import find_seeds, follow, grow_sinks
 from ..kernels.geometry import boxes_and_areas, fill_holes
 from ..kernels.parallel import run_chunks
-from ..labels import renumber
+from ..labels import keep_ids, renumber
 from ..targets.flows import flows_of_compact
 
 FLOW_SCALE = 5.0  # networks predict flows times this (cellpose, VISTA2D)
@@ -57,6 +57,11 @@ def decode_flows(
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)
     if flow_threshold is not None:
         labels = drop_inconsistent(labels, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
+    return clean(labels, min_size)
+
+
+def clean(labels: np.ndarray, min_size: int) -> np.ndarray:
+    """Drop instances below ``min_size`` pixels and fill the holes of the others; (H, W) int32, renumbered 1..N."""
     labels = drop_by_area(labels, min_size)
     fill_holes(labels, boxes_and_areas(labels, int(labels.max(initial=0)))[0])
     return labels
@@ -94,8 +99,7 @@ def drop_by_area(labels: np.ndarray, smallest: float, largest: float = np.inf) -
     areas = np.bincount(labels.reshape(-1))
     keep = (areas >= max(smallest, 1)) & (areas <= largest)
     keep[:1] = False
-    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return table[labels]
+    return keep_ids(labels, keep)
 
 
 def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, across_borders: bool) -> np.ndarray:
@@ -114,5 +118,4 @@ def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, a
     if n == 0:
         return labels
     errors = mean_flow_errors(labels, n, flows_of_compact(labels, n, across_borders=across_borders), flows)
-    keep = np.concatenate([[False], errors <= threshold])
-    return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
+    return keep_ids(labels, np.concatenate([[False], errors <= threshold]))

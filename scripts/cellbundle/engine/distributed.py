@@ -7,6 +7,8 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from ..device import choose_device
+
 
 def is_distributed() -> bool:
     """Whether a process group runs."""
@@ -23,10 +25,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
-def initialise(device: torch.device) -> bool:
+def initialise(device_name: str = "auto") -> bool:
     """Join the process group that torchrun announces (nccl for CUDA, else gloo); True if this call made it."""
     if is_distributed() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return False
+    device = choose_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -1,6 +1,7 @@
 """From the scores of an evaluator to report files."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ def build_report(metric: InstanceScores, entries: Sequence[Mapping[str, Any]]) -
         for i, s in scores.items()
     ]
     table = pd.DataFrame(rows)
-    lists = {name: pool([scores[list(scores)[k]] for k in part.index]) for name, part in table.groupby("datalist")}
+    members = defaultdict(list)
+    for row, score in zip(rows, scores.values(), strict=True):
+        members[row["datalist"]].append(score)
+    lists = {name: pool(part) for name, part in sorted(members.items())}
     return {"all": pool(list(scores.values())), "datalists": lists}, table
 
 

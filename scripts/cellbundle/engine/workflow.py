@@ -10,11 +10,13 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from ..device import choose_device
 from ..errors import CellBundleError, ConfigError, original_errors
 from ..io import atomic_path
 from . import distributed
+from .checkpoint import BEST
+from .data import find_entries
 from .evaluation import build_report, format_report, write_report
+from .network import load_weights
 from .overrides import check_overrides
 from .tracking import track
 
@@ -82,7 +84,7 @@ class CellWorkflow(ConfigWorkflow):
 
     def initialize(self) -> Any:
         """Join the other processes, if any, and parse the configuration."""
-        distributed.initialise(choose_device(self.parser.get("device_name", "auto")))
+        distributed.initialise(self.parser.get("device_name", "auto"))
         return super().initialize()
 
     def run(self) -> Any:
@@ -124,16 +126,13 @@ class CellWorkflow(ConfigWorkflow):
 
     def _final_test(self) -> None:
         """Scores of the best weights on the testing entries of each data list, if there are any."""
-        from .data import find_entries  # noqa: PLC0415
-        from .network import load_weights  # noqa: PLC0415
-
         try:
             find_entries(self.content("data_list_files"), "testing")
         except CellBundleError as error:
             logger.info("no final test: %s", error)
             return
         distributed.barrier()
-        load_weights(self.content("network_def"), Path(self.content("ckpt_path")) / "model.pt")
+        load_weights(self.content("network_def"), Path(self.content("ckpt_path")) / BEST)
         self._evaluate()
 
     def _evaluate(self) -> None:
