@@ -1,17 +1,21 @@
 """Images and labels from files, and results into files."""
 
-from .overlay import draw_outlines, write_overlay
-from .read import DEFAULT_MAX_PIXELS, Image, read_image, read_labels
-from .write import atomic_path, stem, write_labels
+from .overlay import draw_outlines, write_overlay, write_preview
+from .read import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES, Image, as_image, read_image, read_labels
+from .write import atomic_path, printable, stem, write_labels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
+    "IMAGE_SUFFIXES",
     "Image",
+    "as_image",
     "atomic_path",
     "draw_outlines",
+    "printable",
     "read_image",
     "read_labels",
     "stem",
     "write_labels",
     "write_overlay",
+    "write_preview",
 ]

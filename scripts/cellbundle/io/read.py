@@ -21,6 +21,7 @@ from ._zarr import is_zarr, open_zarr
 
 logger = logging.getLogger(__name__)
 
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".zarr"}  # of files that folders are searched for
 DEFAULT_MAX_PIXELS = 2**30  # about a gigapixel: larger ones do not fit into memory, or are decompression bombs
 CHANNELS_PER_PIXEL = 4  # more channels count as more pixels
 SIGNATURES = {
@@ -117,6 +118,39 @@ def read_labels(
             raise LabelReadError("is compressed as JPEG, which changes ids; save labels as PNG or TIFF")
         array, _, _ = _decode(stored, axes, max_pixels)
         return _instances(_single_channel(array, stored), binary)
+
+
+def as_image(array: NDArray, axes: str | None = None) -> NDArray[np.float32]:
+    """An image in memory as ``read_image`` gives those in files.
+
+    Args:
+        array: (H, W), or (C, H, W) or (H, W, C) where only one reading is possible; bool, integer or floating.
+        axes: one letter for each dimension, where it is not.
+
+    Returns:
+        (C, H, W) float32, finite.
+
+    Raises:
+        ImageReadError: if the axes are unclear, there is no pixel, or no finite one.
+    """
+    with _named(Path("array"), ImageReadError):
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+            raise ImageReadError(
+                f"is {getattr(array, 'dtype', type(array).__name__)}, expected a NumPy array of real numbers"
+            )
+        if 0 in array.shape:
+            raise ImageReadError(f"has no pixels (shape {array.shape})")
+        letters, _ = resolve_axes(array.shape, _stated_by_shape(array.shape), axes)
+        return _finite(Path("array"), np.ascontiguousarray(channels_first(array, letters), np.float32))
+
+
+def _stated_by_shape(shape: tuple[int, ...]) -> str:
+    """Letters that need no guess: of two dimensions, and of three if just the first or the last has length 1."""
+    if len(shape) == 2:
+        return "YX"
+    if len(shape) == 3 and (shape[0] == 1) != (shape[2] == 1):
+        return "CYX" if shape[0] == 1 else "YXC"
+    return "Q" * len(shape)
 
 
 def _open(path: Path) -> AbstractContextManager[Stored]:

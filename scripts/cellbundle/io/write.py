@@ -75,6 +75,11 @@ def write_labels(path: str | Path, labels: NDArray[np.integer]) -> None:
         )
 
 
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8; a byte of a file name that is not becomes a backslash and its number."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def stem(path: str | Path) -> str:
     """Name of a file without its last suffix only: ``a.b.png`` gives ``a.b``, ``x.ome.tif`` gives ``x.ome``."""
     return Path(path).stem

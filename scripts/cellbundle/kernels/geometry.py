@@ -59,7 +59,7 @@ def centre_pixel(window: np.ndarray, label: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _mark_outside(window: np.ndarray, label: int, outside: np.ndarray, stack: np.ndarray) -> None:
+def mark_outside(window: np.ndarray, label: int, outside: np.ndarray, stack: np.ndarray) -> None:
     """Mark all pixels that a 4-connected walk from the padded border reaches without crossing ``label``."""
     height, width = outside.shape
     outside[0, 0] = True
@@ -98,7 +98,7 @@ def fill_holes(labels: np.ndarray, boxes: np.ndarray) -> None:
             continue
         window = labels[y0:y1, x0:x1]
         outside = np.zeros((height + 2, width + 2), np.bool_)
-        _mark_outside(window, i + 1, outside, np.empty((height + 2) * (width + 2), np.int64))
+        mark_outside(window, i + 1, outside, np.empty((height + 2) * (width + 2), np.int64))
         for y in range(height):
             for x in range(width):
                 if window[y, x] == 0 and not outside[y + 1, x + 1]:
