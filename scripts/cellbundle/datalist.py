@@ -45,11 +45,12 @@ def read_datalist(
     Raises:
         DatalistError: if the file is not a datalist, a path leaves ``basedir``, or files are missing.
     """
-    sections = _load(path)
+    sections = read_sections(path)
     datalist: Datalist = {}
     for section, entries in sections.items():
         datalist[section] = [
-            _resolve(entry, Path(basedir), f"{path}: {section}[{i}]", require_labels) for i, entry in enumerate(entries)
+            resolve_entry(entry, Path(basedir), f"{path}: {section}[{i}]", require_labels)
+            for i, entry in enumerate(entries)
         ]
     if check_files:
         _check_files(path, [entry for entries in datalist.values() for entry in entries])
@@ -176,10 +177,10 @@ def check_leakage(datalist: Mapping[str, Sequence[Entry]]) -> None:
     """Raise ``DatalistError`` if ``find_leaks`` finds anything."""
     leaks = find_leaks(datalist)
     if leaks:
-        raise DatalistError(f"{len(leaks)} leaks between splits; move each to one place: {_shorten(leaks)}")
+        raise DatalistError(f"{len(leaks)} leaks between splits; move each to one place: {shorten(leaks)}")
 
 
-def _load(path: str | Path) -> dict[str, list[Any]]:
+def read_sections(path: str | Path) -> dict[str, list[Any]]:
     """The sections of a JSON file, entries unchecked."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -187,7 +188,7 @@ def _load(path: str | Path) -> dict[str, list[Any]]:
         raise DatalistError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise DatalistError(f"{path}: expected an object with 'training' or 'testing', got {_shorten(found)}")
+        raise DatalistError(f"{path}: expected an object with 'training' or 'testing', got {shorten(found)}")
     if "validation" in content:
         raise DatalistError(f"{path}: has a section 'validation'; move its entries to 'training' with a 'fold'")
     for section in SECTIONS:
@@ -196,7 +197,7 @@ def _load(path: str | Path) -> dict[str, list[Any]]:
     return {section: content[section] for section in SECTIONS if section in content}
 
 
-def _resolve(entry: Any, basedir: Path, where: str, require_labels: bool) -> Entry:
+def resolve_entry(entry: Any, basedir: Path, where: str, require_labels: bool) -> Entry:
     """A checked copy of an entry, with absolute paths; ``where`` names it in errors."""
     if not isinstance(entry, dict):
         raise DatalistError(f"{where} is {type(entry).__name__}; expected an object with 'image' and 'label'")
@@ -208,11 +209,11 @@ def _resolve(entry: Any, basedir: Path, where: str, require_labels: bool) -> Ent
         if key == "label" and not require_labels and not entry.get(key):
             resolved.pop(key, None)
             continue
-        resolved[key] = _below(basedir, entry.get(key), f"{where}: {key!r}")
+        resolved[key] = path_below(basedir, entry.get(key), f"{where}: {key!r}")
     return resolved
 
 
-def _below(basedir: Path, name: Any, where: str) -> str:
+def path_below(basedir: Path, name: Any, where: str) -> str:
     """Absolute path of a file below ``basedir``."""
     if not isinstance(name, str) or not name:
         raise DatalistError(f"{where} is {'missing' if name is None else repr(name)}; expected the path of a file")
@@ -227,11 +228,11 @@ def _check_files(path: str | Path, entries: Sequence[Entry]) -> None:
     missing = [entry[key] for entry in entries for key in FILE_KEYS if key in entry and not Path(entry[key]).exists()]
     if missing:
         raise DatalistError(
-            f"{path}: {len(missing)} files are missing; check the basedir, or get the data first: {_shorten(missing)}"
+            f"{path}: {len(missing)} files are missing; check the basedir, or get the data first: {shorten(missing)}"
         )
 
 
-def _shorten(items: str | Sequence[str]) -> str:
+def shorten(items: str | Sequence[str]) -> str:
     """The first few items, as text."""
     if isinstance(items, str):
         return items

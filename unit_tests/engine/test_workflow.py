@@ -126,7 +126,7 @@ def test_final_test_reports_each_data_list(make, data, tmp_path):
     other.write_text(data.read_text())
     make(data_list_files=[spec, {**spec, "datalist": str(other)}], final_test=True).run()
     report = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
-    assert {name: r["n_images"] for name, r in report["datalists"].items()} == {"datalist": 3, "other": 3}
+    assert {name: r["n_images"] for name, r in report["groups"].items()} == {"datalist": 3, "other": 3}
     assert report["all"]["n_images"] == 6
 
 

@@ -17,11 +17,10 @@ from torch.utils.data import DistributedSampler
 
 from ..datalist import load_datalists
 from ..errors import CellBundleError, DatalistError, original_errors
+from ..io import IMAGE_SUFFIXES
 from .distributed import rank, world_size
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".zarr"}
 
 Key = tuple[int, int, int]  # epoch, position in the epoch, item
 

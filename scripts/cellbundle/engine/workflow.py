@@ -11,11 +11,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
 from ..errors import CellBundleError, ConfigError, original_errors
+from ..evaluation import format_report, write_evaluation
 from ..io import atomic_path
 from . import distributed
 from .checkpoint import BEST
 from .data import find_entries
-from .evaluation import build_report, format_report, write_report
+from .evaluation import build_evaluation
 from .network import load_weights
 from .overrides import check_overrides
 from .tracking import track
@@ -139,14 +140,13 @@ class CellWorkflow(ConfigWorkflow):
         evaluator = self.content("evaluator")
         evaluator.run()
         self._raise_failures()
-        report, table = build_report(self.content("key_metric_fn"), self.content("dataset").data)
+        evaluation = build_evaluation(self.content("key_metric_fn"), self.content("dataset").data)
         if distributed.rank() == 0:
             folder = Path(self.content("output_dir"))
-            write_report(report, table, folder)
+            title = f"{Path(self.content('bundle_root')).name}: {self.content('split')} images"
+            write_evaluation(evaluation, folder, title=title)
             logger.info(
-                "scores of single images in %s\n%s",
-                folder / "scores.csv",
-                format_report(report["datalists"] | {"all": report["all"]}),
+                "scores of single images in %s\n%s", folder / "report.html", format_report(evaluation.summaries)
             )
 
     def _infer(self) -> None:
