@@ -1,3 +1,15 @@
 """cellbundle: the shared core of MONAI bundles for 2-D cell and nucleus instance segmentation."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .instances import Instances
+
 __version__ = "0.1.0"
+
+
+def predict(image: Any, bundle: str = "cell_unet", **options: Any) -> "Instances":
+    """Segment one image, an array or a file: see ``cellbundle.predictor.predict``."""
+    from .predictor import predict as run  # noqa: PLC0415  (PyTorch takes seconds to import)
+
+    return run(image, bundle, **options)

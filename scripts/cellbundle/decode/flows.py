@@ -1,6 +1,7 @@
 """Cell probability and flows to instances: threshold, follow, group, check, clean."""
 
 import numpy as np
+from scipy.special import expit
 
 from ..errors import ArrayError
 from ..kernels.diffusion import mean_flow_errors
@@ -58,6 +59,22 @@ def decode_flows(
     if flow_threshold is not None:
         labels = drop_inconsistent(labels, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
     return clean(labels, min_size)
+
+
+def mean_probability(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Mean of the logistic function of the logits over every instance.
+
+    Args:
+        labels: (H, W) int32, ids 1..N.
+        logits: (H, W) floating.
+
+    Returns:
+        (N,) float32 in [0, 1].
+    """
+    inside = labels > 0
+    ids = labels[inside]
+    sums = np.bincount(ids, weights=expit(logits[inside]))[1:]
+    return (sums / np.bincount(ids)[1:]).astype(np.float32)
 
 
 def clean(labels: np.ndarray, min_size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from ..decode.flows import decode_flows
+from ..decode.flows import decode_flows, mean_probability
 from ..errors import ArrayError
 from ..labels import split_components
 from ..targets.flows import labels_to_flows
@@ -39,23 +39,28 @@ class FlowTargetsd(MapTransform):
 
 
 class DecodeFlowsd(MapTransform):
-    """Replace predictions (3, H, W) by label maps (1, H, W) int32.
+    """Replace predictions (3, H, W) by label maps (1, H, W) int32, and add (N,) float32 ``scores`` of the instances.
+
+    The score is the mean probability of an instance's pixels to be cell.
 
     Args:
         keys: entries to replace.
+        scores_key: entry for the scores.
         **options: options of ``cellbundle.decode.flows.decode_flows``.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", **options: Any) -> None:
+    def __init__(self, keys: KeysCollection = "pred", scores_key: str = "scores", **options: Any) -> None:
         super().__init__(keys)
-        self.options = options
+        self.scores_key, self.options = scores_key, options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with label maps in place of predictions."""
         result = dict(data)
         for key in self.key_iterator(result):
             prediction = torch.as_tensor(result[key]).detach().float().cpu().numpy()
-            result[key] = torch.from_numpy(decode_flows(prediction, **self.options)[None])
+            labels = decode_flows(prediction, **self.options)
+            result[key] = torch.from_numpy(labels[None])
+            result[self.scores_key] = mean_probability(labels, prediction[0])
         return result
 
 

@@ -1,0 +1,5 @@
+"""``python -m cellbundle`` is the command ``cellbundle``."""
+
+from .cli import main
+
+main()

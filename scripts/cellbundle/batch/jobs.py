@@ -1,0 +1,114 @@
+"""Which files a batch reads, and under which names it writes."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..io import IMAGE_SUFFIXES, printable, stem
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image of a batch.
+
+    Attributes:
+        source: the file.
+        name: what people see: its path below the folder that was given, with forward slashes; unique in the batch.
+        base: path of its results without suffix, relative to the output folder; unique in the batch.
+    """
+
+    source: Path
+    name: str
+    base: Path
+
+
+def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Job], list[Path], list[tuple[Path, str]]]:
+    """Images among files and, recursively, in folders.
+
+    Folders keep their sub-folders; hidden files and the output folder are left out. Of two images that would share a
+    name, such as ``a.png`` and ``a.tif``, both get their suffix into it: ``a_png`` and ``a_tif``.
+
+    Args:
+        inputs: files and folders.
+        output: folder of the results.
+
+    Returns:
+        Jobs sorted by name; files that are no images by their suffix; folders that cannot be read, with the reason.
+
+    Raises:
+        ConfigError: if an input does not exist, or is the output folder.
+    """
+    output = Path(output).resolve()
+    found: dict[Path, Path] = {}  # source -> relative path
+    ignored: list[Path] = []
+    unreadable: list[tuple[Path, str]] = []
+    for given in map(Path, inputs):
+        if not given.exists():
+            raise ConfigError(f"{given} does not exist; give image files or folders of images")
+        if given.resolve() == output:
+            raise ConfigError(f"{given} is the input and the output; give another --output")
+        pairs = _walk(given, output, unreadable) if given.is_dir() and not is_image(given) else [(given, given.name)]
+        for source, relative in pairs:
+            if is_image(source):
+                found.setdefault(source, Path(relative))
+            else:
+                ignored.append(source)
+    return _named(found), ignored, unreadable
+
+
+def is_image(path: Path) -> bool:
+    """Whether the suffix is that of an image, in upper or lower case."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _walk(folder: Path, output: Path, unreadable: list[tuple[Path, str]]) -> Iterable[tuple[Path, str]]:
+    """Files (and OME-Zarr folders) below a folder, with their relative paths."""
+
+    def note(error: OSError) -> None:
+        unreadable.append((Path(error.filename), f"{error.filename}: cannot be listed ({error.strerror})"))
+
+    for root, folders, files in os.walk(folder, onerror=note):
+        here = Path(root)
+        names = [name for name in files if not name.startswith(".")]
+        names += [name for name in folders if is_image(Path(name))]
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not (name.startswith(".") or is_image(Path(name)) or (here / name).resolve() == output)
+        ]
+        for name in names:
+            yield here / name, (here / name).relative_to(folder).as_posix()
+
+
+def _named(found: dict[Path, Path]) -> list[Job]:
+    """Give every image a base of its own; case does not tell files apart everywhere, so it does not here."""
+    order = sorted(found, key=lambda source: (found[source].as_posix(), str(source)))
+    sharing = defaultdict(list)
+    for source in order:
+        sharing[_key(_base(found[source]))].append(source)
+    alone = {sources[0] for sources in sharing.values() if len(sources) == 1}
+    taken = {_key(_base(found[source])) for source in alone}
+    names = Counter(found[source].as_posix() for source in order)
+    jobs = []
+    for source in order:
+        base = _base(found[source])
+        if source not in alone:
+            base = base.with_name(f"{base.name}_{source.suffix[1:]}")
+            number, plain = 2, base
+            while _key(base) in taken:
+                base, number = plain.with_name(f"{plain.name}_{number}"), number + 1
+            taken.add(_key(base))
+        name = found[source].as_posix()
+        jobs.append(Job(source, printable(name if names[name] == 1 else source.as_posix()), base))
+    return jobs
+
+
+def _base(relative: Path) -> Path:
+    return relative.with_name(stem(relative))
+
+
+def _key(base: Path) -> str:
+    return base.as_posix().casefold()

@@ -1,0 +1,57 @@
+"""The command ``cellbundle``. Each command imports what it needs itself, so that ``--help`` is immediate."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+
+import typer
+
+from ..errors import CellBundleError, ConfigError
+from . import datalists, doctor, predict
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+DEBUG = ContextVar("debug", default=False)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Find and measure single cells and nuclei in 2-D microscopy images.",
+    epilog="--debug with any command shows where an error comes from. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+)
+
+
+def guarded(command: Callable[..., int]) -> Callable[..., None]:
+    """Turn what a command returns into its exit code, and the errors that users see into one line on stderr."""
+
+    @functools.wraps(command)
+    def guard(*args: object, **options: object) -> None:
+        try:
+            code = command(*args, **options)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped; finished files are kept, and the same command goes on with the others\n")
+            code = INTERRUPTED
+        except (CellBundleError, OSError) as error:
+            if DEBUG.get():
+                raise
+            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            code = USAGE if isinstance(error, ConfigError) else FAILED
+        raise typer.Exit(code)
+
+    return guard
+
+
+app.command("predict")(guarded(predict.predict))
+app.command("evaluate")(guarded(datalists.evaluate))
+app.command("validate-data")(guarded(datalists.validate_data))
+app.command("list")(guarded(doctor.list_command))
+app.command("doctor")(guarded(doctor.doctor))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, of this process by default, and leave with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    DEBUG.set("--debug" in given)
+    app(args=[argument for argument in given if argument != "--debug"], prog_name="cellbundle")

@@ -1,0 +1,82 @@
+"""``cellbundle doctor`` and ``cellbundle list``: what is here, and what is missing for what."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import typer
+
+REQUIRED = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "numba", "scikit-image", "tifffile", "pandas")
+# Module, extra of cellbundle that installs it, what it is for.
+OPTIONAL = (
+    ("zarr", "zarr", "OME-Zarr images"),
+    ("pyarrow", "parquet", "measurements as Parquet"),
+    ("mlflow", "mlflow", "tracking of trainings"),
+    ("matplotlib", "docs", "curves of trainings"),
+    ("tensorrt", None, "inference_trt.json on NVIDIA GPUs: torch-tensorrt==2.11.0 and tensorrt>=10.15.1,<10.16"),
+)
+
+
+def list_command() -> int:
+    """List the bundles: name, version, weights, description."""
+    from ..bundles import list_bundles, search_folders  # noqa: PLC0415
+
+    bundles = list_bundles()
+    for info in bundles:
+        weights = "weights present" if info.weights else "no weights: train it, or see its docs/README.md"
+        typer.echo(f"{info.name} {info.version} ({weights})\n    {info.description}\n    {info.path}")
+    if not bundles:
+        typer.echo(f"no bundles in {', '.join(map(str, search_folders()))}")
+    return 0 if bundles else 1
+
+
+def doctor() -> int:
+    """Show versions, devices, optional packages and weights, and what to install."""
+    problems = [*_versions(), *_devices(), *_bundles()]
+    typer.echo("\noptional")
+    for module, extra, purpose in OPTIONAL:
+        state = "installed" if find_spec(module) else "missing  "
+        hint = f"  pip install 'cellbundle[{extra}]'" if extra and not find_spec(module) else ""
+        typer.echo(f"  {module:12s} {state}  {purpose}{hint}")
+    typer.echo("\n" + ("\n".join(f"problem: {p}" for p in problems) or "everything needed is here"))
+    return 1 if problems else 0
+
+
+def _versions() -> list[str]:
+    problems = []
+    typer.echo(f"Python {platform.python_version()} on {platform.platform()}\n\npackages")
+    for name in ("cellbundle", *REQUIRED):
+        try:
+            typer.echo(f"  {name:16s} {version(name)}")
+        except PackageNotFoundError:
+            typer.echo(f"  {name:16s} missing")
+            problems.append(f"{name} is not installed; run pip install -c constraints.txt -r requirements.txt")
+    return problems
+
+
+def _devices() -> list[str]:
+    import torch  # noqa: PLC0415
+
+    from ..device import autocast_dtype, choose_device, describe  # noqa: PLC0415
+    from ..predictor import choose_tile  # noqa: PLC0415
+
+    device = choose_device("auto")
+    precision = str(autocast_dtype(device) or torch.float32).removeprefix("torch.")
+    typer.echo(f"\ndevice\n  {describe(device)}\n  precision {precision}, tile {choose_tile(device)}")
+    if device.type == "cuda":
+        return []
+    built = "no NVIDIA GPU or driver was found" if torch.version.cuda else "this PyTorch was built without CUDA"
+    typer.echo(f"  no CUDA device: {built}")
+    return []
+
+
+def _bundles() -> list[str]:
+    from ..bundles import list_bundles  # noqa: PLC0415
+
+    typer.echo("\nbundles")
+    bundles = list_bundles()
+    for info in bundles:
+        typer.echo(f"  {info.name:12s} {info.version:8s} {'weights present' if info.weights else 'no weights'}")
+    if any(info.weights for info in bundles):
+        return []
+    return ["no bundle has weights; set CELLBUNDLE_BUNDLES to a folder of bundles that have, or train one"]

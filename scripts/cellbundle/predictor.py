@@ -1,0 +1,164 @@
+"""From an array to instances: a bundle loaded once, used as often as wanted."""
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from .bundles import find_bundle, inference_parser
+from .device import choose_device
+from .engine.steps import autocast
+from .errors import ConfigError, original_errors
+from .instances import Instances
+from .io import as_image, read_image
+from .measure import measure
+
+logger = logging.getLogger(__name__)
+
+TILES = {0: 512, 3: 1024}  # largest side of a tile by free memory in GiB from which on it is chosen
+
+
+class Predictor:
+    """A bundle ready to segment images.
+
+    Args:
+        bundle: name or folder, see ``cellbundle.bundles.find_bundle``.
+        device: see ``cellbundle.device.choose_device``.
+        channels: 1 to 3 channel indices; needed for images of more than three channels.
+        diameter: typical diameter of the cells in pixels; the image is magnified to the diameter that the bundle knows
+            best.
+        rescale: magnification on top of the bundle's own; not together with ``diameter``.
+        tile: largest side of a tile that the network sees, a multiple of 32; by default what the memory allows.
+        weights: checkpoint in place of the bundle's own.
+
+    Raises:
+        ConfigError: for an unknown bundle or device, or values that cannot be.
+        CheckpointError: if the weights are missing, damaged or another network's.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path = "cell_unet",
+        *,
+        device: str = "auto",
+        channels: Sequence[int] | None = None,
+        diameter: float | None = None,
+        rescale: float | None = None,
+        tile: int | None = None,
+        weights: str | Path | None = None,
+    ) -> None:
+        self.root = find_bundle(bundle)
+        self.device = choose_device(device)
+        overrides: dict[str, Any] = {"device": self.device}
+        if weights is not None:
+            overrides["weights"] = str(weights)
+        if channels is not None:
+            overrides["channels"] = list(channels)
+        parser = inference_parser(self.root, overrides)
+        self.scale = _scale(parser, diameter, rescale)
+        self.tile = tile or choose_tile(self.device)
+        parser["scale"], parser["tile_size"] = self.scale, [self.tile, self.tile]
+        with original_errors():
+            self.network = parser.get_parsed_content("network").eval()
+            self.inferer, self.decoder, self.normaliser = (
+                parser.get_parsed_content(name) for name in ("inferer", "decoder", "normaliser")
+            )
+        self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
+        if self.tile % self.inferer.multiple:
+            raise ConfigError(f"tile is {self.tile}, expected a multiple of {self.inferer.multiple}")
+
+    def segment(self, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Instances of one image.
+
+        Args:
+            image: (C, H, W) float32, finite, any units.
+
+        Returns:
+            Label map (H, W) int32, ids 1..N, and (N,) float32 scores in [0, 1].
+
+        Raises:
+            ArrayError: if there are more channels than the bundle takes and none were chosen.
+        """
+        tensor = self.normaliser({"image": torch.from_numpy(image)})["image"]
+        with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
+            prediction = self.inferer(tensor[None].to(self.device), self.network)[0]
+        decoded = self.decoder({"pred": prediction})
+        return np.asarray(decoded["pred"][0], np.int32), np.asarray(decoded["scores"], np.float32)
+
+    def __call__(self, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None) -> Instances:
+        """``segment``, with the measurements of ``cellbundle.measure.measure`` and the scores in a table."""
+        labels, scores = self.segment(image)
+        return measured(labels, scores, image, pixel_size_um)
+
+
+def measured(
+    labels: NDArray[np.int32],
+    scores: NDArray[np.float32] | None,
+    image: NDArray[np.float32],
+    pixel_size_um: tuple[float, float] | None = None,
+) -> Instances:
+    """Instances (ids 1..N) with their measurements and, where known, their scores."""
+    table: pd.DataFrame = measure(labels, image, pixel_size_um)
+    if scores is not None:
+        table.insert(1, "score", scores)
+    return Instances(labels, table, pixel_size_um)
+
+
+def predict(
+    image: NDArray | str | Path, bundle: str | Path = "cell_unet", *, axes: str | None = None, **options: Any
+) -> Instances:
+    """Segment one image. The bundle is loaded once and kept for the next call with the same options.
+
+    Args:
+        image: (H, W), (H, W, C) or (C, H, W) array of any real dtype, or the path of an image file.
+        bundle: name or folder of a bundle.
+        axes: one letter for each dimension, such as "CYX", where the array or the file leaves it open.
+        **options: of ``Predictor``.
+
+    Returns:
+        Labels (H, W) int32, 0 background, 1..N instances, and a table with one row an instance.
+
+    Raises:
+        ImageReadError: if the file cannot be read, or the axes are unclear.
+        ArrayError: if the array is not an image.
+        ConfigError: for an unknown bundle or option.
+    """
+    if isinstance(image, str | Path):
+        loaded = read_image(image, axes=axes)
+        data, pixel_size = loaded.data, loaded.pixel_size_um
+    else:
+        data, pixel_size = as_image(image, axes), None
+    frozen = tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items()))
+    return _predictor(str(bundle), frozen)(data, pixel_size)
+
+
+def choose_tile(device: torch.device) -> int:
+    """Largest side of a tile for the memory that is free on a device, in pixels that the network sees."""
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    return TILES[max(limit for limit in TILES if limit * 2**30 <= free)]
+
+
+@lru_cache(maxsize=2)
+def _predictor(bundle: str, options: tuple[tuple[str, Any], ...]) -> Predictor:
+    return Predictor(bundle, **dict(options))
+
+
+def _scale(parser: Any, diameter: float | None, rescale: float | None) -> float:
+    """Magnification in front of the network."""
+    own = float(parser["scale"])
+    for name, value in (("diameter", diameter), ("rescale", rescale)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is {value}, expected a number above 0")
+    if diameter is not None and rescale is not None:
+        raise ConfigError("both diameter and rescale are given; choose one")
+    if diameter is not None:
+        return own * float(parser["diameter"]) / diameter
+    return own * (rescale or 1.0)

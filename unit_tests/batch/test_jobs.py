@@ -1,0 +1,91 @@
+"""Which files a batch reads, and under which names it writes."""
+
+from pathlib import Path
+
+import pytest
+
+from cellbundle.batch.jobs import find_jobs
+from cellbundle.errors import ConfigError
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def bases(inputs, output="/nowhere"):
+    jobs, _, _ = find_jobs(inputs, output)
+    return {job.name: job.base.as_posix() for job in jobs}
+
+
+def test_folders_are_searched_with_their_sub_folders_in_order(tmp_path):
+    make(tmp_path, "b.png", "plate 1/ä.TIF", "plate 1/deep/a.b.jpeg", "notes.txt", "plate 1/data.csv")
+    jobs, ignored, unreadable = find_jobs([tmp_path], tmp_path / "results")
+    assert [job.name for job in jobs] == ["b.png", "plate 1/deep/a.b.jpeg", "plate 1/ä.TIF"]
+    assert [job.base.as_posix() for job in jobs] == ["b", "plate 1/deep/a.b", "plate 1/ä"]
+    assert sorted(path.name for path in ignored) == ["data.csv", "notes.txt"]
+    assert unreadable == []
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.png", "a.tif"], {"a.png": "a_png", "a.tif": "a_tif"}),
+        (["A.png", "a.tif", "b.png"], {"A.png": "A_png", "a.tif": "a_tif", "b.png": "b"}),
+        (["a.png", "a.tif", "a_png.bmp"], {"a.png": "a_png_2", "a.tif": "a_tif", "a_png.bmp": "a_png"}),
+        (["x/a.png", "y/a.png"], {"x/a.png": "x/a", "y/a.png": "y/a"}),
+        (["a.b.png", "a.png"], {"a.b.png": "a.b", "a.png": "a"}),
+        (["x.ome.tif"], {"x.ome.tif": "x.ome"}),
+    ],
+)
+def test_images_that_would_share_a_name_are_told_apart(tmp_path, names, expected):
+    assert bases([make(tmp_path, *names)]) == expected
+
+
+def test_files_of_one_name_from_two_folders(tmp_path):
+    make(tmp_path, "x/a.png", "y/a.png")
+    jobs, _, _ = find_jobs([tmp_path / "x/a.png", tmp_path / "y/a.png"], tmp_path / "out")
+    assert [job.base.as_posix() for job in jobs] == ["a_png", "a_png_2"]
+    assert len({job.name for job in jobs}) == 2
+
+
+def test_a_file_given_twice_is_one_job(tmp_path):
+    make(tmp_path, "a.png")
+    assert len(find_jobs([tmp_path / "a.png", tmp_path / "a.png"], tmp_path / "out")[0]) == 1
+
+
+def test_hidden_files_and_earlier_results_are_left_out(tmp_path):
+    make(tmp_path, "a.png", ".hidden.png", ".cache/b.png", "results/a_overlay.png")
+    assert list(bases([tmp_path], tmp_path / "results")) == ["a.png"]
+
+
+def test_an_ome_zarr_folder_is_one_image(tmp_path):
+    make(tmp_path, "x.ome.zarr/0/0", "x.ome.zarr/zarr.json", "x.ome.zarr/thumbnail.png")
+    assert bases([tmp_path]) == {"x.ome.zarr": "x.ome"}
+    assert bases([tmp_path / "x.ome.zarr"]) == {"x.ome.zarr": "x.ome"}
+
+
+def test_inputs_that_cannot_be(tmp_path):
+    with pytest.raises(ConfigError, match="missing does not exist"):
+        find_jobs([tmp_path / "missing"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="is the input and the output"):
+        find_jobs([tmp_path], tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    make(tmp_path, "a.png", "locked/b.png")
+    import os
+
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    jobs, _, unreadable = find_jobs([tmp_path], tmp_path / "out")
+    assert [job.name for job in jobs] == ["a.png"]
+    assert [reason for _, reason in unreadable] == [f"{tmp_path / 'locked'}: cannot be listed (Permission denied)"]

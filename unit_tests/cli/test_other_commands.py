@@ -1,0 +1,110 @@
+"""``cellbundle evaluate``, ``validate-data``, ``doctor`` and ``list``."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import tifffile
+
+from cellbundle.cli import main
+from cellbundle.io import write_labels
+from cellbundle.synthetic import write_dataset
+
+
+def call(*arguments) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(a) for a in arguments])
+    return exit_.value.code
+
+
+@pytest.fixture
+def data(tmp_path):
+    datalist = write_dataset(tmp_path / "data", n_training=4, n_testing=2, size=(64, 64), seed=2)
+    return {"datalist": datalist, "basedir": datalist.parent}
+
+
+@pytest.fixture
+def perfect(data, tmp_path):
+    """Predictions that equal the labels."""
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for entry in json.loads(data["datalist"].read_text())["testing"]:
+        labels = tifffile.imread(data["basedir"] / entry["label"])
+        write_labels(folder / f"{entry['group']}_labels.tif", labels)
+    return folder
+
+
+def options(data):
+    return ["--datalist", data["datalist"], "--basedir", data["basedir"]]
+
+
+def test_evaluate_prints_and_writes(perfect, data, tmp_path, capsys):
+    assert call("evaluate", perfect, *options(data), "--output", tmp_path / "scores") == 0
+    assert "| all | 2 | 1.000 | 1.000 |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "scores/report.json").read_text())["all"]["n_images"] == 2
+    assert len(pd.read_csv(tmp_path / "scores/scores.csv")) == 2
+    assert "<html" in (tmp_path / "scores/report.html").read_text()
+
+
+def test_evaluate_by_group(perfect, data, tmp_path, capsys):
+    names = [entry["group"] for entry in json.loads(data["datalist"].read_text())["testing"]]
+    pd.DataFrame({"id": names, "stain": ["x", "y"]}).to_csv(tmp_path / "groups.csv", index=False)
+    assert call("evaluate", perfect, *options(data), "--groups", tmp_path / "groups.csv", "--column", "stain") == 0
+    rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert rows[2:] == ["| x", "| y", "| all"]
+
+
+def test_evaluate_says_what_is_missing(perfect, data, capsys):
+    missing = next(perfect.iterdir())
+    missing.unlink()
+    assert call("evaluate", perfect, *options(data)) == 1
+    printed = capsys.readouterr().out
+    assert "1 image failed" in printed
+    assert missing.name in printed
+
+
+def test_validate_data(data, tmp_path, capsys):
+    assert call("validate-data", *options(data)) == 0
+    assert "0 errors" in capsys.readouterr().out
+    entries = json.loads(data["datalist"].read_text())
+    entries["testing"].append(dict(entries["training"][0], group="other"))
+    entries["testing"][-1].pop("fold")
+    data["datalist"].write_text(json.dumps(entries))
+    assert call("validate-data", *options(data), "--output", tmp_path / "findings.json") == 1
+    assert "error: leakage" in capsys.readouterr().out
+    assert any(f["kind"] == "leakage" for f in json.loads((tmp_path / "findings.json").read_text()))
+
+
+def test_doctor(capsys):
+    assert call("doctor") == 0
+    printed = capsys.readouterr().out
+    for part in ("torch", "cell_unet", "weights present", "everything needed is here", "tile"):
+        assert part in printed
+
+
+def test_doctor_names_what_is_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("cellbundle.bundles.REPOSITORY_BUNDLES", tmp_path)
+    monkeypatch.setattr("cellbundle.cli.doctor.find_spec", lambda name: None)
+    assert call("doctor") == 1
+    printed = capsys.readouterr().out
+    assert "pip install 'cellbundle[zarr]'" in printed
+    assert "problem: no bundle has weights" in printed
+
+
+def test_list(capsys):
+    assert call("list") == 0
+    assert "cell_unet" in capsys.readouterr().out
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from cellbundle.cli import app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_installed_command_and_the_module_are_the_same():
+    done = subprocess.run([sys.executable, "-m", "cellbundle", "--help"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    for command in ("predict", "evaluate", "validate-data", "doctor", "list"):
+        assert command in done.stdout

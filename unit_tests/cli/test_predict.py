@@ -1,0 +1,222 @@
+"""``cellbundle predict`` as people call it."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from cellbundle.batch import pipeline
+from cellbundle.cli import main
+from cellbundle.io import read_labels
+from cellbundle.synthetic import generate
+
+
+def call(*arguments) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(a) for a in arguments])
+    return exit_.value.code
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return generate("fluorescence", (96, 128), 12, diameter=16, seed=3)[0]
+
+
+@pytest.fixture
+def images(tmp_path, cells):
+    folder = tmp_path / "my images"
+    (folder / "plate 1").mkdir(parents=True)
+    tifffile.imwrite(folder / "a.tif", cells)
+    tifffile.imwrite(folder / "plate 1" / "ü.TIF", cells[:, ::-1])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_folder_with_a_bad_file(images, tmp_path, capsys):
+    (images / "bad.png").write_text("text")
+    out = tmp_path / "out"
+    assert call("predict", images, "--output", out, "--device", "cpu") == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == str(out / "index.html")
+    assert "3 images" in printed.out
+    assert "1 failed, 1 other files ignored" in printed.out
+    assert "computing on cpu" in printed.err
+    assert "tile" in printed.err
+    assert [line for line in printed.err.splitlines() if line.startswith("error")] == [
+        f"error: {images / 'bad.png'}: is not a PNG, JPEG, BMP or TIFF image by its content; convert it to one of these"
+    ]
+    assert pd.read_csv(out / "failures.csv")["image"].tolist() == ["bad.png"]
+    counts = pd.read_csv(out / "images.csv").set_index("image")["cells"]
+    assert (counts > 3).all()
+    rows = pd.read_csv(out / "measurements.csv")
+    assert rows.groupby("image").size().to_dict() == counts.to_dict()
+    for base in ("a", "plate 1/ü"):
+        labels = read_labels(out / f"{base}_labels.tif")
+        assert labels.shape == (96, 128)
+        assert (out / f"{base}_overlay.png").is_file()
+        assert len(np.unique(labels)) - 1 == counts[f"{base}.{'tif' if base == 'a' else 'TIF'}"]
+    page = (out / "index.html").read_text()
+    assert "bad.png" in page
+    assert "previews/plate%201/%C3%BC.jpg" in page
+
+
+def test_a_rerun_goes_on_and_other_settings_do_not_mix(images, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert call("predict", images, "-o", out) == 0
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*_labels.tif")}
+    table = (out / "measurements.csv").read_text()
+    monkeypatch.setattr(pipeline, "segment_all", None)  # nothing may be segmented again
+    assert call("predict", images, "-o", out) == 0
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*_labels.tif")} == before
+    assert (out / "measurements.csv").read_text() == table
+    assert "2 of 2 images are finished already" in capsys.readouterr().err
+    assert call("predict", images, "-o", out, "--diameter", 30) == 2
+    assert "other settings (diameter None -> 30.0)" in capsys.readouterr().err
+
+
+def test_what_is_saved_can_be_chosen(images, tmp_path):
+    out = tmp_path / "out"
+    kinds = "labels,geojson,imagej,coco,kaggle,cellpose,parquet"
+    assert call("predict", images / "a.tif", "-o", out, "--save", kinds) == 0
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "a_labels.tif",
+        "a.geojson",
+        "a_rois.zip",
+        "a_coco.json",
+        "a_rle.csv",
+        "a_seg.npy",
+        "measurements.parquet",
+        "images.csv",
+        "run.json",
+    }
+    features = json.loads((out / "a.geojson").read_text())["features"]
+    assert len(features) == read_labels(out / "a_labels.tif").max()
+    other = tmp_path / "other"
+    assert call("predict", images / "a.tif", "-o", other, "--no-overlay", "--no-measurements", "--no-page") == 0
+    assert {p.name for p in other.iterdir()} == {"a_labels.tif", "images.csv", "run.json"}
+
+
+def test_diameter_and_channels_reach_the_network(tmp_path, cells, capsys):
+    channels = np.stack([cells * 0, cells, cells * 0, cells * 0])
+    tifffile.imwrite(tmp_path / "a.tif", channels, metadata={"axes": "CYX"}, photometric="minisblack")
+    out = tmp_path / "out"
+    assert call("predict", tmp_path / "a.tif", "-o", out, "--save", "labels") == 1
+    assert "the image has 4; choose some" in capsys.readouterr().err
+    assert call("predict", tmp_path / "a.tif", "-o", tmp_path / "b", "--channels", "1", "--diameter", 27) == 0
+    assert "magnification 1\n" in capsys.readouterr().err
+    assert read_labels(tmp_path / "b" / "a_labels.tif").max() > 3
+
+
+def test_ctrl_c_keeps_what_is_finished(images, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    real = pipeline._segment_one
+
+    def interrupted(job, *rest):
+        if job.name != "a.tif":
+            raise KeyboardInterrupt
+        return real(job, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_segment_one", interrupted)
+        assert call("predict", images, "-o", out) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert read_labels(out / "a_labels.tif").max() > 3
+    assert not [p for p in out.rglob("*") if p.name.startswith(".")]
+    first = (out / "a_labels.tif").stat().st_mtime_ns
+    assert call("predict", images, "-o", out) == 0
+    assert (out / "a_labels.tif").stat().st_mtime_ns == first
+    assert len(pd.read_csv(out / "images.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{missing}", "-o", "{out}"], "does not exist"),
+        (["{images}", "-o", "{images}"], "is the input and the output"),
+        (["{images}", "-o", "{out}", "--save", "labels,gif"], "cannot save gif; choose from labels"),
+        (["{images}", "-o", "{out}", "--bundle", "nope"], "no bundle 'nope'"),
+        (["{images}", "-o", "{out}", "--channels", "red"], "expected numbers separated by commas"),
+        (["{images}", "-o", "{out}", "--diameter", "-3"], "expected a number above 0"),
+        (["{images}", "-o", "{out}", "--diameter", "9", "--rescale", "2"], "choose one"),
+        (["{images}", "-o", "{out}", "--tile", "100"], "expected a multiple of 32"),
+        (["{images}", "-o", "{out}", "--device", "tpu"], "device 'tpu' is not available"),
+        (["{images}/notes.txt", "-o", "{out}"], "no images among"),
+        (["{images}"], "--output"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(images, tmp_path, capsys, arguments, message):
+    places = {"images": images, "out": tmp_path / "out", "missing": tmp_path / "missing"}
+    assert call("predict", *(a.format(**places) for a in arguments)) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_a_checkpoint_of_another_network(images, tmp_path, capsys):
+    import torch
+
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
+    assert call("predict", images, "-o", tmp_path / "out", "--weights", tmp_path / "other.pt") == 1
+    assert "belongs to another network" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path):
+    from cellbundle.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        main(["predict", str(tmp_path / "missing"), "-o", str(tmp_path / "out"), "--debug"])
+
+
+def test_bad_files_are_named_each_in_one_line(images, tmp_path, capsys, cells):
+    good = (images / "a.tif").read_bytes()
+    bad = {
+        "cut.tif": good[: len(good) // 2],
+        "zero.png": b"",
+        "text.jpg": b"just text",
+    }
+    for name, content in bad.items():
+        (images / name).write_bytes(content)
+    tifffile.imwrite(images / "nan.tif", np.full((8, 8), np.nan, np.float32))
+    tifffile.imwrite(images / "stack.tif", np.zeros((5, 32, 32), np.uint8), metadata={"axes": "ZYX"})
+    tifffile.imwrite(images / "many.tif", np.zeros((6, 32, 32), np.uint8), metadata={"axes": "CYX"})
+    out = tmp_path / "out"
+    assert call("predict", images, "-o", out, "--save", "labels", "--max-pixels", 20_000) == 1
+    failures = pd.read_csv(out / "failures.csv").set_index("image")["reason"]
+    assert sorted(failures.index) == ["cut.tif", "many.tif", "nan.tif", "stack.tif", "text.jpg", "zero.png"]
+    for name, word in {
+        "nan.tif": "only NaN",
+        "stack.tif": "z-stack",
+        "many.tif": "choose some",
+        "zero.png": "0 bytes",
+    }.items():
+        assert word in failures[name]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 6
+    assert not (out / "cut_labels.tif").exists()
+    assert (out / "a_labels.tif").exists()
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path, capsys):
+    Image.new("L", (600, 600)).save(tmp_path / "big.png")
+    assert call("predict", tmp_path / "big.png", "-o", tmp_path / "out", "--max-pixels", 1000) == 1
+    assert "more than max_pixels=1000" in capsys.readouterr().err
+
+
+def test_without_a_terminal_there_is_no_progress_bar(images, tmp_path, capsys):
+    assert call("predict", images, "-o", tmp_path / "out", "--save", "labels") == 0
+    assert "%|" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names of bytes")
+def test_a_name_that_is_not_utf8(images, tmp_path, cells):
+    tifffile.imwrite(tmp_path / "x.tif", cells)
+    odd = os.fsdecode(b"\xff.tif")
+    (tmp_path / "x.tif").rename(images / odd)
+    out = tmp_path / "out"
+    assert call("predict", images / odd, "-o", out) == 0
+    assert (out / os.fsdecode(b"\xff_labels.tif")).is_file()

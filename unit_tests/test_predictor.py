@@ -1,0 +1,201 @@
+"""From arrays and files to instances."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+import cellbundle
+from cellbundle.bundles import find_bundle, list_bundles
+from cellbundle.errors import ArrayError, ConfigError, ImageReadError
+from cellbundle.io import read_image
+from cellbundle.measure import measure
+from cellbundle.predictor import Predictor, choose_tile
+from cellbundle.synthetic import generate
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor("cell_unet", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return generate("fluorescence", (96, 128), 12, diameter=16, seed=3)
+
+
+def test_an_array_and_its_file_give_the_same(tmp_path, picture):
+    pixels, truth = picture
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    from_array, from_file = cellbundle.predict(pixels), cellbundle.predict(str(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(from_array.labels, from_file.labels)
+    pd.testing.assert_frame_equal(from_array.table, from_file.table)
+    assert abs(len(from_array) - truth.max()) <= 3
+    assert from_array.labels.dtype == np.int32
+
+
+def test_the_table_is_that_of_measure_with_scores(picture):
+    instances = cellbundle.predict(picture[0])
+    assert list(instances.table.columns[:2]) == ["label", "score"]
+    assert instances.table["score"].between(0.5, 1).all()
+    expected = measure(instances.labels, picture[0][None].astype(np.float32))
+    pd.testing.assert_frame_equal(instances.table.drop(columns="score"), expected)
+
+
+def test_the_bundle_is_loaded_once(picture, monkeypatch):
+    cellbundle.predict(picture[0], diameter=18)
+    monkeypatch.setattr("cellbundle.predictor.Predictor", None)
+    cellbundle.predict(picture[0], diameter=18)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3), (3, 40, 50), (2, 40, 50), (40, 50, 1)])
+def test_arrays_of_clear_axes(shape):
+    assert cellbundle.predict(np.zeros(shape, np.uint8)).labels.shape == (40, 50)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 40, 3)), "unclear"),
+        (np.zeros((2, 3, 40, 50)), "unclear"),
+        (np.zeros((0, 5)), "no pixels"),
+        (np.full((4, 4), np.nan), "only NaN"),
+        (np.zeros((4, 4), complex), "complex128, expected"),
+        ([[1, 2]], "list, expected"),
+    ],
+)
+def test_what_is_no_image(array, message):
+    with pytest.raises(ImageReadError, match=message):
+        cellbundle.predict(array)
+
+
+def test_more_channels_than_the_bundle_takes(picture):
+    image = np.stack([np.zeros_like(picture[0])] * 4 + [picture[0]])
+    with pytest.raises(ArrayError, match="the image has 5; choose some"):
+        cellbundle.predict(image, axes="CYX")
+    chosen = cellbundle.predict(image, axes="CYX", channels=[4])
+    np.testing.assert_array_equal(chosen.labels, cellbundle.predict(picture[0]).labels)
+
+
+def odd_images(pixels):
+    """Name and bytes of images that are unusual and valid."""
+    eight = (pixels / pixels.max() * 255).astype(np.uint8)
+    rgb = np.stack([eight] * 3, axis=-1)
+    tiffs = {
+        "constant": np.full((20, 30), 7, np.uint8),
+        "one pixel": np.full((1, 1), 7, np.uint16),
+        "a row": eight[:1],
+        "a column": eight[:, :1],
+        "very thin": np.tile(eight[50:52], (1, 20)),
+        "float": pixels.astype(np.float32) / 1e3 - 5,
+        "double": pixels.astype(np.float64),
+        "int16": pixels.astype(np.int16) - 300,
+        "uint32": pixels.astype(np.uint32) * 1000,
+        "big-endian": pixels.astype(">u2"),
+        "12 bits": (pixels >> 4).astype(np.uint16),
+    }
+    for name, array in tiffs.items():
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, array, photometric="minisblack")
+        yield f"{name}.tif", buffer.getvalue()
+    grey = Image.fromarray(eight)
+    alpha = Image.fromarray(np.dstack([rgb, 255 - eight]))
+    pictures = {
+        "1 bit.png": Image.fromarray(eight > 60),
+        "grey.jpg": grey,
+        "rgba.png": alpha,
+        "palette.png": Image.fromarray(rgb).quantize(64),
+        "cmyk.tif": Image.fromarray(rgb).convert("CMYK"),
+        "cmyk.jpg": Image.fromarray(rgb).convert("CMYK"),
+        "Ünïcode nämé.BMP": Image.fromarray(rgb),
+    }
+    for name, image in pictures.items():
+        buffer = io.BytesIO()
+        image.save(buffer, format={"jpg": "JPEG", "tif": "TIFF"}.get(name[-3:], name[-3:].upper()))
+        yield name, buffer.getvalue()
+
+
+def test_odd_images_are_segmented(tmp_path, predictor, picture):
+    empty = {"constant.tif", "one pixel.tif"}
+    for name, content in odd_images(picture[0]):
+        (tmp_path / name).write_bytes(content)
+        image = read_image(tmp_path / name)
+        instances = predictor(image.data)
+        assert instances.labels.shape == image.data.shape[1:], name
+        if name in empty:
+            assert len(instances) == 0, name
+        elif min(instances.labels.shape) > 50:
+            assert len(instances) > 5, name
+
+
+def test_ome_and_tiled_and_pyramidal_tiffs(tmp_path, predictor, picture):
+    stack = np.stack([picture[0]] * 3)
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, metadata={"axes": "CYX"}, photometric="minisblack")
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as writer:
+        writer.write(picture[0], tile=(32, 32), subifds=1)
+        writer.write(picture[0][::2, ::2], tile=(32, 32), subfiletype=1)
+    for name in ("a.ome.tif", "pyramid.tif"):
+        assert len(predictor(read_image(tmp_path / name).data)) > 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"diameter": 0}, "diameter is 0, expected a number above 0"),
+        ({"rescale": -1}, "rescale is -1"),
+        ({"diameter": 9, "rescale": 2}, "choose one"),
+        ({"tile": 100}, "expected a multiple of 32"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Predictor("cell_unet", **options)
+
+
+def test_rescaling_and_diameter_change_the_magnification():
+    assert Predictor("cell_unet", rescale=2).scale == 2 * Predictor("cell_unet").scale
+    assert Predictor("cell_unet", diameter=36).scale == Predictor("cell_unet").scale / 2
+
+
+@pytest.mark.parametrize(("free", "tile"), [(0.2, 512), (2.9, 512), (3.1, 1024), (100, 1024)])
+def test_the_tile_fits_the_memory(monkeypatch, free, tile):
+    import psutil
+    import torch
+
+    class Memory:
+        available = free * 2**30
+
+    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    assert choose_tile(torch.device("cpu")) == tile
+
+
+def test_bundles_are_found_by_path_by_variable_and_by_name(tmp_path, monkeypatch):
+    root = find_bundle("cell_unet")
+    assert find_bundle(root) == root
+    (tmp_path / "mine").symlink_to(root)
+    monkeypatch.setenv("CELLBUNDLE_BUNDLES", str(tmp_path))
+    assert find_bundle("mine") == root
+    assert {"mine", "cell_unet"} <= {info.name for info in list_bundles()}
+    with pytest.raises(ConfigError, match=r"no bundle 'nope'; .*cell_unet"):
+        find_bundle("nope")
+
+
+def test_two_bundles_in_one_process(tmp_path, picture):
+    """Each has its own package ``scripts``."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(find_bundle("cell_unet"), copy)
+    with (copy / "scripts" / "network.py").open("a") as file:
+        file.write("\nSECOND = True\n")
+    first, second = Predictor("cell_unet"), Predictor(copy)
+    import sys
+
+    module = sys.modules[type(second.network).__module__]
+    assert module.SECOND
+    image = picture[0][None].astype(np.float32)
+    np.testing.assert_array_equal(first.segment(image)[0], second.segment(image)[0])
+    assert Predictor("cell_unet").network is not second.network
