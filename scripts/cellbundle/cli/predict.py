@@ -54,8 +54,8 @@ def predict(
     goes on after an interruption; failures.csv names images that failed.
     """
     from ..batch.jobs import find_jobs  # noqa: PLC0415
-    from ..batch.pipeline import FullDiskError  # noqa: PLC0415
     from ..batch.outputs import check_kinds  # noqa: PLC0415
+    from ..batch.pipeline import FullDiskError  # noqa: PLC0415
     from ..batch.results import Reading, check_settings  # noqa: PLC0415
 
     started = time.perf_counter()

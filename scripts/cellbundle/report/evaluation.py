@@ -2,12 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-from markupsafe import Markup
+from .template import render
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
@@ -38,38 +35,20 @@ def render_evaluation(evaluation: "Evaluation", *, title: str, notes: Sequence[s
     sizes = {name: summary["n_images"] for name, summary in summaries.items()}
     rows = evaluation.table.to_dict("records")
     rows.sort(key=lambda row: (row[MEASURED], row["ap50"], -row["n_true"]))
-    return (
-        _environment()
-        .get_template("evaluation.html")
-        .render(
-            title=title,
-            notes=notes,
-            all=summaries.get("all"),
-            failures=evaluation.failures,
-            chart=_chart(means, sizes) if summaries else None,
-            means=_table(means, {}, sizes),
-            pooled=_table(pooled, COUNTS, sizes),
-            images=rows,
-            image_counts=_present(IMAGE_COUNTS, rows),
-            image_scores=_present(IMAGE_SCORES, rows),
-            measured=MEASURED,
-        )
-    )
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(score="{:.3f}".format, count=lambda value: f"{int(value):,}")
-    environment.globals["css"] = Markup((folder / "page.css").read_text("utf-8"))
-    return environment
+    context = {
+        "title": title,
+        "notes": notes,
+        "all": summaries.get("all"),
+        "failures": evaluation.failures,
+        "chart": _chart(means, sizes) if summaries else None,
+        "means": _table(means, {}, sizes),
+        "pooled": _table(pooled, COUNTS, sizes),
+        "images": rows,
+        "image_counts": _present(IMAGE_COUNTS, rows),
+        "image_scores": _present(IMAGE_SCORES, rows),
+        "measured": MEASURED,
+    }
+    return render("evaluation.html", context, {"score": "{:.3f}".format, "count": lambda value: f"{int(value):,}"})
 
 
 def _present(names: Mapping[str, str], rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:

@@ -4,18 +4,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from ..errors import ArrayError
 from ..io.write import atomic_path
+from .template import render
 
 MINI_HEIGHT = 20  # units of the small histograms; whole ones keep a page of 1,000 images small
 MAX_TICKS = 5  # intervals between the labels of the size axis; more would touch on a phone
@@ -105,7 +103,8 @@ def write_page(path: str | Path, run: Run, results: Sequence[ImageResult]) -> No
         OSError: if the file cannot be written.
     """
     _check(run, results)
-    page = _environment().get_template("page.html").render(_context(run, results))
+    filters = {"url": _url, "duration": _duration, "number": _number}
+    page = render("page.html", _context(run, results), filters)
     with atomic_path(path) as temporary:
         # A file name that is not UTF-8 arrives with lone surrogates; its link keeps the bytes, its text cannot.
         temporary.write_bytes(page.encode("utf-8", "replace"))
@@ -118,22 +117,6 @@ def _check(run: Run, results: Sequence[ImageResult]) -> None:
     for result in results:
         if len(result.sizes) != len(edges) - 1 and not (result.failed and len(result.sizes) == 0):
             raise ArrayError(f"sizes of {result.name} must have {len(edges) - 1} counts, got {len(result.sizes)}")
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(url=_url, duration=_duration, number=_number)
-    for kind in ("css", "js"):
-        environment.globals[kind] = Markup((folder / f"page.{kind}").read_text("utf-8"))
-    return environment
 
 
 def _context(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
