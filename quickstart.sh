@@ -11,7 +11,7 @@ say_and_do() {
     echo
 }
 python scripts/quickstart.py "$out"
-say_and_do cellbundle predict "$out/immunohistochemistry.png" "$out/synthetic/images" --output "$out/results"
+say_and_do cellbundle predict "$out/immunohistochemistry.png" "$out/synthetic/images" --output "$out/results" --overwrite
 say_and_do cellbundle evaluate "$out/results" --datalist "$out/synthetic/datalist.json" --basedir "$out/synthetic"
 echo "Open this page in a browser:"
 echo "$PWD/$out/results/index.html"

@@ -50,13 +50,15 @@ def run_once(folder: Path, bundle: str, kinds: str) -> float:
 
 def main(arguments: argparse.Namespace) -> None:
     """Alternate the runs and print their medians."""
+    from cellbundle.batch.jobs import find_jobs  # noqa: PLC0415
+
     seconds: dict[str, list[float]] = {name: [] for name in KINDS}
     for _ in range(arguments.repeats):
         for name, kinds in KINDS.items():
             command = [sys.executable, __file__, str(arguments.images), "--bundle", arguments.bundle, "--once", kinds]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             seconds[name].append(json.loads(done.stdout.splitlines()[-1]))
-    count = sum(1 for path in arguments.images.rglob("*") if path.is_file())
+    count = len(find_jobs([arguments.images], "results")[0])
     base = median(seconds["network and decoder"])
     print(f"{count} images, median of {arguments.repeats}\n\n| run | seconds | images/s | share |\n|---|---|---|---|")
     for name, values in seconds.items():

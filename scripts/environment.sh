@@ -15,13 +15,14 @@ if [ -z "$python" ]; then
     echo "cellbundle needs Python 3.11, 3.12 or 3.13; none was found. Install one, or set PYTHON=/path/to/python" >&2
     exit 1
 fi
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+# A half-made or moved environment is made anew.
+.venv/bin/python -m pip --version >/dev/null 2>&1 && [ -f .venv/bin/activate ] || "$python" -m venv --clear .venv
 # shellcheck disable=SC1091
 source .venv/bin/activate
 
 # The stamp names what is installed, so that a second run installs nothing.
 stamp=".venv/installed-${extra:-base}"
-wanted="$(cat pyproject.toml requirements.txt constraints.txt | cksum)"
+wanted="$PWD $(cat pyproject.toml requirements.txt constraints.txt | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing into .venv (once; several GB, because PyTorch brings its GPU libraries) ..." >&2
     python -m pip install --quiet --upgrade pip

@@ -70,11 +70,14 @@ def list_bundles() -> list[BundleInfo]:
 
 def describe_bundle(root: Path) -> BundleInfo:
     """What ``configs/metadata.json`` and the folder say."""
-    metadata = json.loads((root / "configs" / "metadata.json").read_text())
     weights = root / "models" / "model.pt"
-    return BundleInfo(
-        root.name, root, metadata["version"], metadata["description"], weights if weights.is_file() else None
-    )
+    file = root / "configs" / "metadata.json"
+    try:
+        metadata = json.loads(file.read_text())
+        version, description = str(metadata["version"]), str(metadata["description"])
+    except (OSError, ValueError, KeyError) as error:
+        version, description = "?", f"damaged: {file} cannot be used ({type(error).__name__}: {error})"
+    return BundleInfo(root.name, root, version, description, weights if weights.is_file() else None)
 
 
 def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
@@ -90,8 +93,8 @@ def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
     Raises:
         ConfigError: for an id that the configuration does not have.
     """
-    loaded = sys.modules.get(PACKAGE)
-    if loaded is None or str(root) not in str(getattr(loaded, "__path__", "")):
+    loaded = [Path(path) for path in getattr(sys.modules.get(PACKAGE), "__path__", [])]
+    if loaded != [root / PACKAGE]:
         for name in [n for n in sys.modules if n == PACKAGE or n.startswith(f"{PACKAGE}.")]:
             del sys.modules[name]
     sys.path[:] = [str(root), *(p for p in sys.path if p != str(root))]

@@ -17,7 +17,7 @@ from .device import choose_device
 from .engine.steps import autocast
 from .errors import ConfigError, original_errors
 from .instances import Instances
-from .io import as_image, read_image
+from .io import DEFAULT_MAX_PIXELS, as_image, read_image
 from .measure import measure
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Predictor:
             overrides["channels"] = list(channels)
         parser = inference_parser(self.root, overrides)
         self.scale = _scale(parser, diameter, rescale)
-        self.tile = tile or choose_tile(self.device)
+        self.tile = choose_tile(self.device) if tile is None else tile
         parser["scale"], parser["tile_size"] = self.scale, [self.tile, self.tile]
         with original_errors():
             self.network = parser.get_parsed_content("network").eval()
@@ -71,8 +71,15 @@ class Predictor:
                 parser.get_parsed_content(name) for name in ("inferer", "decoder", "normaliser")
             )
         self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
-        if self.tile % self.inferer.multiple:
-            raise ConfigError(f"tile is {self.tile}, expected a multiple of {self.inferer.multiple}")
+        step = self.inferer.multiple
+        if self.tile < step or self.tile % step:
+            raise ConfigError(f"tile is {self.tile}, expected a multiple of {step}")
+        if self.scale * step > self.tile:
+            raise ConfigError(
+                f"magnification {self.scale:g} does not fit into tiles of {self.tile}; give diameters in pixels, not µm"
+            )
+
+        self.weights = str(weights or "models/model.pt")
 
     def segment(self, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Instances of one image.
@@ -112,7 +119,12 @@ def measured(
 
 
 def predict(
-    image: NDArray | str | Path, bundle: str | Path = "cell_unet", *, axes: str | None = None, **options: Any
+    image: NDArray | str | Path,
+    bundle: str | Path = "cell_unet",
+    *,
+    axes: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    **options: Any,
 ) -> Instances:
     """Segment one image. The bundle is loaded once and kept for the next call with the same options.
 
@@ -120,6 +132,7 @@ def predict(
         image: (H, W), (H, W, C) or (C, H, W) array of any real dtype, or the path of an image file.
         bundle: name or folder of a bundle.
         axes: one letter for each dimension, such as "CYX", where the array or the file leaves it open.
+        max_pixels: largest image file to decode.
         **options: of ``Predictor``.
 
     Returns:
@@ -131,7 +144,7 @@ def predict(
         ConfigError: for an unknown bundle or option.
     """
     if isinstance(image, str | Path):
-        loaded = read_image(image, axes=axes)
+        loaded = read_image(image, axes=axes, max_pixels=max_pixels)
         data, pixel_size = loaded.data, loaded.pixel_size_um
     else:
         data, pixel_size = as_image(image, axes), None

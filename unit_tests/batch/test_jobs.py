@@ -89,3 +89,16 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     jobs, _, unreadable = find_jobs([tmp_path], tmp_path / "out")
     assert [job.name for job in jobs] == ["a.png"]
     assert [reason for _, reason in unreadable] == [f"{tmp_path / 'locked'}: cannot be listed (Permission denied)"]
+
+
+def test_folders_of_results_are_left_out_and_links_are_followed_once(tmp_path):
+    make(tmp_path / "images", "a.png", "old/.cellbundle/a.npz", "old/a_overlay.png")
+    make(tmp_path / "elsewhere", "b.png")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "images")
+    assert list(bases([tmp_path / "images"])) == ["a.png", "linked/b.png"]
+
+
+def test_a_file_in_a_folder_that_is_given_too_is_one_job(tmp_path):
+    make(tmp_path, "a.png")
+    assert len(find_jobs([tmp_path, tmp_path / "." / "a.png"], tmp_path / "out")[0]) == 1

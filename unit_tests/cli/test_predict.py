@@ -75,7 +75,7 @@ def test_a_rerun_goes_on_and_other_settings_do_not_mix(images, tmp_path, capsys,
     assert (out / "measurements.csv").read_text() == table
     assert "2 of 2 images are finished already" in capsys.readouterr().err
     assert call("predict", images, "-o", out, "--diameter", 30) == 2
-    assert "other settings (diameter None -> 30.0)" in capsys.readouterr().err
+    assert "holds other results: a.tif was made with diameter None, not 30.0 (1 more)" in capsys.readouterr().err
 
 
 def test_what_is_saved_can_be_chosen(images, tmp_path):
@@ -92,13 +92,13 @@ def test_what_is_saved_can_be_chosen(images, tmp_path):
         "a_seg.npy",
         "measurements.parquet",
         "images.csv",
-        "run.json",
+        ".cellbundle",
     }
     features = json.loads((out / "a.geojson").read_text())["features"]
     assert len(features) == read_labels(out / "a_labels.tif").max()
     other = tmp_path / "other"
     assert call("predict", images / "a.tif", "-o", other, "--no-overlay", "--no-measurements", "--no-page") == 0
-    assert {p.name for p in other.iterdir()} == {"a_labels.tif", "images.csv", "run.json"}
+    assert {p.name for p in other.iterdir()} == {"a_labels.tif", "images.csv", ".cellbundle"}
 
 
 def test_diameter_and_channels_reach_the_network(tmp_path, cells, capsys):
@@ -126,7 +126,7 @@ def test_ctrl_c_keeps_what_is_finished(images, tmp_path, capsys, monkeypatch):
         assert call("predict", images, "-o", out) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert read_labels(out / "a_labels.tif").max() > 3
-    assert not [p for p in out.rglob("*") if p.name.startswith(".")]
+    assert not [p for p in out.rglob("*") if p.name.startswith(".") and p.name != ".cellbundle"]
     first = (out / "a_labels.tif").stat().st_mtime_ns
     assert call("predict", images, "-o", out) == 0
     assert (out / "a_labels.tif").stat().st_mtime_ns == first
@@ -144,6 +144,8 @@ def test_ctrl_c_keeps_what_is_finished(images, tmp_path, capsys, monkeypatch):
         (["{images}", "-o", "{out}", "--diameter", "-3"], "expected a number above 0"),
         (["{images}", "-o", "{out}", "--diameter", "9", "--rescale", "2"], "choose one"),
         (["{images}", "-o", "{out}", "--tile", "100"], "expected a multiple of 32"),
+        (["{images}", "-o", "{out}", "--tile", "-32"], "expected a multiple of 32"),
+        (["{images}", "-o", "{out}", "--diameter", "0.1"], "in pixels, not µm"),
         (["{images}", "-o", "{out}", "--device", "tpu"], "device 'tpu' is not available"),
         (["{images}/notes.txt", "-o", "{out}"], "no images among"),
         (["{images}"], "--output"),

@@ -9,6 +9,8 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..io import IMAGE_SUFFIXES, printable, stem
 
+RECORDS = Path(".cellbundle")  # folder in that of the results by which it is known
+
 
 @dataclass(frozen=True)
 class Job:
@@ -28,8 +30,8 @@ class Job:
 def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Job], list[Path], list[tuple[Path, str]]]:
     """Images among files and, recursively, in folders.
 
-    Folders keep their sub-folders; hidden files and the output folder are left out. Of two images that would share a
-    name, such as ``a.png`` and ``a.tif``, both get their suffix into it: ``a_png`` and ``a_tif``.
+    Folders keep their sub-folders; hidden files and folders with results of this command are left out. Of two images
+    that would share a name, such as ``a.png`` and ``a.tif``, both get their suffix into it: ``a_png`` and ``a_tif``.
 
     Args:
         inputs: files and folders.
@@ -43,6 +45,7 @@ def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Jo
     """
     output = Path(output).resolve()
     found: dict[Path, Path] = {}  # source -> relative path
+    seen: set[Path] = set()
     ignored: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
     for given in map(Path, inputs):
@@ -52,10 +55,11 @@ def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Jo
             raise ConfigError(f"{given} is the input and the output; give another --output")
         pairs = _walk(given, output, unreadable) if given.is_dir() and not is_image(given) else [(given, given.name)]
         for source, relative in pairs:
-            if is_image(source):
-                found.setdefault(source, Path(relative))
-            else:
+            if not is_image(source):
                 ignored.append(source)
+            elif source.resolve() not in seen:
+                seen.add(source.resolve())
+                found[source] = Path(relative)
     return _named(found), ignored, unreadable
 
 
@@ -70,14 +74,20 @@ def _walk(folder: Path, output: Path, unreadable: list[tuple[Path, str]]) -> Ite
     def note(error: OSError) -> None:
         unreadable.append((Path(error.filename), f"{error.filename}: cannot be listed ({error.strerror})"))
 
-    for root, folders, files in os.walk(folder, onerror=note):
+    visited: set[Path] = set()
+    for root, folders, files in os.walk(folder, onerror=note, followlinks=True):
         here = Path(root)
+        if here.resolve() in visited:  # a link to a folder above would never end
+            folders.clear()
+            continue
+        visited.add(here.resolve())
         names = [name for name in files if not name.startswith(".")]
         names += [name for name in folders if is_image(Path(name))]
         folders[:] = [
             name
             for name in sorted(folders)
             if not (name.startswith(".") or is_image(Path(name)) or (here / name).resolve() == output)
+            and not (here / name / RECORDS).is_dir()
         ]
         for name in names:
             yield here / name, (here / name).relative_to(folder).as_posix()

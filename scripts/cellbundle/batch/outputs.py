@@ -7,12 +7,13 @@ from types import MappingProxyType
 
 from ..errors import ConfigError
 from ..instances import Instances
-from ..io import Image, write_labels, write_overlay, write_preview
+from ..io import Image, printable, write_labels, write_overlay, write_preview
 from ..io.cellpose_seg import write_cellpose_seg
 from ..io.coco import write_coco
 from ..io.geojson import write_geojson
 from ..io.imagej import write_imagej
 from ..io.kaggle import write_kaggle
+from ..io.table import check_parquet
 from .jobs import Job
 
 PREVIEWS = Path("previews")  # folder of the small pictures of the page
@@ -71,7 +72,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         ),
         "kaggle": Format(
             "_rle.csv",
-            lambda path, image, instances, job: write_kaggle(path, instances, image_id=job.base.name),
+            lambda path, image, instances, job: write_kaggle(path, instances, image_id=printable(job.base.name)),
             False,
             "run-length table of Kaggle's DSB2018",
         ),
@@ -92,11 +93,14 @@ def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
 
     Raises:
         ConfigError: for an unknown kind, or none at all.
+        DependencyError: if Parquet is wanted and pyarrow is not installed.
     """
     wanted = set(kinds)
     unknown = sorted(wanted - set(KINDS))
     if unknown or not wanted:
         raise ConfigError(f"cannot save {', '.join(unknown) or 'nothing'}; choose from {', '.join(KINDS)}")
+    if "parquet" in wanted:
+        check_parquet()
     return tuple(kind for kind in KINDS if kind in wanted)
 
 

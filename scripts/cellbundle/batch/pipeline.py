@@ -2,24 +2,29 @@
 
 import contextlib
 import errno
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..errors import CellBundleError
 from ..io import Image, printable
 from .jobs import Job
 from .outputs import files_of, write_files
-from .results import Reading, Result, with_table
+from .results import Reading, Result, Store, with_table
+
+logger = logging.getLogger(__name__)
 
 AHEAD = 2  # images that are read, and results that are written, while the network computes
 FULL_DISK = "the disk is full"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# What decoders, PyTorch and writers raise for an image that they cannot work with: it must not stop the others.
+EXPECTED = (CellBundleError, OSError, MemoryError, RuntimeError, ValueError, ArithmeticError, LookupError)
+OUT_OF_MEMORY = ("out of memory", "allocate memory")  # PyTorch says so in plain RuntimeErrors on CPU and MPS
 
 Segment = Callable[[NDArray[np.float32]], tuple[NDArray[np.int32], NDArray[np.float32]]]
 
@@ -29,13 +34,13 @@ class FullDiskError(CellBundleError):
 
 
 def segment_all(
-    jobs: Sequence[Job], folder: Path, kinds: Sequence[str], read: Reading, segment: Segment
+    jobs: Sequence[Job], store: Store, kinds: Sequence[str], read: Reading, segment: Segment
 ) -> Iterator[Result]:
     """Segment images and write their files; reading and writing overlap with the network.
 
     Args:
         jobs: which images.
-        folder: for the results.
+        store: the folder for the results; a finished image is recorded there.
         kinds: what to save, see ``cellbundle.batch.outputs``.
         read: gives the image of a file.
         segment: gives label map and scores of an image (C, H, W).
@@ -50,7 +55,7 @@ def segment_all(
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(AHEAD) as writer:
         try:
             for job, image in _read_ahead(jobs, read, reader):
-                waiting.append(_segment_one(job, image, folder, kinds, segment, writer))
+                waiting.append(_segment_one(job, image, store, kinds, segment, writer))
                 while len(waiting) > AHEAD or (waiting and waiting[0].done()):
                     yield _checked(waiting.popleft().result())
             while waiting:
@@ -75,12 +80,12 @@ def _read_ahead(
 def _loaded(job: Job, future: "Future[Image]") -> tuple[Job, Image | Exception]:
     try:
         return job, future.result()
-    except (CellBundleError, OSError, MemoryError) as error:
+    except EXPECTED as error:
         return job, error
 
 
 def _segment_one(
-    job: Job, image: Image | Exception, folder: Path, kinds: Sequence[str], segment: Segment, writer: ThreadPoolExecutor
+    job: Job, image: Image | Exception, store: Store, kinds: Sequence[str], segment: Segment, writer: ThreadPoolExecutor
 ) -> "Future[Result]":
     """Segment in this thread, and write in another."""
     started = time.perf_counter()
@@ -88,9 +93,9 @@ def _segment_one(
         if isinstance(image, Exception):
             raise image
         labels, scores = segment(image.data)
-    except (CellBundleError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-        return _finished(Result(job, {}, None, error=_one_line(error, job)))
-    return writer.submit(_finish, job, image, labels, scores, folder, kinds, started)
+    except EXPECTED as error:
+        return _finished(_failed(job, store, error))
+    return writer.submit(_finish, job, image, labels, scores, store, kinds, started)
 
 
 def _finish(
@@ -98,23 +103,30 @@ def _finish(
     image: Image,
     labels: NDArray[np.int32],
     scores: NDArray[np.float32],
-    folder: Path,
+    store: Store,
     kinds: Sequence[str],
     started: float,
 ) -> Result:
-    """Measure and write; what cannot be written leaves nothing of this image behind."""
+    """Measure, write and record one image."""
     files = files_of(job, kinds)
     try:
         instances = with_table(labels, scores, image, kinds)
-        write_files(folder, files, image, instances, job)
-    except (CellBundleError, OSError, MemoryError) as error:
-        for path in files.values():
-            with contextlib.suppress(OSError):
-                (folder / path).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return Result(job, {}, None, error=FULL_DISK)
-        return Result(job, {}, None, error=_one_line(error, job))
-    return Result(job, files, instances.table, time.perf_counter() - started)
+        store.forget(job)
+        write_files(store.folder, files, image, instances, job)
+        result = Result(job, files, instances.table, time.perf_counter() - started)
+        store.keep(result, kinds)
+    except EXPECTED as error:
+        return _failed(job, store, error)
+    return result
+
+
+def _failed(job: Job, store: Store, error: Exception) -> Result:
+    """Result of an image that failed; nothing of it stays, not even of an earlier run."""
+    logger.debug("%s", job.source, exc_info=error)
+    with contextlib.suppress(OSError):
+        store.discard(job)
+    full = isinstance(error, OSError) and error.errno in FULL
+    return Result(job, {}, None, error=FULL_DISK if full else _one_line(error, job))
 
 
 def _checked(result: Result) -> Result:
@@ -132,11 +144,11 @@ def _finished(result: Result) -> "Future[Result]":
     return future
 
 
-def _one_line(error: Exception, job: Job | None = None) -> str:
+def _one_line(error: Exception, job: Job) -> str:
     """Message of an error on one line, with the file and, for memory, what to do."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         text = "not enough memory; use a smaller --tile, for example 512, or crop the image"
-    if job is not None and job.source.name not in text:
+    if job.source.name not in text:
         text = f"{job.source}: {text}"
     return printable(text)

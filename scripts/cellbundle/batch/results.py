@@ -1,25 +1,25 @@
-"""Results of a batch: what became of each image, the tables of all, and what an earlier run left."""
+"""Results of a batch: what became of each image, the record that lets a later run go on, and the tables of all."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import CellBundleError, ConfigError
+from ..errors import ConfigError
 from ..instances import Instances
-from ..io import Image, atomic_path, read_image, read_labels
+from ..io import Image, atomic_path, read_image
 from ..io.table import write_csv, write_parquet
-from ..labels import renumber
 from ..predictor import measured
-from .jobs import Job
-from .outputs import FORMATS, PAGE, TABLES, files_of
+from .jobs import RECORDS, Job
+from .outputs import FORMATS, KINDS, PAGE, TABLES, files_of
 
-SETTINGS = "run.json"
 IMAGES, MEASUREMENTS, FAILURES = "images.csv", "measurements.csv", "failures.csv"
 PARQUET = "measurements.parquet"
 TABLE_FILES = (MEASUREMENTS, PARQUET, IMAGES, FAILURES)
@@ -57,88 +57,141 @@ class Reading:
         return read_image(path, axes=self.axes, max_pixels=self.max_pixels)
 
 
-def check_settings(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Refuse to mix results of different settings in one folder.
+@dataclass(frozen=True)
+class Store:
+    """The folder of the results, with a record of every finished image below ``.cellbundle``.
 
-    Raises:
-        ConfigError: if earlier results were made with other settings and ``overwrite`` is not set.
-    """
-    file = folder / SETTINGS
-    if overwrite or not file.is_file():
-        return
-    try:
-        before = json.loads(file.read_text())
-    except ValueError:
-        before = {}
-    changed = [f"{k} {before.get(k)!r} -> {v!r}" for k, v in settings.items() if before.get(k) != v]
-    if changed:
-        raise ConfigError(
-            f"{folder} holds results of other settings ({', '.join(changed)}); choose another --output, "
-            "or make all of them anew with --overwrite"
-        )
+    A record says which file was segmented with which settings, and holds the measurements. It is written after all
+    files of its image and removed before any of them changes, so an image with a matching record is finished.
 
-
-def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Remember the settings that a folder's results are made with; the folder is made when needed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def is_done(job: Job, folder: Path, kinds: Sequence[str]) -> bool:
-    """Whether every file of the image is there and not older than the image."""
-    files = [folder / path for path in files_of(job, kinds).values()]
-    try:
-        made = job.source.stat().st_mtime_ns
-        return bool(files) and all(path.stat().st_mtime_ns >= made for path in files)
-    except OSError:
-        return False
-
-
-def restore(jobs: Sequence[Job], folder: Path, kinds: Sequence[str], read: Reading) -> dict[Job, Result]:
-    """Results of the images that an earlier run finished.
-
-    Measurements come from its tables where those are newer than the image's files, else they are taken again from the
-    label map.
-
-    Args:
-        jobs: all images.
+    Attributes:
         folder: of the results.
-        kinds: what is to be saved.
-        read: gives the image of a file.
+        settings: what decides whether results belong together; as JSON has it.
     """
-    tables = _previous_tables(folder) if needs_measurements(kinds) else {}
-    written = min((folder / name).stat().st_mtime_ns for name in (IMAGES, MEASUREMENTS)) if tables else 0
-    results = {}
-    for job in jobs:
-        files = files_of(job, kinds)
-        if not is_done(job, folder, kinds):
-            continue
-        table = tables.get(job.name)
-        if table is None or any((folder / path).stat().st_mtime_ns > written for path in files.values()):
-            if "labels" not in files:
-                continue
+
+    folder: Path
+    settings: Mapping[str, Any]
+
+    def restore(
+        self, jobs: Sequence[Job], kinds: Sequence[str], overwrite: bool = False
+    ) -> tuple[dict[Job, Result], list[Result]]:
+        """Results of earlier runs with the same settings.
+
+        Args:
+            jobs: the images of this run.
+            kinds: what is to be saved.
+            overwrite: results of other settings or of other images may be replaced.
+
+        Returns:
+            Finished images of ``jobs``, and results of other images in the folder.
+
+        Raises:
+            ConfigError: if results would be replaced, or a file that is not ours, and ``overwrite`` is not set.
+        """
+        own = {job.base: job for job in jobs}
+        done: dict[Job, Result] = {}
+        others, conflicts = [], []
+        for record in self._records():
+            job = own.get(record.job.base)
+            if record.settings != self.settings:
+                conflicts.append(f"{record.job.name} was made with {_difference(record.settings, self.settings)}")
+            elif job is None:
+                others.append(record.result)
+            elif job.source.resolve() != record.job.source:
+                conflicts.append(f"{job.base} is a result of {record.job.source}, not of {job.source}")
+            elif record.fingerprint == fingerprint(job.source) and record.serves(self.folder, kinds):
+                done[job] = Result(job, files_of(job, kinds), record.result.table)
+        if not (self.folder / RECORDS).is_dir():
+            conflicts += [f"{name} is not from cellbundle" for name in TABLE_FILES if (self.folder / name).exists()]
+        if conflicts and not overwrite:
+            more = f" ({len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
+            raise ConfigError(
+                f"{self.folder} holds other results: {conflicts[0]}{more}; choose another --output, or replace them "
+                "with --overwrite"
+            )
+        return done, others
+
+    def keep(self, result: Result, kinds: Sequence[str]) -> None:
+        """Record a finished image."""
+        assert result.table is not None
+        job = result.job
+        facts = {
+            "name": job.name,
+            "source": str(job.source.resolve()),
+            "fingerprint": fingerprint(job.source),
+            "settings": self.settings,
+            "kinds": [kind for kind in kinds if kind in FORMATS or kind == PAGE],
+            "measured": needs_measurements(kinds),
+            "columns": list(result.table.columns),
+        }
+        columns = {f"column_{i}": result.table[name].to_numpy() for i, name in enumerate(result.table.columns)}
+        path = self._path(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            np.savez_compressed(temporary, facts=np.array(json.dumps(facts)), **columns)  # type: ignore[arg-type]
+
+    def forget(self, job: Job) -> None:
+        """Remove the record of an image, and with it the claim that its files are right."""
+        self._path(job).unlink(missing_ok=True)
+
+    def discard(self, job: Job) -> None:
+        """Remove the record and all files of an image."""
+        self.forget(job)
+        for path in files_of(job, KINDS).values():
+            (self.folder / path).unlink(missing_ok=True)
+
+    def _path(self, job: Job) -> Path:
+        return self.folder / RECORDS / job.base.with_name(f"{job.base.name}.npz")
+
+    def _records(self) -> list["Record"]:
+        """All records that can be read, in the order of their names."""
+        folder = self.folder / RECORDS
+        records = []
+        for path in sorted(folder.rglob("*.npz")):
             try:
-                labels = renumber(read_labels(folder / files["labels"]))[0]
-                table = with_table(labels, None, read(job.source), kinds).table
-            except (CellBundleError, OSError):
-                continue  # to be made anew
-        results[job] = Result(job, files, table)
-    return results
+                base = path.relative_to(folder).with_suffix("")
+                records.append(Record.read(path, base))
+            except (OSError, ValueError, KeyError, BadZipFile):
+                path.unlink(missing_ok=True)  # damaged: the image is to be made anew
+        return records
 
 
-def _previous_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Measurements of an earlier run by the name of the image."""
-    try:
-        images = pd.read_csv(folder / IMAGES, dtype={"image": str})
-        rows = pd.read_csv(folder / MEASUREMENTS, dtype={"image": str})
-    except (OSError, ValueError):
-        return {}
-    parts = {name: part.drop(columns="image").reset_index(drop=True) for name, part in rows.groupby("image")}
-    empty = rows.drop(columns="image").iloc[:0]
-    tables = {name: parts.get(name, empty) for name in images["image"]}
-    counts = dict(zip(images["image"], images["cells"], strict=True))
-    return {name: table for name, table in tables.items() if len(table) == counts[name]}
+@dataclass(frozen=True)
+class Record:
+    """A finished image of an earlier run."""
+
+    job: Job
+    fingerprint: list[int]
+    settings: dict[str, Any]
+    kinds: list[str]
+    measured: bool
+    table: pd.DataFrame
+
+    @classmethod
+    def read(cls, path: Path, base: Path) -> "Record":
+        """Read a file of ``Store.keep``; ``ValueError``, ``KeyError``, ``OSError`` or ``BadZipFile`` if it is none."""
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            table = pd.DataFrame({name: file[f"column_{i}"] for i, name in enumerate(facts["columns"])})
+        job = Job(Path(facts["source"]), facts["name"], base)
+        return cls(job, facts["fingerprint"], facts["settings"], facts["kinds"], facts["measured"], table)
+
+    @property
+    def result(self) -> Result:
+        """The result as it was."""
+        return Result(self.job, files_of(self.job, self.kinds), self.table)
+
+    def serves(self, folder: Path, kinds: Sequence[str]) -> bool:
+        """Whether all that is to be saved is there."""
+        files = files_of(self.job, kinds).values()
+        return (self.measured or not needs_measurements(kinds)) and all((folder / path).is_file() for path in files)
+
+
+def fingerprint(path: Path) -> list[int]:
+    """Size in bytes and time of change in nanoseconds; of a folder, their sum and maximum over its files."""
+    files = [Path(root) / name for root, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    return [sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)]
 
 
 def write_tables(
@@ -149,24 +202,22 @@ def write_tables(
     Args:
         folder: of the results.
         results: of single images.
-        kinds: what is to be saved.
+        kinds: what is to be saved; tables that are not among them are removed.
         failures: others than those of ``results``: path and reason.
     """
     failed = [*failures, *((result.job.name, result.error) for result in results if result.error is not None)]
-    if failed:
-        write_csv(folder / FAILURES, pd.DataFrame(failed, columns=["image", "reason"]))
-    else:
-        (folder / FAILURES).unlink(missing_ok=True)
-    if any(kind in TABLES for kind in kinds):
-        parts = [r.table.assign(image=r.job.name) for r in results if r.table is not None]
-        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["image", "label"])
-        rows.insert(0, "image", rows.pop("image"))
-        if "measurements" in kinds:
-            write_csv(folder / MEASUREMENTS, rows)
-        if "parquet" in kinds:
-            write_parquet(folder / PARQUET, rows)
     images = [summarise(result) for result in results if result.table is not None]
-    write_csv(folder / IMAGES, pd.DataFrame(images) if images else pd.DataFrame(columns=["image", "cells"]))
+    tables = {
+        IMAGES: pd.DataFrame(images) if images else pd.DataFrame(columns=["image", "cells"]),
+        FAILURES: pd.DataFrame(failed, columns=["image", "reason"]) if failed else None,
+        MEASUREMENTS: _all_rows(results) if "measurements" in kinds else None,
+        PARQUET: _all_rows(results) if "parquet" in kinds else None,
+    }
+    for name, table in tables.items():
+        if table is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            (write_parquet if name == PARQUET else write_csv)(folder / name, table)
 
 
 def summarise(result: Result) -> dict[str, Any]:
@@ -174,12 +225,8 @@ def summarise(result: Result) -> dict[str, Any]:
     assert result.table is not None
     table = result.table
     medians = {f"{column}_median": table[column].median() for column in SUMMARISED if column in table}
-    return {
-        "image": result.job.name,
-        "cells": len(table),
-        **medians,
-        "seconds": result.seconds and round(result.seconds, 3),
-    }
+    seconds = None if result.seconds is None else round(result.seconds, 3)
+    return {"image": result.job.name, "cells": len(table), **medians, "seconds": seconds}
 
 
 def needs_measurements(kinds: Sequence[str]) -> bool:
@@ -187,14 +234,12 @@ def needs_measurements(kinds: Sequence[str]) -> bool:
     return any(kind in TABLES or kind == PAGE or FORMATS[kind].needs_table for kind in kinds)
 
 
-def with_table(
-    labels: NDArray[np.int32], scores: NDArray[np.float32] | None, image: Image, kinds: Sequence[str]
-) -> Instances:
+def with_table(labels: NDArray[np.int32], scores: NDArray[np.float32], image: Image, kinds: Sequence[str]) -> Instances:
     """Instances with measurements if something shows them, else only with their ids.
 
     Args:
         labels: (H, W) int32, ids 1..N.
-        scores: (N,) float32, or None.
+        scores: (N,) float32.
         image: what was segmented.
         kinds: what is to be saved.
     """
@@ -202,3 +247,17 @@ def with_table(
         return measured(labels, scores, image.data, image.pixel_size_um)
     ids = np.arange(1, labels.max(initial=0) + 1)
     return Instances(labels, pd.DataFrame({"label": ids}), image.pixel_size_um)
+
+
+def _all_rows(results: Sequence[Result]) -> pd.DataFrame:
+    """One row a cell of all images, the name of the image first."""
+    parts = [r.table.assign(image=r.job.name) for r in results if r.table is not None and len(r.table)]
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["image", "label"])
+    rows.insert(0, "image", rows.pop("image"))
+    return rows
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {before.get(key)!r}, not {value!r}" for key, value in now.items() if before.get(key) != value
+    )

@@ -1,9 +1,9 @@
 """The command ``cellbundle``. Each command imports what it needs itself, so that ``--help`` is immediate."""
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 
 import typer
 
@@ -11,7 +11,7 @@ from ..errors import CellBundleError, ConfigError
 from . import datalists, doctor, predict
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-DEBUG = ContextVar("debug", default=False)
+LOGGER = logging.getLogger(__name__.partition(".")[0])
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +34,7 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
             sys.stderr.write("stopped; finished files are kept, and the same command goes on with the others\n")
             code = INTERRUPTED
         except (CellBundleError, OSError) as error:
-            if DEBUG.get():
+            if LOGGER.isEnabledFor(logging.DEBUG):
                 raise
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
             code = USAGE if isinstance(error, ConfigError) else FAILED
@@ -53,5 +53,6 @@ app.command("doctor")(guarded(doctor.doctor))
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, of this process by default, and leave with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    DEBUG.set("--debug" in given)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    LOGGER.setLevel(logging.DEBUG if "--debug" in given else logging.INFO)
     app(args=[argument for argument in given if argument != "--debug"], prog_name="cellbundle")

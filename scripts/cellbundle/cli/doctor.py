@@ -1,12 +1,13 @@
 """``cellbundle doctor`` and ``cellbundle list``: what is here, and what is missing for what."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
 import typer
 
-REQUIRED = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "numba", "scikit-image", "tifffile", "pandas")
+NAME = re.compile(r"[\w.-]+")
 # Module, extra of cellbundle that installs it, what it is for.
 OPTIONAL = (
     ("zarr", "zarr", "OME-Zarr images"),
@@ -32,7 +33,9 @@ def list_command() -> int:
 
 def doctor() -> int:
     """Show versions, devices, optional packages and weights, and what to install."""
-    problems = [*_versions(), *_devices(), *_bundles()]
+    problems = _versions()
+    if not problems:  # the rest imports the packages
+        problems = [*_devices(), *_bundles()]
     typer.echo("\noptional")
     for module, extra, purpose in OPTIONAL:
         state = "installed" if find_spec(module) else "missing  "
@@ -45,7 +48,8 @@ def doctor() -> int:
 def _versions() -> list[str]:
     problems = []
     typer.echo(f"Python {platform.python_version()} on {platform.platform()}\n\npackages")
-    for name in ("cellbundle", *REQUIRED):
+    required = [line for line in requires("cellbundle") or () if "extra ==" not in line]
+    for name in ("cellbundle", *(match.group() for match in map(NAME.match, required) if match)):
         try:
             typer.echo(f"  {name:16s} {version(name)}")
         except PackageNotFoundError:

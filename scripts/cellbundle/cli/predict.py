@@ -2,7 +2,9 @@
 
 import logging
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -13,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError
+from ..io import printable
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job
-    from ..batch.results import Reading, Result
+    from ..batch.results import Reading, Result, Store
     from ..predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -32,11 +35,9 @@ def predict(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     bundle: Annotated[str, typer.Option(help="Name or folder of a bundle; see `cellbundle list`.")] = "cell_unet",
     save: Annotated[str, typer.Option(help=SAVE_HELP)] = "labels,overlay,measurements,page",
-    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Pictures with outlines.")] = True,
-    measurements: Annotated[
-        bool, typer.Option("--measurements/--no-measurements", help="measurements.csv, one row a cell.")
-    ] = True,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="index.html with all images.")] = True,
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="No pictures with outlines.")] = False,
+    no_measurements: Annotated[bool, typer.Option("--no-measurements", help="No measurements.csv.")] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="No index.html.")] = False,
     channels: Annotated[str | None, typer.Option(help="Channels to use, counted from 0, for example 2 or 0,1.")] = None,
     diameter: Annotated[float | None, typer.Option(help="Typical diameter of your cells in pixels.")] = None,
     rescale: Annotated[float | None, typer.Option(help="Magnify by this on top of the bundle's own scale.")] = None,
@@ -45,7 +46,9 @@ def predict(
     axes: Annotated[str | None, typer.Option(help="Axes of files that do not say them, for example CYX.")] = None,
     max_pixels: Annotated[int, typer.Option(help="Refuse larger images before decoding them.")] = 2**30,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to use instead of the bundle's own.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all results anew.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of other settings or other images in --output.")
+    ] = False,
 ) -> int:
     """Segment images and measure their cells.
 
@@ -56,12 +59,13 @@ def predict(
     from ..batch.jobs import find_jobs  # noqa: PLC0415
     from ..batch.outputs import check_kinds  # noqa: PLC0415
     from ..batch.pipeline import FullDiskError  # noqa: PLC0415
-    from ..batch.results import Reading, check_settings  # noqa: PLC0415
+    from ..batch.results import Reading, Store  # noqa: PLC0415
 
     started = time.perf_counter()
-    _log_to_stderr()
-    dropped = {"overlay": overlay, "measurements": measurements, "page": page}
-    kinds = check_kinds(k.strip() for k in save.split(",") if k.strip() and dropped.get(k.strip(), True))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is like Ctrl-C
+    dropped = {"overlay": no_overlay, "measurements": no_measurements, "page": no_page}
+    kinds = check_kinds(k.strip() for k in save.split(",") if k.strip() and not dropped.get(k.strip()))
     options = {
         "bundle": bundle,
         "channels": _indices(channels),
@@ -75,16 +79,16 @@ def predict(
             f"no images among {', '.join(map(str, inputs))} ({len(ignored)} other files); PNG, JPEG, BMP, TIFF and "
             "OME-Zarr are read"
         )
-    settings = {**_identity(bundle, weights), **options, "axes": axes}
-    check_settings(output, settings, overwrite)
-    batch = Batch(output, kinds, Reading(axes, max_pixels), options | {"tile": tile, "device": device})
+    store = Store(output, {**_identity(bundle, weights), **options, "axes": axes})
+    batch = Batch(store, kinds, Reading(axes, max_pixels), options | {"tile": tile, "device": device})
+    batch.restore(jobs, overwrite)
     try:
-        batch.run(jobs, settings, overwrite)
+        batch.run(jobs)
     finally:
         if batch.results or unreadable:
             # What cannot be written to a full disk must not hide why the run stopped.
             with suppress(OSError) if isinstance(sys.exception(), FullDiskError) else nullcontext():
-                batch.write(jobs, unreadable, len(ignored), time.perf_counter() - started)
+                batch.write(unreadable, len(ignored), time.perf_counter() - started)
     return batch.report(len(ignored), time.perf_counter() - started)
 
 
@@ -92,45 +96,41 @@ class Batch:
     """One run of ``cellbundle predict``.
 
     Args:
-        output: folder of the results.
+        store: the folder of the results.
         kinds: what to save.
         read: gives the image of a file.
         options: of ``cellbundle.predictor.Predictor``.
     """
 
-    def __init__(self, output: Path, kinds: Sequence[str], read: "Reading", options: dict[str, Any]) -> None:
-        self.output, self.kinds, self.read, self.options = output, kinds, read, options
+    def __init__(self, store: "Store", kinds: Sequence[str], read: "Reading", options: dict[str, Any]) -> None:
+        self.store, self.kinds, self.read, self.options = store, kinds, read, options
+        self.output = store.folder
         self.results: dict[Job, Result] = {}
+        self.others: list[Result] = []
         self.failures: list[tuple[str, str]] = []
         self.predictor: Predictor | None = None
         self.started = datetime.now().astimezone()
 
-    def run(self, jobs: Sequence["Job"], settings: dict[str, Any], overwrite: bool) -> None:
-        """Segment what is not finished yet, or everything.
+    def restore(self, jobs: Sequence["Job"], overwrite: bool) -> None:
+        """Take over what earlier runs finished."""
+        self.results, self.others = self.store.restore(jobs, self.kinds, overwrite)
+        if self.results:
+            logger.info("%d of %d images are finished already", len(self.results), len(jobs))
 
-        Args:
-            jobs: all images.
-            settings: to be remembered with the results.
-            overwrite: make finished images anew.
-        """
+    def run(self, jobs: Sequence["Job"]) -> None:
+        """Segment what is not finished yet."""
         from tqdm import tqdm  # noqa: PLC0415
         from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415
 
         from ..batch.pipeline import segment_all  # noqa: PLC0415
-        from ..batch.results import restore, write_settings  # noqa: PLC0415
         from ..predictor import Predictor  # noqa: PLC0415
 
-        if not overwrite:
-            self.results = restore(jobs, self.output, self.kinds, self.read)
         todo = [job for job in jobs if job not in self.results]
-        if self.results:
-            logger.info("%d of %d images are finished already", len(self.results), len(jobs))
         if not todo:
             return
         self.predictor = Predictor(**self.options)
-        write_settings(self.output, settings)
         logger.info("tile %d, magnification %g", self.predictor.tile, self.predictor.scale)
-        results = segment_all(todo, self.output, self.kinds, self.read, self.predictor.segment)
+        results = segment_all(todo, self.store, self.kinds, self.read, self.predictor.segment)
         with logging_redirect_tqdm(), tqdm(total=len(todo), unit="image", disable=None) as bar:
             for result in results:
                 self.results[result.job] = result
@@ -138,20 +138,20 @@ class Batch:
                     logger.error("error: %s", result.error)
                 bar.update()
 
-    def write(
-        self, jobs: Sequence["Job"], unreadable: Sequence[tuple[Path, str]], n_ignored: int, seconds: float
-    ) -> None:
-        """Write the tables and the page of all that is done so far."""
+    def write(self, unreadable: Sequence[tuple[Path, str]], n_ignored: int, seconds: float) -> None:
+        """Write the tables and the page of all results in the folder."""
         from ..batch.results import write_tables  # noqa: PLC0415
 
-        self.failures = [(str(path), reason) for path, reason in unreadable]
-        for _, reason in unreadable:
+        self.failures = [(printable(str(path)), printable(reason)) for path, reason in unreadable]
+        for _, reason in self.failures:
             logger.error("error: %s", reason)
-        done = [self.results[job] for job in jobs if job in self.results]
+        done = sorted([*self.results.values(), *self.others], key=lambda result: result.job.name)
         self.output.mkdir(parents=True, exist_ok=True)
         write_tables(self.output, done, self.kinds, self.failures)
         if "page" in self.kinds:
             self._write_page(done, n_ignored, seconds)
+        else:
+            (self.output / "index.html").unlink(missing_ok=True)
 
     def _write_page(self, done: Sequence["Result"], n_ignored: int, seconds: float) -> None:
         from ..batch.results import TABLE_FILES  # noqa: PLC0415
@@ -161,11 +161,12 @@ class Batch:
         column, edges, unit = size_bins(done)
         notes = [f"saved: {', '.join(self.kinds)}"]
         if self.predictor is not None:
+            notes.append(f"weights {self.predictor.weights}")
             notes.append(f"tile {self.predictor.tile}, magnification {self.predictor.scale:g}")
         run = Run(
             title=self.output.resolve().name,
             command=shlex.join(["cellbundle", *sys.argv[1:]]),
-            bundle=str(self.options["bundle"]),
+            bundle=f"{self.options['bundle']} {self.store.settings['version']}",
             device=str(self.predictor.device) if self.predictor else "none: all images were finished",
             versions=_versions(),
             started=f"{self.started:%Y-%m-%d %H:%M}",
@@ -184,16 +185,12 @@ class Batch:
         failed = sum(r.error is not None for r in self.results.values()) + len(self.failures)
         cells = sum(len(r.table) for r in self.results.values() if r.table is not None)
         ignored = f", {n_ignored} other files ignored" if n_ignored else ""
-        typer.echo(
+        text = (
             f"{len(self.results)} images, {cells} cells, {failed} failed{ignored}, {seconds:.1f} s\n"
             f"{self.output / ('index.html' if 'page' in self.kinds else '')}"
         )
+        typer.echo(printable(text))
         return 1 if failed else 0
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger(__package__.partition(".")[0]).setLevel(logging.INFO)
 
 
 def _indices(text: str | None) -> list[int] | None:

@@ -97,7 +97,8 @@ def write_preview(path: str | Path, outlines_path: str | Path, image: NDArray, l
         from skimage.transform import downscale_local_mean  # noqa: PLC0415  (slow import, only large images need it)
 
         image = downscale_local_mean(image, (1, step, step))
-        labels = np.ascontiguousarray(labels[step // 2 :: step, step // 2 :: step])
+        top, left = (min(step // 2, side - 1) for side in labels.shape)
+        labels = np.ascontiguousarray(labels[top::step, left::step])
         height, width = (min(a, b) for a, b in zip(image.shape[1:], labels.shape, strict=True))
         image, labels = image[:, :height, :width], labels[:height, :width]
     inside = _inner_boundary(labels)

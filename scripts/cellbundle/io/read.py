@@ -174,7 +174,7 @@ def _named(path: Path, kind: type[CellBundleError]) -> Iterator[None]:
     """Put the name of the file in front of every message, and make one kind of all errors of decoders."""
     try:
         yield
-    except DependencyError:
+    except (DependencyError, MemoryError):
         raise
     except CellBundleError as error:
         raise kind(f"{path}: {error}") from error

@@ -34,7 +34,12 @@ def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
         DependencyError: if pyarrow is not installed.
         OSError: if the file cannot be written.
     """
-    if find_spec("pyarrow") is None:
-        raise DependencyError('Parquet files need the package pyarrow; pip install "cellbundle[parquet]"')
+    check_parquet()
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def check_parquet() -> None:
+    """Raise ``DependencyError`` if Parquet files cannot be written."""
+    if find_spec("pyarrow") is None:
+        raise DependencyError('Parquet files need the package pyarrow; pip install "cellbundle[parquet]"')
