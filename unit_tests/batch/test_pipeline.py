@@ -75,9 +75,12 @@ def test_every_size_gets_a_preview(tmp_path, shape):
     tifffile.imwrite(tmp_path / "images" / "a.tif", pixels)
     (result,) = run(tmp_path / "images", tmp_path / "out")
     assert result.error is None
-    pictures = [Image.open(tmp_path / "out" / result.files[kind]) for kind in ("picture", "outlines")]
-    assert pictures[0].size == pictures[1].size
-    assert max(pictures[0].size) <= 1024
+    with (
+        Image.open(tmp_path / "out" / result.files["picture"]) as picture,
+        Image.open(tmp_path / "out" / result.files["outlines"]) as outlines,
+    ):
+        assert picture.size == outlines.size
+        assert max(picture.size) <= 1024
 
 
 def test_bad_files_do_not_stop_the_others(images, tmp_path):
