@@ -1,6 +1,6 @@
 """Draw the curves of a training from its history.csv (needs the extra `docs`: pip install -e '.[docs]').
 
-python scripts/plot_history.py HISTORY.csv CURVES.png
+python scripts/plot_history.py HISTORY.csv [HISTORY_OF_NEXT_STAGE.csv ...] CURVES.png
 """
 
 import argparse
@@ -23,12 +23,22 @@ def plot(history: pd.DataFrame, target: Path) -> None:
         right.plot(validated["epoch"], validated[name], marker=".", label=label, color=colour)
     right.set(xlabel="epoch", ylabel="validation, mean over images", ylim=(0, 1))
     right.legend()
+    for end in history.loc[history["stage"].diff().shift(-1) > 0, "epoch"]:
+        left.axvline(end, color="#cccccc", linewidth=1)
+        right.axvline(end, color="#cccccc", linewidth=1)
     figure.savefig(target, dpi=110)
+
+
+def read(paths: list[Path]) -> pd.DataFrame:
+    """Histories of the stages of a training, one after the other, with their number in the column ``stage``."""
+    stages = [pd.read_csv(path).assign(stage=number) for number, path in enumerate(paths)]
+    history = pd.concat(stages, ignore_index=True)
+    return history.assign(epoch=range(1, len(history) + 1))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("history", type=Path)
+    parser.add_argument("history", type=Path, nargs="+")
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
-    plot(pd.read_csv(arguments.history), arguments.target)
+    plot(read(arguments.history), arguments.target)

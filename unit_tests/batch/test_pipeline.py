@@ -202,7 +202,7 @@ def test_results_of_a_subset_join_those_that_are_there(images, tmp_path):
 
 def test_foreign_tables_are_not_replaced(images, tmp_path):
     (tmp_path / "measurements.csv").write_text("mine")
-    with pytest.raises(ConfigError, match=r"measurements\.csv is not from cellbundle"):
+    with pytest.raises(ConfigError, match=r"measurements\.csv is not one of ours"):
         restore(images, tmp_path)
 
 

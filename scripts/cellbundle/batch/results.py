@@ -102,7 +102,7 @@ class Store:
             elif record.fingerprint == fingerprint(job.source) and record.serves(self.folder, kinds):
                 done[job] = Result(job, files_of(job, kinds), record.result.table)
         if not (self.folder / RECORDS).is_dir():
-            conflicts += [f"{name} is not from cellbundle" for name in TABLE_FILES if (self.folder / name).exists()]
+            conflicts += [f"{name} is not one of ours" for name in TABLE_FILES if (self.folder / name).exists()]
         if conflicts and not overwrite:
             more = f" ({len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
             raise ConfigError(
