@@ -19,7 +19,7 @@ from cellbundle.decode.flows import FLOW_SCALE, clean, drop_inconsistent, group_
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.metrics import image_scores
 
-CELL_THRESHOLDS = (-0.5, 0.0, 0.5)  # logits
+CELL_THRESHOLDS = (-0.5, 0.0, 0.3, 0.5, 1.0)  # logits
 FLOW_THRESHOLDS = (0.4, 0.8, 1.6, None)  # mean squared flow error
 MIN_SIZES = (15, 20, 25, 30, 40)  # pixels
 SHOWN = 8
