@@ -55,6 +55,7 @@ class Predictor:
         weights: str | Path | None = None,
     ) -> None:
         self.root = find_bundle(bundle)
+        self.weights = str(weights or "models/model.pt")
         self.device = choose_device(device)
         overrides: dict[str, Any] = {"device": self.device}
         if weights is not None:
@@ -78,8 +79,6 @@ class Predictor:
             raise ConfigError(
                 f"magnification {self.scale:g} does not fit into tiles of {self.tile}; give diameters in pixels, not µm"
             )
-
-        self.weights = str(weights or "models/model.pt")
 
     def segment(self, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Instances of one image.
@@ -107,14 +106,13 @@ class Predictor:
 
 def measured(
     labels: NDArray[np.int32],
-    scores: NDArray[np.float32] | None,
+    scores: NDArray[np.float32],
     image: NDArray[np.float32],
     pixel_size_um: tuple[float, float] | None = None,
 ) -> Instances:
-    """Instances (ids 1..N) with their measurements and, where known, their scores."""
+    """Instances (ids 1..N) with their measurements and scores."""
     table: pd.DataFrame = measure(labels, image, pixel_size_um)
-    if scores is not None:
-        table.insert(1, "score", scores)
+    table.insert(1, "score", scores)
     return Instances(labels, table, pixel_size_um)
 
 

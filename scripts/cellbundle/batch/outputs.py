@@ -29,13 +29,11 @@ class Format:
         suffix: follows the base of the job.
         write: takes path, image, instances and job.
         needs_table: whether it shows measurements.
-        description: one line for people.
     """
 
     suffix: str
     write: Callable[[Path, Image, Instances, Job], None]
     needs_table: bool
-    description: str
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -44,48 +42,40 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "_labels.tif",
             lambda path, image, instances, job: write_labels(path, instances.labels),
             False,
-            "label map: 0 background, 1..N cells; TIFF of 16 bits, 32 beyond 65535 cells",
         ),
         "overlay": Format(
             "_overlay.png",
             lambda path, image, instances, job: write_overlay(path, image.data, instances.labels),
             False,
-            "picture with the outline of every cell",
         ),
         "geojson": Format(
             ".geojson",
             lambda path, image, instances, job: write_geojson(path, instances),
             True,
-            "polygons with holes, scores and measurements for QuPath",
         ),
         "imagej": Format(
             "_rois.zip",
             lambda path, image, instances, job: write_imagej(path, instances),
             False,
-            "regions of interest for ImageJ and Fiji",
         ),
         "coco": Format(
             "_coco.json",
             lambda path, image, instances, job: write_coco(path, instances, file_name=job.name),
             False,
-            "COCO annotations with run-length masks",
         ),
         "kaggle": Format(
             "_rle.csv",
             lambda path, image, instances, job: write_kaggle(path, instances, image_id=printable(job.base.name)),
             False,
-            "run-length table of Kaggle's DSB2018",
         ),
         "cellpose": Format(
             "_seg.npy",
             lambda path, image, instances, job: write_cellpose_seg(path, instances, file_name=str(job.source)),
             False,
-            "file for the Cellpose GUI",
         ),
     }
 )
 KINDS = (*FORMATS, *TABLES, PAGE)
-DEFAULT_KINDS = ("labels", "overlay", "measurements", PAGE)
 
 
 def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:

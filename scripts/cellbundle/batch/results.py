@@ -207,11 +207,12 @@ def write_tables(
     """
     failed = [*failures, *((result.job.name, result.error) for result in results if result.error is not None)]
     images = [summarise(result) for result in results if result.table is not None]
+    rows = _all_rows(results) if set(kinds) & set(TABLES) else None
     tables = {
         IMAGES: pd.DataFrame(images) if images else pd.DataFrame(columns=["image", "cells"]),
         FAILURES: pd.DataFrame(failed, columns=["image", "reason"]) if failed else None,
-        MEASUREMENTS: _all_rows(results) if "measurements" in kinds else None,
-        PARQUET: _all_rows(results) if "parquet" in kinds else None,
+        MEASUREMENTS: rows if "measurements" in kinds else None,
+        PARQUET: rows if "parquet" in kinds else None,
     }
     for name, table in tables.items():
         if table is None:
