@@ -13,7 +13,7 @@ from PIL import Image
 from cellbundle.errors import ConfigError
 from cellbundle.io import read_image, read_labels, write_labels
 from cellbundle.synthetic import write_dataset
-from cellbundle.validation import Finding, SplitCounts, inspect_datalist, validate_datalist
+from cellbundle.validation import Finding, SplitCounts, inspect_datalist
 
 SIZE = (48, 40)
 
@@ -44,7 +44,7 @@ class Data:
         return [(f.severity, f.kind, f.path) for f in self.findings(**options)]
 
     def findings(self, **options):
-        return validate_datalist(self.list, self.folder, **options)
+        return inspect_datalist(self.list, self.folder, **options).findings
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def test_malformed_list(data, content, message):
 
 
 def test_no_list_and_no_basedir(data):
-    (finding,) = validate_datalist(data.folder / "other.json", data.folder)
+    (finding,) = inspect_datalist(data.folder / "other.json", data.folder).findings
     assert finding.kind == "malformed-list"
-    (finding,) = validate_datalist(data.list, data.folder / "other")
+    (finding,) = inspect_datalist(data.list, data.folder / "other").findings
     assert (finding.kind, finding.path) == ("missing-file", str(data.folder / "other"))
 
 
@@ -153,7 +153,7 @@ def test_link_inside_the_basedir_and_linked_basedir(data, tmp_path):
     image.rename(image.with_name("real.tif"))
     image.symlink_to("real.tif")
     (tmp_path / "link").symlink_to(data.folder)
-    assert validate_datalist(data.list, tmp_path / "link") == []
+    assert inspect_datalist(data.list, tmp_path / "link").findings == []
 
 
 def test_missing_files(data):

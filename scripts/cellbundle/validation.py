@@ -13,7 +13,7 @@ from .errors import ConfigError, DatalistError
 from .inspection import Facts, Finding, inspect_entry, reason, relative_name
 from .kernels.parallel import n_threads
 
-__all__ = ["Finding", "SplitCounts", "Validation", "inspect_datalist", "validate_datalist"]
+__all__ = ["Finding", "SplitCounts", "Validation", "inspect_datalist"]
 
 Progress = Callable[[int, int], None]
 
@@ -34,19 +34,6 @@ class Validation:
 
     findings: list[Finding]
     counts: dict[str, SplitCounts]
-
-
-def validate_datalist(
-    datalist: str | Path,
-    basedir: str | Path,
-    *,
-    require_labels: bool = True,
-    progress: Progress | None = None,
-    workers: int | None = None,
-) -> list[Finding]:
-    """The findings of ``inspect_datalist``."""
-    options: dict[str, Any] = {"require_labels": require_labels, "progress": progress, "workers": workers}
-    return inspect_datalist(datalist, basedir, **options).findings
 
 
 def inspect_datalist(
