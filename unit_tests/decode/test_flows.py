@@ -12,7 +12,16 @@ from cellbundle.decode import flows as decode
 from cellbundle.decode.flows import FLOW_SCALE, decode_flows, drop_by_area, drop_inconsistent, group_by_sink
 from cellbundle.errors import ArrayError
 from cellbundle.kernels.diffusion import mean_flow_errors
-from cellbundle.kernels.follow import GROW_STEPS, SEED_COUNT, find_seeds, follow, grow_sinks
+from cellbundle.kernels.follow import (
+    GROW_STEPS,
+    SEED_COUNT,
+    SQUARE,
+    bounded_pull,
+    find_seeds,
+    follow,
+    grow_sinks,
+    list_cells,
+)
 from cellbundle.metrics import image_scores, match, overlap_table
 from cellbundle.synthetic import generate
 from cellbundle.targets.flows import labels_to_flows
@@ -51,10 +60,18 @@ TWO = discs((40, 50), (12, 12, 7), (26, 36, 9))
 # Steps of the decoder, by hand
 
 
+def pull_of(flows, cells, scale):
+    height, width = cells.shape
+    pull = np.zeros((2, height + 2, width + 2), np.float32)
+    bounded_pull(0, height, flows, cells, scale, pull)
+    return pull
+
+
 def ends_of(flows, points, n_steps, tolerance=0.0):
     ys, xs = np.array(points, np.int64).T
     ends = np.full((2, len(points)), -1, np.int32)
-    follow(0, len(points), ys, xs, flows.astype(np.float32), n_steps, tolerance, ends)
+    pull = pull_of(flows.astype(np.float32), np.ones(flows.shape[1:], np.bool_), 1.0)
+    follow(0, len(points), ys, xs, pull, n_steps, tolerance, ends)
     return ends.T.tolist()
 
 
@@ -75,18 +92,44 @@ def test_follow_a_constant_flow(dy, dx, n_steps, expected):
     assert ends_of(flows, [(10, 10)], n_steps) == [expected]
 
 
-def test_a_pixel_that_moves_less_than_the_tolerance_has_arrived():
+def test_pixels_that_hardly_move_in_eight_steps_have_arrived():
     flows = np.zeros((2, 21, 23))
     flows[1] = 0.5
-    assert ends_of(flows, [(10, 10)], 8, tolerance=0.49) == [[10, 14]]
-    assert ends_of(flows, [(10, 10)], 8, tolerance=0.51) == [[10, 10]]
+    assert ends_of(flows, [(10, 10)], 16, tolerance=3.9) == [[10, 18]]
+    assert ends_of(flows, [(10, 10)], 16, tolerance=4.1) == [[10, 14]]
+
+
+def test_pixels_of_many_groups_move_on_their_own():
+    flows = np.zeros((2, 50, 60))
+    flows[0] = 1
+    points = [(y, x) for y in range(5, 40, 7) for x in range(2, 58)]
+    assert ends_of(flows, points, 5) == [[y + 5, x] for y, x in points]
+
+
+def test_pull_is_bounded_and_zero_where_nothing_may_pull():
+    flows = np.array([[[1, np.nan, 3e38], [4, 5, -np.inf]], [[1, 2, 3], [-2, np.nan, 6]]], np.float32)
+    cells = np.array([[True, True, True], [True, True, False]])
+    pull = pull_of(flows, cells, 2.0)
+    assert pull.shape == (2, 4, 5)
+    assert pull[:, 1:-1, 1:-1].tolist() == [[[0.5, 0, 5], [2, 0, 0]], [[0.5, 0, 1.5], [-1, 0, 0]]]
+    assert pull[:, [0, -1]].sum() == 0
+    assert pull[:, :, [0, -1]].sum() == 0
 
 
 def test_follow_writes_only_its_chunk():
     ends = np.full((2, 5), -1, np.int32)
     points = np.arange(5, dtype=np.int64)
-    follow(1, 3, points, points, np.zeros((2, 9, 9), np.float32), 1, 0.0, ends)
+    follow(1, 3, points, points, np.zeros((2, 11, 11), np.float32), 1, 0.0, ends)
     assert ends.tolist() == [[-1, 1, 2, -1, -1]] * 2
+
+
+def test_cells_are_listed_square_by_square():
+    cells = np.zeros((2, SQUARE + 2), np.bool_)
+    cells[:, [1, SQUARE - 1, SQUARE]] = True
+    ys, xs = np.empty((2, 6), np.int64)
+    list_cells(cells, ys, xs)
+    assert ys.tolist() == [0, 0, 1, 1, 0, 1]
+    assert xs.tolist() == [1, SQUARE - 1, 1, SQUARE - 1, SQUARE, SQUARE]
 
 
 def counts_at(shape, **places):
@@ -180,7 +223,8 @@ def test_where_two_sinks_meet_the_larger_one_wins(monkeypatch, left, right, expe
     )  # seeds at 10 and 18, joined by a bridge; a sink reaches 5 far
 
     def place(kernel, n_items, *args, **options):
-        args[-1][:] = np.stack([np.zeros(n_items), ends])
+        if kernel is follow:
+            args[-1][:] = np.stack([np.zeros(n_items), ends])
 
     monkeypatch.setattr(decode, "run_chunks", place)
     labels = group_by_sink(np.zeros((2, 1, ends.size), np.float32), np.ones((1, ends.size), bool))[0]

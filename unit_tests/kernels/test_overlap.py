@@ -39,7 +39,7 @@ def test_compact_ids_of_a_cropped_view():
 def test_count_overlaps_by_hand():
     true = np.array([1, 1, 0, 2, 2, 1], np.int32)
     pred = np.array([3, 3, 3, 0, 1, 3], np.int32)
-    true_areas, pred_areas, rows = count_overlaps(true, pred, 3, 4)
+    true_areas, pred_areas, rows = count_overlaps(0, true.size, true, pred, 3, 4)
     assert true_areas.tolist() == [1, 3, 2]
     assert pred_areas.tolist() == [1, 1, 0, 4]
     assert rows.tolist() == [[1, 3, 3], [2, 1, 1]]
@@ -49,7 +49,7 @@ def test_count_overlaps_equals_a_dense_histogram():
     true, pred = np.random.default_rng(0).integers(0, [[40], [30]], (2, 5000), dtype=np.int32)
     dense = np.zeros((40, 30), np.int64)
     np.add.at(dense, (true, pred), 1)
-    true_areas, pred_areas, rows = count_overlaps(true, pred, 40, 30)
+    true_areas, pred_areas, rows = count_overlaps(0, true.size, true, pred, 40, 30)
     np.testing.assert_array_equal(true_areas, dense.sum(1))
     np.testing.assert_array_equal(pred_areas, dense.sum(0))
     sparse = np.zeros_like(dense)
@@ -60,6 +60,6 @@ def test_count_overlaps_equals_a_dense_histogram():
 
 def test_count_overlaps_of_nothing():
     empty = np.zeros(0, np.int32)
-    true_areas, pred_areas, rows = count_overlaps(empty, empty, 1, 1)
+    true_areas, pred_areas, rows = count_overlaps(0, 0, empty, empty, 1, 1)
     assert true_areas.tolist() == pred_areas.tolist() == [0]
     assert rows.shape == (0, 3)

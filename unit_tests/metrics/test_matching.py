@@ -1,6 +1,7 @@
 """Overlap table and one-to-one matching."""
 
 import itertools
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -134,6 +135,20 @@ def test_counts_agree_with_stardist(seed):
     overlap = overlap_table(true, pred)
     for threshold in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.6):
         assert len(match(overlap, threshold)) == stardist.matching(true, pred, thresh=threshold).tp
+
+
+def test_the_number_of_threads_does_not_matter(monkeypatch):
+    monkeypatch.setattr("cellbundle.metrics.matching.MIN_PIXELS_PER_THREAD", 100)
+    rng = np.random.default_rng(0)
+    true, pred = (rng.integers(0, 9, (60, 70)).repeat(3, 1) for _ in range(2))
+    tables = []
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("CELLBUNDLE_NUM_THREADS", threads)
+        tables.append(overlap_table(true, pred))
+    for field in fields(Overlap):
+        expected = getattr(tables[0], field.name)
+        np.testing.assert_array_equal(getattr(tables[1], field.name), expected)
+        np.testing.assert_array_equal(getattr(tables[2], field.name), expected)
 
 
 def test_twenty_thousand_instances_need_no_dense_matrix():

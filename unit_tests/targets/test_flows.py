@@ -221,8 +221,15 @@ def test_cells_without_contact_do_not_see_each_other():
     labels = cells(touching=0)
     flows = [labels_to_flows(labels, across_borders=across_borders, n_steps=80) for across_borders in (True, False)]
     np.testing.assert_array_equal(*flows)
-    alone = labels_to_flows(np.where(labels == 5, 5, 0), n_steps=80)
-    np.testing.assert_array_equal(alone, np.where(labels == 5, flows[0], 0))
+
+
+def test_a_cell_has_the_flow_that_cellpose_gives_it_alone():
+    labels = cells(touching=0.7)
+    labels[:, 150:] = 99  # a large one sets the steps of all in cellpose
+    flows = labels_to_flows(labels)
+    for name in np.unique(labels)[1:]:
+        alone = np.where(labels == name, name, 0)
+        np.testing.assert_array_equal(np.where(labels == name, flows, 0), labels_to_flows(alone, across_borders=True))
 
 
 def test_the_centre_of_a_disc_has_no_direction():

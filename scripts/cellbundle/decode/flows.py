@@ -5,7 +5,7 @@ from scipy.special import expit
 
 from ..errors import ArrayError
 from ..kernels.diffusion import mean_flow_errors
-from ..kernels.follow import find_seeds, follow, grow_sinks
+from ..kernels.follow import bounded_pull, count_ends, find_seeds, follow, grow_sinks, list_cells
 from ..kernels.geometry import boxes_and_areas, fill_holes
 from ..kernels.parallel import run_chunks
 from ..labels import keep_ids, renumber
@@ -13,6 +13,7 @@ from ..targets.flows import flows_of_compact
 
 FLOW_SCALE = 5.0  # networks predict flows times this (cellpose, VISTA2D)
 MIN_PIXELS_PER_THREAD = 4096
+MIN_ROWS_PER_THREAD = 256
 
 
 def decode_flows(
@@ -96,18 +97,22 @@ def group_by_sink(flows: np.ndarray, cells: np.ndarray, *, n_steps: int = 200, t
     Returns:
         (H, W) int32 label map, ids 1..N.
     """
-    ys, xs = np.nonzero(cells)
     labels = np.zeros(cells.shape, np.int32)
-    if len(ys) == 0:
+    n = int(np.count_nonzero(cells))
+    if n == 0:
         return labels
-    pull = np.where(cells & np.isfinite(flows).all(0), flows / np.float32(FLOW_SCALE), np.float32(0))
-    ends = np.empty((2, len(ys)), np.int32)
-    run_chunks(follow, len(ys), ys, xs, pull, n_steps, tolerance, ends, min_chunk=MIN_PIXELS_PER_THREAD)
-    flat = ends[0].astype(np.int64) * cells.shape[1] + ends[1]
-    counts = np.bincount(flat, minlength=cells.size).reshape(cells.shape).astype(np.int32)
+    ys, xs = np.empty((2, n), np.int64)
+    list_cells(cells, ys, xs)
+    height, width = cells.shape
+    pull = np.zeros((2, height + 2, width + 2), np.float32)
+    run_chunks(bounded_pull, height, flows, cells, FLOW_SCALE, pull, min_chunk=MIN_ROWS_PER_THREAD)
+    ends = np.empty((2, n), np.int32)
+    run_chunks(follow, n, ys, xs, pull, n_steps, tolerance, ends, min_chunk=MIN_PIXELS_PER_THREAD)
+    counts = np.zeros(cells.shape, np.int32)
+    count_ends(ends, counts)
     seeds, sizes = find_seeds(counts)
     sinks = grow_sinks(counts, seeds[np.argsort(sizes, kind="stable")])
-    labels[ys, xs] = sinks.reshape(-1)[flat]
+    labels[ys, xs] = sinks[ends[0], ends[1]]
     return renumber(labels)[0]
 
 

@@ -1,14 +1,14 @@
 """Heat diffusion from the centre of every instance: the flows of targets and of the flow-error check."""
 
 import numpy as np
-from numba import njit
 
+from .compile import kernel
 from .geometry import centre_pixel
 
 ROUNDING = 1e-12  # of the temperature: smaller differences are rounding errors (centres of symmetric cells)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _diffuse_window(inside: np.ndarray, cy: int, cx: int, n_steps: int) -> np.ndarray:
     """Temperature in one window after ``n_steps`` of "add 1 at the centre, then average over 3x3".
 
@@ -36,11 +36,14 @@ def _diffuse_window(inside: np.ndarray, cy: int, cx: int, n_steps: int) -> np.nd
     return heat
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def diffuse_instances(
-    start: int, stop: int, labels: np.ndarray, boxes: np.ndarray, n_steps: int, heat: np.ndarray
+    start: int, stop: int, labels: np.ndarray, boxes: np.ndarray, n_steps: np.ndarray, heat: np.ndarray
 ) -> None:
-    """Write the temperature of instances ``start..stop`` into ``heat`` (H + 2, W + 2), each on its own pixels only."""
+    """Write the temperature of instances ``start..stop`` after their ``n_steps`` into ``heat`` (H + 2, W + 2).
+
+    Each is diffused on its own pixels only.
+    """
     for i in range(start, stop):
         y0, x0, y1, x1 = boxes[i]
         if y1 == y0:
@@ -51,14 +54,14 @@ def diffuse_instances(
             for x in range(x1 - x0):
                 inside[y + 1, x + 1] = window[y, x] == i + 1
         cy, cx = centre_pixel(window, i + 1)
-        local = _diffuse_window(inside, cy + 1, cx + 1, n_steps)
+        local = _diffuse_window(inside, cy + 1, cx + 1, n_steps[i])
         for y in range(y1 - y0):
             for x in range(x1 - x0):
                 if window[y, x] == i + 1:
                     heat[y0 + y + 1, x0 + x + 1] = local[y + 1, x + 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def unit_gradients(
     start: int, stop: int, labels: np.ndarray, heat: np.ndarray, across: bool, flows: np.ndarray
 ) -> None:
@@ -92,7 +95,7 @@ def unit_gradients(
                 flows[1, y, x] = dx / norm
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mean_flow_errors(labels: np.ndarray, n: int, flows: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Mean squared distance between two flow fields over the pixels of every instance.
 

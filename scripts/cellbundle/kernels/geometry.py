@@ -1,10 +1,11 @@
 """One-pass geometry of label maps: boxes, areas, centres, enclosed holes."""
 
 import numpy as np
-from numba import njit
+
+from .compile import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def boxes_and_areas(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Bounding box and pixel count of every instance.
 
@@ -33,7 +34,7 @@ def boxes_and_areas(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]
     return boxes, areas
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def centre_pixel(window: np.ndarray, label: int) -> tuple[int, int]:
     """The pixel of an instance at its rounded centre of mass, or the nearest one when that lies outside.
 
@@ -58,7 +59,7 @@ def centre_pixel(window: np.ndarray, label: int) -> tuple[int, int]:
     return by, bx
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mark_outside(window: np.ndarray, label: int, outside: np.ndarray, stack: np.ndarray) -> None:
     """Mark all pixels that a 4-connected walk from the padded border reaches without crossing ``label``."""
     height, width = outside.shape
@@ -80,7 +81,7 @@ def mark_outside(window: np.ndarray, label: int, outside: np.ndarray, stack: np.
             top += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill_holes(labels: np.ndarray, boxes: np.ndarray) -> None:
     """Give background pixels that one instance encloses to that instance, in place.
 

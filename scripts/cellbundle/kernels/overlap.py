@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 from numba.typed import Dict
+
+from .compile import kernel
 
 DENSE_IDS = 1 << 16
 """A table with this many entries is cheap for any image, so ids below it are used as they are."""
@@ -35,13 +37,15 @@ def compact_ids(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], npt.ND
     return np.repeat(indices[1:].astype(np.int32), lengths), ids
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_overlaps(
-    true: npt.NDArray[np.int32], pred: npt.NDArray[np.int32], n_true: int, n_pred: int
+    begin: int, stop: int, true: npt.NDArray[np.int32], pred: npt.NDArray[np.int32], n_true: int, n_pred: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Count the pixels of every instance and of every pair that shares some, in time linear in the pixels.
+    """Count the pixels of every instance and of every pair that shares some, in pixels ``begin..stop``.
 
     Args:
+        begin: first pixel.
+        stop: pixel after the last.
         true: (P,) map, values 0..n_true-1, 0 is background. Not checked: a larger value writes out of bounds.
         pred: (P,) map, values 0..n_pred-1, 0 is background.
         n_true: length of the table of true areas.
@@ -54,9 +58,9 @@ def count_overlaps(
     true_areas = np.zeros(n_true, np.int64)
     pred_areas = np.zeros(n_pred, np.int64)
     shared = Dict.empty(types.int64, types.int64)
-    start = 0
-    for end in range(1, true.size + 1):
-        if end < true.size and true[end] == true[start] and pred[end] == pred[start]:
+    start = begin
+    for end in range(begin + 1, stop + 1):
+        if end < stop and true[end] == true[start] and pred[end] == pred[start]:
             continue
         # Pixels start..end-1 are one run of the same pair: the hash table is touched once a run, not once a pixel.
         i, j, run = true[start], pred[start], end - start

@@ -21,7 +21,7 @@ def n_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_chunks(kernel: Callable[..., Any], n_items: int, *args: Any, min_chunk: int = 1) -> None:
+def run_chunks(kernel: Callable[..., Any], n_items: int, *args: Any, min_chunk: int = 1) -> list[Any]:
     """Call ``kernel(start, stop, *args)`` so that together the calls cover ``range(n_items)``.
 
     Args:
@@ -29,13 +29,14 @@ def run_chunks(kernel: Callable[..., Any], n_items: int, *args: Any, min_chunk: 
         n_items: number of work items.
         *args: passed to every call.
         min_chunk: fewest items worth a thread of their own.
+
+    Returns:
+        What the calls returned, in the order of their items.
     """
     parts = max(1, min(n_threads(), n_items // max(1, min_chunk)))
     if parts == 1:
-        kernel(0, n_items, *args)
-        return
+        return [kernel(0, n_items, *args)]
     bounds = np.linspace(0, n_items, parts + 1).astype(np.int64)
     with ThreadPoolExecutor(parts) as pool:
         calls = [pool.submit(kernel, a, b, *args) for a, b in pairwise(bounds)]
-        for call in calls:
-            call.result()
+        return [call.result() for call in calls]

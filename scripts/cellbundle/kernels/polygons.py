@@ -10,8 +10,8 @@ joined while reading. Everything else takes time in proportion to the corners, h
 """
 
 import numpy as np
-from numba import njit
 
+from .compile import kernel
 from .geometry import mark_outside
 
 X, Y, ID, VERTICAL = 0, 1, 2, 3  # columns of the corners
@@ -19,7 +19,7 @@ PART, PLACE = 0, 1  # columns of their marks
 MAX_PER_POINT = 4  # corners at one point, of four instances
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_corners(labels: np.ndarray) -> np.ndarray:
     """Find the corners of all outlines.
 
@@ -48,7 +48,7 @@ def find_corners(labels: np.ndarray) -> np.ndarray:
     return corners[:n]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scan_row(
     above: np.ndarray, below: np.ndarray, y: int, corners: np.ndarray, n: int, left: np.ndarray, right: np.ndarray
 ) -> int:
@@ -65,7 +65,7 @@ def _scan_row(
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_corners(
     corners: np.ndarray, n: int, x: int, y: int, a: int, b: int, c: int, d: int, left: np.ndarray, right: np.ndarray
 ) -> int:
@@ -90,7 +90,7 @@ def _add_corners(
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add(corners: np.ndarray, n: int, x: int, y: int, label: int, upper: np.ndarray, opens: bool) -> int:
     """Add one corner, which opens a vertical edge or ends the one that is open at ``x``."""
     corners[n, X], corners[n, Y], corners[n, ID] = x, y, label
@@ -102,7 +102,7 @@ def _add(corners: np.ndarray, n: int, x: int, y: int, label: int, upper: np.ndar
     return n + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def group_corners(corners: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Sort corners by id, keeping their order within each.
 
@@ -132,7 +132,7 @@ def group_corners(corners: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     return grouped, offsets
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def trace_outlines(
     start: int,
     stop: int,
@@ -175,12 +175,12 @@ def trace_outlines(
             base, tail, n_loops[i] = _join_ring(corners, ring, marks, points, base, tail, own, n_loops[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _inside(labels: np.ndarray, label: int, y: int, x: int) -> bool:
     return 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1] and labels[y, x] == label
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _part_above(labels: np.ndarray, corners: np.ndarray, marks: np.ndarray, first: int, k: int) -> int:
     """The part around a hole with its top edge from corner k: that of the edge over the column of pixels above."""
     x, y = corners[k, X], corners[k, Y] - 1
@@ -196,7 +196,7 @@ def _part_above(labels: np.ndarray, corners: np.ndarray, marks: np.ndarray, firs
     return marks[first, PART]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _join_ring(
     corners: np.ndarray,
     ring: tuple[int, int, int, int],
@@ -237,7 +237,7 @@ def _join_ring(
     return top, tail, _add_loop(points, base, top, part, loops, n_loops)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_loop(points: np.ndarray, first: int, stop: int, part: int, loops: np.ndarray, n_loops: int) -> int:
     """Note the loop ``points[first:stop]``, and return the new number of loops."""
     area, previous = 0, stop - 1
@@ -248,7 +248,7 @@ def _add_loop(points: np.ndarray, first: int, stop: int, part: int, loops: np.nd
     return n_loops + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mark_outer_pixels(start: int, stop: int, labels: np.ndarray, boxes: np.ndarray, marked: np.ndarray) -> None:
     """Mark the pixels of an instance that have an edge on the outside; edges of holes do not count.
 

@@ -1,7 +1,8 @@
 """Shape and intensity of every instance, one tight window at a time."""
 
 import numpy as np
-from numba import njit
+
+from .compile import kernel
 
 _ROOT = np.sqrt(2.0)
 _MEAN = (1 + _ROOT) / 2
@@ -17,7 +18,7 @@ _STEP = np.array(
 """Length of outline at one border pixel, by the number of diagonal and of straight neighbours on the border."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def row_reach(window: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
     """How far an instance extends to either side in every row.
 
@@ -41,7 +42,7 @@ def row_reach(window: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
     return right, left
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hull_reach(reach: np.ndarray) -> np.ndarray:
     """Last column of the convex hull in every row, from the last column of the instance (-1: none), both (h,) int64.
 
@@ -71,7 +72,7 @@ def _hull_reach(reach: np.ndarray) -> np.ndarray:
     return hull
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def convex_area(window: np.ndarray, label: int) -> int:
     """Pixels whose centre is in the convex hull of an instance, its border included.
 
@@ -90,7 +91,7 @@ def convex_area(window: np.ndarray, label: int) -> int:
     return int(np.sum(_hull_reach(right) + _hull_reach(left) + 2 - window.shape[1]))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def perimeter(window: np.ndarray, label: int) -> float:
     """Length of the outline of an instance and of its holes, in pixels; 0 for a single pixel.
 
@@ -120,7 +121,7 @@ def perimeter(window: np.ndarray, label: int) -> float:
     return length
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def moments(window: np.ndarray, label: int) -> tuple[float, float, float, float, float]:
     """Centroid and central second moments of an instance.
 
@@ -160,7 +161,7 @@ def moments(window: np.ndarray, label: int) -> tuple[float, float, float, float,
     return mean_y, mean_x, trace / count, difference / count, covariance / count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ellipse(trace: float, difference: float, covariance: float) -> tuple[float, float, float, float]:
     """Ellipse with the given central second moments.
 
@@ -185,7 +186,7 @@ def ellipse(trace: float, difference: float, covariance: float) -> tuple[float, 
     return 4 * np.sqrt(large), 4 * np.sqrt(small), angle, eccentricity
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def measure_shapes(
     start: int, stop: int, labels: np.ndarray, boxes: np.ndarray, ids: np.ndarray, shapes: np.ndarray
 ) -> None:
@@ -210,7 +211,7 @@ def measure_shapes(
         shapes[i, 7] = convex_area(window, ids[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _summary(window: np.ndarray, label: int, values: np.ndarray) -> tuple[float, float, float, float]:
     """Mean, least, largest and population standard deviation of the (h, w) ``values`` on an instance."""
     count, total, low, high, has_nan = 0, 0.0, np.inf, -np.inf, False
@@ -232,7 +233,7 @@ def _summary(window: np.ndarray, label: int, values: np.ndarray) -> tuple[float,
     return mean, low, high, np.sqrt(squares / count)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def measure_intensities(
     start: int,
     stop: int,

@@ -1,7 +1,8 @@
 """Run lengths of all instances in one pass over the map, and their compressed form in COCO files."""
 
 import numpy as np
-from numba import njit
+
+from .compile import kernel
 
 COCO_BITS = 5  # of a number in one character
 COCO_MORE = 1 << COCO_BITS
@@ -10,7 +11,7 @@ COCO_FIRST_CHARACTER = 48
 COCO_MAX_CHARACTERS = 8  # for numbers below 2³⁹
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_runs(flat: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the runs of every instance.
 
@@ -44,7 +45,7 @@ def find_runs(flat: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return offsets, starts, lengths
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _put(text: np.ndarray, used: int, number: int) -> int:
     """Write a signed number with 5 bits a character, lowest first, and return the characters used so far."""
     more = True
@@ -57,7 +58,7 @@ def _put(text: np.ndarray, used: int, number: int) -> int:
     return used
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def coco_counts(
     offsets: np.ndarray, starts: np.ndarray, lengths: np.ndarray, n_pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:

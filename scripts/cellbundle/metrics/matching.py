@@ -10,9 +10,12 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from ..errors import ArrayError, ConfigError
 from ..kernels.overlap import compact_ids, count_overlaps
+from ..kernels.parallel import run_chunks
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+
+MIN_PIXELS_PER_THREAD = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +85,12 @@ def overlap_table(true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> Overlap:
     true, pred = np.asarray(true), np.asarray(pred)
     _check_maps(true, pred)
     (true, true_ids), (pred, pred_ids) = compact_ids(true), compact_ids(pred)
-    true_areas, pred_areas, rows = count_overlaps(true, pred, true_ids.size, pred_ids.size)
+    parts = run_chunks(
+        count_overlaps, true.size, true, pred, true_ids.size, pred_ids.size, min_chunk=MIN_PIXELS_PER_THREAD
+    )
+    true_areas, pred_areas = (np.sum([part[k] for part in parts], axis=0) for k in range(2))
     true_present, pred_present = _foreground(true_areas), _foreground(pred_areas)
-    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    rows = _add_up(np.concatenate([part[2] for part in parts]))
     return Overlap(
         true_ids=true_ids[true_present],
         pred_ids=pred_ids[pred_present],
@@ -135,6 +141,15 @@ def _check_maps(true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> None:
         raise ArrayError(f"ids must not be negative, found {smallest}, {got}; set pixels to ignore to 0")
 
 
+def _add_up(rows: IntArray) -> IntArray:
+    """Rows ``true, pred, pixels`` in order, those of one pair added up: (K, 3) to (L, 3)."""
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    first = np.ones(len(rows), bool)
+    first[1:] = (rows[1:, :2] != rows[:-1, :2]).any(1)
+    pixels = np.add.reduceat(rows[:, 2], np.flatnonzero(first)) if len(rows) else rows[:, 2]
+    return np.column_stack([rows[first, :2], pixels])
+
+
 def _foreground(areas: IntArray) -> IntArray:
     """Ascending indices > 0 that have pixels."""
     return np.flatnonzero(areas[1:]) + 1
@@ -142,11 +157,20 @@ def _foreground(areas: IntArray) -> IntArray:
 
 def _assign(true_index: IntArray, pred_index: IntArray, iou: FloatArray) -> IntArray:
     """Ascending positions of a largest one-to-one subset of K pairs, with the largest IoU sum among those."""
+    true_pairs, pred_pairs = np.bincount(true_index), np.bincount(pred_index)
+    rivals = np.flatnonzero((true_pairs[true_index] > 1) | (pred_pairs[pred_index] > 1))
+    settled = np.setdiff1d(np.arange(iou.size), rivals, assume_unique=True)
+    if rivals.size == 0:
+        return settled
+    chosen = _assign_rivals(true_index[rivals], pred_index[rivals], iou[rivals])
+    return np.sort(np.concatenate([settled, rivals[chosen]]))
+
+
+def _assign_rivals(true_index: IntArray, pred_index: IntArray, iou: FloatArray) -> IntArray:
+    """``_assign`` for pairs that share an instance with another pair: few, so that the solver's growth is harmless."""
     true_kept, rows = np.unique(true_index, return_inverse=True)
     pred_kept, cols = np.unique(pred_index, return_inverse=True)
     n_rows, n_cols = true_kept.size, pred_kept.size
-    if n_rows == n_cols == iou.size:
-        return np.arange(iou.size)
     # SciPy wants every row matched, so each gets a column of its own that means "unmatched". That costs more than
     # all pairs can save together: pairs cost 1 to 2, and never 0, which a sparse matrix would drop.
     unmatched = np.arange(n_rows)

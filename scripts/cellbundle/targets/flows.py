@@ -16,9 +16,12 @@ def labels_to_flows(labels: np.ndarray, *, across_borders: bool = False, n_steps
 
     Args:
         labels: (H, W) integer map, 0 background; ids need not be consecutive.
-        across_borders: where instances touch, the gradient reads the neighbour's temperature too, which is what
-            cellpose does; with False the neighbour counts as cold, so border pixels always point inwards.
-        n_steps: diffusion steps; by default twice the largest ``height + width + 2`` of any instance, as in cellpose.
+        across_borders: the two ways in which instances of one map affect each other in cellpose: where they touch,
+            the gradient reads the neighbour's temperature too, and all take as many steps as the largest needs. With
+            False each has the flow that cellpose gives it when it is alone in the image, whatever else a crop shows;
+            border pixels then always point inwards.
+        n_steps: diffusion steps; by default twice the ``height + width + 2`` of the instance, or of the largest one
+            with ``across_borders``.
 
     Returns:
         (2, H, W) float32, (dy, dx); length 1 on instances, 0 on background. Also 0 where there is no direction: in the
@@ -42,9 +45,10 @@ def flows_of_compact(labels: np.ndarray, n: int, *, across_borders: bool, n_step
     if n == 0:
         return flows
     boxes, _ = boxes_and_areas(labels, n)
-    if n_steps is None:
-        n_steps = 2 * int((boxes[:, 2] - boxes[:, 0] + boxes[:, 3] - boxes[:, 1] + 2).max())
+    steps = 2 * (boxes[:, 2] - boxes[:, 0] + boxes[:, 3] - boxes[:, 1] + 2)
+    if n_steps is not None or across_borders:
+        steps[:] = steps.max() if n_steps is None else n_steps
     heat = np.zeros((height + 2, width + 2))
-    run_chunks(diffuse_instances, n, labels, boxes, n_steps, heat, min_chunk=MIN_INSTANCES_PER_THREAD)
+    run_chunks(diffuse_instances, n, labels, boxes, steps, heat, min_chunk=MIN_INSTANCES_PER_THREAD)
     run_chunks(unit_gradients, height, labels, heat, across_borders, flows, min_chunk=MIN_ROWS_PER_THREAD)
     return flows
