@@ -32,6 +32,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     maps = [read_labels(path) for path in sorted(arguments.labels.iterdir())[:: arguments.every]]
     print(f"| rule, {len(maps)} label maps | " + " | ".join(SCORES) + " |\n|---|" + "---|" * len(SCORES))
-    for name, across in (("neighbour is cold (default)", False), ("across borders (cellpose)", True)):
+    for name, across in (("each cell alone (default)", False), ("across borders (cellpose)", True)):
         means = np.mean([round_trip(labels, across) for labels in maps], axis=0)
         print(f"| {name} | " + " | ".join(f"{value:.4f}" for value in means) + " |")

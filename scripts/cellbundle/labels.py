@@ -13,7 +13,18 @@ def check_labels(labels: np.ndarray, name: str = "labels") -> None:
         got = f"shape {np.shape(labels)} dtype {getattr(labels, 'dtype', type(labels).__name__)}"
         raise ArrayError(f"{name} must be a 2-D integer array (H, W), got {got}")
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
-        raise ArrayError(f"{name} must not have negative ids, got {labels.min()}; 0 is the background")
+        got = f"got {labels.min()} in shape {labels.shape} dtype {labels.dtype}"
+        raise ArrayError(f"{name} must not have negative ids, {got}; 0 is the background")
+
+
+def check_numbered(labels: np.ndarray) -> int:
+    """Return the largest id, or raise ``ArrayError`` unless ``labels`` is a 2-D map whose ids can be 1..N."""
+    check_labels(labels)
+    n = int(labels.max(initial=0))
+    if n > labels.size:
+        got = f"got id {n} in shape {labels.shape} dtype {labels.dtype}"
+        raise ArrayError(f"labels must have ids 1..N, at most one a pixel, {got}; renumber them")
+    return n
 
 
 def renumber(labels: np.ndarray) -> tuple[np.ndarray, int]:

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArrayError
 from .kernels.parallel import run_chunks
 from .kernels.polygons import find_corners, group_corners, trace_outlines
-from .labels import check_labels
+from .labels import check_numbered
 
 MIN_INSTANCES_PER_THREAD = 64
 
@@ -38,10 +37,7 @@ def outlines(labels: NDArray[np.integer]) -> list[list[Polygon]]:
     Raises:
         ArrayError: if ``labels`` is not a map of non-negative integers, or the largest id exceeds the pixel count.
     """
-    check_labels(labels)
-    n = int(labels.max(initial=0))
-    if n > labels.size:
-        raise ArrayError(f"labels must have ids 1..N, got id {n} in {labels.size} pixels; renumber them")
+    n = check_numbered(labels)
     labels = np.ascontiguousarray(labels, np.int32)
     corners, offsets = group_corners(find_corners(labels), n)
     marks = np.full((len(corners), 2), -1, np.int32)

@@ -1,6 +1,7 @@
 """Cell probability and flows to instances: threshold, follow, group, check, clean."""
 
 import numpy as np
+import torch
 from scipy.special import expit
 
 from ..errors import ArrayError
@@ -10,6 +11,7 @@ from ..kernels.geometry import boxes_and_areas, fill_holes
 from ..kernels.parallel import run_chunks
 from ..labels import keep_ids, renumber
 from ..targets.flows import flows_of_compact
+from .device import group_by_sink_tensor
 
 FLOW_SCALE = 5.0  # networks predict flows times this (cellpose, VISTA2D)
 MIN_PIXELS_PER_THREAD = 4096
@@ -17,7 +19,7 @@ MIN_ROWS_PER_THREAD = 256
 
 
 def decode_flows(
-    prediction: np.ndarray,
+    prediction: np.ndarray | torch.Tensor,
     *,
     cell_threshold: float = 0.0,
     flow_threshold: float | None = 0.4,
@@ -30,12 +32,13 @@ def decode_flows(
     """Instances from a cell logit and a flow field.
 
     Args:
-        prediction: (3, H, W) float, channel 0 the cell logit, channels 1 and 2 the flow (dy, dx) times 5.
+        prediction: (3, H, W) float, channel 0 the cell logit, channels 1 and 2 the flow (dy, dx) times 5. The pixels of
+            a tensor on a GPU are followed and grouped there.
         cell_threshold: logits above this are cells.
         flow_threshold: largest mean squared difference between the predicted flow and the flow of the found instance;
             None keeps all.
         n_steps: Euler steps.
-        tolerance: a pixel that moves less than this in a step (pixels) has arrived; 0 makes every step.
+        tolerance: pixels that move less than this in 8 steps (pixels) have arrived; 0 makes every step, as a GPU does.
         min_size: smallest instance (pixels), before holes are filled; 0 keeps all.
         max_size_fraction: instances larger than this share of the image are dropped; cellpose uses 0.4.
         across_borders: rule of the flow check where instances touch; must be that of the training targets.
@@ -48,16 +51,23 @@ def decode_flows(
 
     Source: Stringer et al., Nat. Methods 2021; behaviour of cellpose 4 ``dynamics.compute_masks`` (BSD-3).
     """
-    if prediction.ndim != 3 or prediction.shape[0] != 3 or prediction.dtype.kind != "f":
+    floating = prediction.is_floating_point() if isinstance(prediction, torch.Tensor) else prediction.dtype.kind == "f"
+    if prediction.ndim != 3 or prediction.shape[0] != 3 or not floating:
         raise ArrayError(
-            f"prediction must be (3, H, W) floating point, got shape {prediction.shape} dtype {prediction.dtype}"
+            f"prediction must be (3, H, W) floating point, got shape {tuple(prediction.shape)} dtype {prediction.dtype}"
         )
-    cells = prediction[0] > cell_threshold
-    flows = np.ascontiguousarray(prediction[1:], np.float32)
-    labels = group_by_sink(flows, cells, n_steps=n_steps, tolerance=tolerance)
+    if isinstance(prediction, torch.Tensor) and prediction.is_cuda:
+        prediction = prediction.detach().float()
+        grouped = group_by_sink_tensor(prediction[1:], prediction[0] > cell_threshold, FLOW_SCALE, n_steps)
+        labels = renumber(grouped.cpu().numpy())[0]
+    else:
+        array = prediction.detach().float().numpy() if isinstance(prediction, torch.Tensor) else prediction
+        prediction = array.astype(np.float32, copy=False)
+        labels = group_by_sink(prediction[1:], prediction[0] > cell_threshold, n_steps=n_steps, tolerance=tolerance)
     if max_size_fraction < 1:
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)
     if flow_threshold is not None:
+        flows = prediction[1:].cpu().numpy() if isinstance(prediction, torch.Tensor) else prediction[1:]
         labels = drop_inconsistent(labels, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
     return clean(labels, min_size)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..instances import Instances
 from ..kernels.geometry import boxes_and_areas
-from ..kernels.runs import coco_counts, find_runs
+from ..masks import labels_to_rles
 from .write import atomic_path
 
 IMAGE_ID = 1
@@ -51,16 +51,15 @@ def _annotations(instances: Instances, category_ids: list[int]) -> Iterator[dict
     """One annotation for each instance."""
     n, (height, width) = len(instances), instances.labels.shape
     boxes, areas = boxes_and_areas(instances.labels, n)
-    text, ends = coco_counts(*find_runs(instances.labels.ravel(order="F"), n), height * width)
-    counts = text.tobytes().decode("ascii")
+    rles = labels_to_rles(instances.labels)
     scores = instances.table["score"].tolist() if "score" in instances.table else [math.nan] * n
-    rows = zip(boxes.tolist(), areas.tolist(), ends[:-1].tolist(), ends[1:].tolist(), category_ids, scores, strict=True)
-    for label, ((y0, x0, y1, x1), area, first, last, category, score) in enumerate(rows, start=1):
+    rows = zip(boxes.tolist(), areas.tolist(), rles, category_ids, scores, strict=True)
+    for label, ((y0, x0, y1, x1), area, counts, category, score) in enumerate(rows, start=1):
         annotation = {
             "id": label,
             "image_id": IMAGE_ID,
             "category_id": category,
-            "segmentation": {"size": [height, width], "counts": counts[first:last]},
+            "segmentation": {"size": [height, width], "counts": counts},
             "area": area,
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "iscrowd": 0,

@@ -1,15 +1,12 @@
 """Run lengths in a csv table, as Kaggle's cell challenges exchange masks."""
 
 import csv
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from ..errors import ConfigError
 from ..instances import Instances
-from ..kernels.runs import find_runs
+from ..masks import labels_to_rles
 from .write import atomic_path
 
 HEADER = ("ImageId", "EncodedPixels")
@@ -37,17 +34,9 @@ def write_kaggle(
     """
     if order not in ORDERS:
         raise ConfigError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
-    rows = [(image_id, runs) for runs in _encode(instances, order)] or [(image_id, "")]
+    runs = labels_to_rles(instances.labels, "kaggle" if order == "column" else "kaggle_rows")
+    rows = [(image_id, text) for text in runs or [""]]
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(rows)
-
-
-def _encode(instances: Instances, order: Literal["column", "row"]) -> list[str]:
-    """The text of each instance."""
-    flat = instances.labels.ravel(order="F" if order == "column" else "C")
-    offsets, starts, lengths = find_runs(flat, len(instances))
-    numbers = list(map(str, np.column_stack([starts + 1, lengths]).ravel().tolist()))
-    ends = (2 * offsets).tolist()
-    return [" ".join(numbers[first:last]) for first, last in pairwise(ends)]

@@ -40,7 +40,9 @@ def find_corners(labels: np.ndarray) -> np.ndarray:
     for y in range(height + 1):
         if n + row_capacity > len(corners):
             grown = np.empty((2 * len(corners) + row_capacity, 4), np.int32)
-            grown[:n] = corners[:n]
+            for k in range(n):  # assigning the slice takes numba seconds to compile
+                for column in range(4):
+                    grown[k, column] = corners[k, column]
             corners = grown
         above = labels[y - 1] if y > 0 else blank
         below = labels[y] if y < height else blank

@@ -94,3 +94,31 @@ def coco_counts(
             used = _put(text, used, n_pixels - position - (gap if offsets[i + 1] > offsets[i] + 1 else 0))
         ends[i + 1] = used
     return text[:used], ends
+
+
+@kernel
+def read_coco_text(text: np.ndarray) -> tuple[np.ndarray, int]:
+    """Undo the compression of ``coco_counts`` for one instance.
+
+    Args:
+        text: (T,) uint8 ASCII.
+
+    Returns:
+        (K,) int64 gap, run, gap, run …, and the number of characters that make them: less than T where the text is
+        broken. Differences are added up as they stand, so counts may be negative.
+    """
+    counts = np.empty(len(text), np.int64)
+    n, used, number, shift = 0, 0, 0, 0
+    for position in range(len(text)):
+        bits = text[position] - np.int64(COCO_FIRST_CHARACTER)
+        if bits < 0 or bits >= 2 * COCO_MORE or shift >= COCO_BITS * COCO_MAX_CHARACTERS:
+            break
+        number |= (bits & (COCO_MORE - 1)) << shift
+        shift += COCO_BITS
+        if bits & COCO_MORE:
+            continue
+        if bits & COCO_SIGN:
+            number -= 1 << shift
+        counts[n] = number + (counts[n - 2] if n > 2 else 0)
+        n, used, number, shift = n + 1, position + 1, 0, 0
+    return counts[:n], used

@@ -57,10 +57,10 @@ class DecodeFlowsd(MapTransform):
         """Return a copy of ``data`` with label maps in place of predictions."""
         result = dict(data)
         for key in self.key_iterator(result):
-            prediction = torch.as_tensor(result[key]).detach().float().cpu().numpy()
+            prediction = torch.as_tensor(result[key]).detach().float()
             labels = decode_flows(prediction, **self.options)
             result[key] = torch.from_numpy(labels[None])
-            result[self.scores_key] = mean_probability(labels, prediction[0])
+            result[self.scores_key] = mean_probability(labels, prediction[0].cpu().numpy())
         return result
 
 

@@ -1,0 +1,289 @@
+"""Masks that overlap, as detectors give them, to a label map; label maps to run lengths and back.
+
+Overlaps are solved best first: in the order of the scores, each mask takes those of its pixels that are still free. A
+mask that is dropped takes none, so they stay free for the next one. Masks become runs of pixels one at a time: beside
+the label map there are only the runs, never all masks as images.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from operator import index as exact_int
+from typing import Any, Literal, TypeGuard
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import ArrayError, ConfigError
+from .kernels.masks import START, find_broken_run, mask_runs, paint_runs
+from .kernels.parallel import run_chunks
+from .kernels.runs import coco_counts, find_runs, read_coco_text
+from .labels import check_numbered
+
+Form = Literal["coco", "kaggle", "kaggle_rows"]
+FORMS = ("coco", "kaggle", "kaggle_rows")
+"""COCO's counts; Kaggle's ``start length …`` from 1, down the columns (Data Science Bowl 2018) or along the rows
+(Sartorius 2021)."""
+
+NO_RUNS = np.empty((0, 2), np.int64)
+MIN_PIXELS_PER_THREAD = 1 << 22
+
+
+def masks_to_labels(
+    masks: Iterable[ArrayLike],
+    scores: ArrayLike,
+    shape: tuple[int, int] | None = None,
+    boxes: ArrayLike | None = None,
+    *,
+    min_size: int = 1,
+    max_overlap: float = 1.0,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Give every pixel to the best of the masks that hold it.
+
+    Args:
+        masks: N masks, bool or integers of which 0 is outside: an (N, H, W) array, or any iterable of (H, W) arrays,
+            of which one at a time is held. With ``boxes``, the part of each mask in its box instead.
+        scores: (N,) numbers, higher is better; of equal scores the earlier mask is better.
+        shape: (H, W) of the image; not needed for an (N, H, W) array without boxes.
+        boxes: (N, 4) integers, half-open (y0, x0, y1, x1). They may reach over the edge of the image, as boxes in
+            padded tiles do; pixels outside of it do not count.
+        min_size: drop a mask if it would get fewer pixels than this.
+        max_overlap: drop a mask if better ones have taken more than this share of its pixels, 0..1; 1 drops none.
+
+    Returns:
+        (H, W) int32 label map with ids 1..M from the best mask down, C-contiguous, and (M,) int64 index of the mask
+        of each id. Masks that get no pixel have no id.
+
+    Raises:
+        ArrayError: if shapes, types or numbers of masks, scores and boxes do not fit, or a score is NaN.
+        ConfigError: if ``max_overlap`` is not a share.
+
+    Source: the order, and the share of a mask's own area, as in the merging of instances of Kirillov et al., Panoptic
+    Segmentation, CVPR 2019.
+    """
+    if shape is None:
+        if boxes is not None or not isinstance(masks, np.ndarray) or masks.ndim != 3:
+            got = f"{type(masks).__name__} of shape {getattr(masks, 'shape', 'unknown')}"
+            raise ArrayError(f"give the shape (H, W) of the image unless masks are an (N, H, W) array; got {got}")
+        shape = masks.shape[1:]
+    height, width = _check_shape(shape)
+    _check_share(max_overlap)
+    order = _best_first(scores)
+    corners = None if boxes is None else _check_boxes(boxes, len(order))
+    if corners is None and _is_plain_stack(masks, (len(order), height, width)):
+        runs, offsets = _stack_runs(masks)
+    else:
+        runs, offsets = _join(_mask_runs(masks, corners, len(order), height, width), len(order))
+    flat = np.zeros(height * width, np.int32)
+    kept = paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
+    return flat.reshape(height, width), kept
+
+
+def rles_to_labels(
+    rles: Iterable[Any],
+    scores: ArrayLike,
+    shape: tuple[int, int],
+    form: Form = "coco",
+    *,
+    min_size: int = 1,
+    max_overlap: float = 1.0,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Give every pixel to the best of the masks that hold it, from their run lengths.
+
+    Args:
+        rles: N masks: Kaggle's texts, or COCO's counts, compressed (str or bytes) or not (a list), alone or in a
+            dictionary of ``size`` and ``counts``.
+        scores: as for ``masks_to_labels``.
+        shape: (H, W) of the image.
+        form: one of ``FORMS``.
+        min_size: as for ``masks_to_labels``.
+        max_overlap: as for ``masks_to_labels``.
+
+    Returns:
+        As ``masks_to_labels``.
+
+    Raises:
+        ArrayError: if run lengths are broken or of another image size, or for scores as in ``masks_to_labels``.
+        ConfigError: for another form, or if ``max_overlap`` is not a share.
+
+    Source: https://cocodataset.org/#format-data; layout of compressed counts as in pycocotools, maskApi.c.
+    """
+    _check_form(form)
+    height, width = _check_shape(shape)
+    _check_share(max_overlap)
+    order = _best_first(scores)
+    runs, offsets = _join(_read_runs(rles, form, height, width), len(order))
+    flat = np.zeros(height * width, np.int32)
+    kept = paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
+    labels = flat.reshape(height, width) if form == "kaggle_rows" else flat.reshape(width, height).T
+    return np.ascontiguousarray(labels), kept
+
+
+def labels_to_rles(labels: NDArray[np.integer], form: Form = "coco") -> list[str]:
+    """Run lengths of every instance, in one pass for all.
+
+    Args:
+        labels: (H, W) integers, ids 1..N, 0 background.
+        form: one of ``FORMS``. COCO's counts are compressed, as ``pycocotools.mask.encode`` gives them.
+
+    Returns:
+        The text of each id 1..N; also of one without pixels, which Kaggle writes as an empty text.
+
+    Raises:
+        ArrayError: if ``labels`` is not a map of non-negative integers, or the largest id exceeds the pixel count.
+        ConfigError: for another form.
+    """
+    n = check_numbered(labels)
+    _check_form(form)
+    flat = labels.ravel(order="C" if form == "kaggle_rows" else "F").astype(np.int32, copy=False)
+    offsets, starts, lengths = find_runs(flat, n)
+    if form == "coco":
+        text, ends = coco_counts(offsets, starts, lengths, labels.size)
+        counts = text.tobytes().decode("ascii")
+        return [counts[first:last] for first, last in pairwise(ends.tolist())]
+    numbers = list(map(str, np.column_stack([starts + 1, lengths]).ravel().tolist()))
+    return [" ".join(numbers[first:last]) for first, last in pairwise((2 * offsets).tolist())]
+
+
+def _is_plain_stack(masks: Any, shape: tuple[int, int, int]) -> TypeGuard[np.ndarray]:
+    """Whether the masks are an array of this shape that can be read as it lies in memory."""
+    return (
+        isinstance(masks, np.ndarray)
+        and masks.shape == shape
+        and masks.dtype.kind in "biu"
+        and masks.dtype.itemsize == 1
+        and masks.flags.c_contiguous
+    )
+
+
+def _stack_runs(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(R, 2) runs of all masks of a plain stack, and (N + 1,) offsets; in threads, as it may be gigabytes."""
+    n, n_pixels = len(masks), masks[0].size if len(masks) else 0
+    rows = masks.view(np.uint8).reshape(n, n_pixels)
+
+    def find(start: int, stop: int) -> np.ndarray:
+        return mask_runs(rows[start:stop], start * n_pixels, n_pixels)
+
+    runs = np.concatenate(run_chunks(find, n, min_chunk=MIN_PIXELS_PER_THREAD // max(1, n_pixels)))
+    offsets = np.searchsorted(runs[:, START], np.arange(n + 1) * n_pixels)
+    runs[:, START] %= max(1, n_pixels)
+    return runs, offsets
+
+
+def _mask_runs(
+    masks: Iterable[ArrayLike], boxes: list[list[int]] | None, n: int, height: int, width: int
+) -> Iterator[np.ndarray]:
+    """(R, 2) runs of each mask."""
+    for i, mask in enumerate(masks):
+        if i == n:
+            raise ArrayError(f"there must be one score for each mask, got {n} scores and more masks")
+        y0, x0, y1, x1 = (0, 0, height, width) if boxes is None else boxes[i]
+        crop = _check_mask(mask, i, (y1 - y0, x1 - x0))
+        crop = crop[max(-y0, 0) : max(height - y0, 0), max(-x0, 0) : max(width - x0, 0)]
+        if crop.shape[1] == width:
+            crop = crop.reshape(1, -1)  # each row follows on the last one, so that blank ones are skipped together
+        yield mask_runs(np.ascontiguousarray(crop), max(y0, 0) * width + max(x0, 0), width)
+
+
+def _join(parts: Iterable[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(R, 2) runs of all masks, of which there must be n, and (n + 1,) offsets."""
+    listed = list(parts)
+    if len(listed) != n:
+        raise ArrayError(f"there must be one score for each mask, got {n} scores and {len(listed)} masks")
+    return np.concatenate([NO_RUNS, *listed]), np.cumsum([0, *map(len, listed)], dtype=np.int64)
+
+
+def _read_runs(rles: Iterable[Any], form: Form, height: int, width: int) -> Iterator[np.ndarray]:
+    """(R, 2) int64 start and length in the flat image of each mask, checked."""
+    for i, rle in enumerate(rles):
+        try:
+            runs = _coco_runs(rle, height, width) if form == "coco" else _kaggle_runs(rle)
+        except (ValueError, TypeError, OverflowError, KeyError) as error:
+            raise ArrayError(f"run lengths of mask {i} are no {form} ones: {error}") from error
+        broken = find_broken_run(runs, height * width)
+        if broken >= 0:
+            start, length = runs[broken].tolist()
+            raise ArrayError(
+                f"run lengths of mask {i}: run {broken} (start {start} from 0, length {length}) must lie behind the "
+                f"one before it and inside of the image of {height * width} pixels"
+            )
+        yield runs
+
+
+def _coco_runs(rle: Any, height: int, width: int) -> np.ndarray:
+    """(R, 2) runs, not checked, of one mask in a COCO file."""
+    if isinstance(rle, Mapping):
+        if list(rle["size"]) != [height, width]:
+            raise ValueError(f"size is {list(rle['size'])}, that of the image {[height, width]}")
+        rle = rle["counts"]
+    if isinstance(rle, str | bytes):
+        text = rle.encode() if isinstance(rle, str) else rle
+        counts, used = read_coco_text(np.frombuffer(text, np.uint8))
+        if used < len(text):
+            raise ValueError(f"the characters from {used} on are no number")
+    else:
+        counts = np.fromiter(map(exact_int, rle), np.int64)
+    if counts.sum() != height * width:
+        raise ValueError(f"counts add up to {counts.sum()} pixels, the image has {height * width}")
+    runs = np.empty((len(counts) // 2, 2), np.int64)
+    runs[:, 0], runs[:, 1] = counts.cumsum()[: len(counts) - 1 : 2], counts[1::2]
+    return runs
+
+
+def _kaggle_runs(text: Any) -> np.ndarray:
+    """(R, 2) runs, not checked, of one mask in a Kaggle table."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected text, got {text!r}")
+    numbers = np.fromiter(map(int, text.split()), np.int64)
+    if len(numbers) % 2:
+        raise ValueError(f"expected pairs of start and length, got {len(numbers)} numbers")
+    return numbers.reshape(-1, 2) - (1, 0)
+
+
+def _best_first(scores: ArrayLike) -> np.ndarray:
+    """(N,) int64 indices from the highest score down; of equal ones the first one first."""
+    values = np.asarray(scores)
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iuf"):
+        raise ArrayError(f"scores must be a 1-D array of numbers, got shape {values.shape} dtype {values.dtype}")
+    values = values.astype(np.float64)
+    if np.isnan(values).any():
+        raise ArrayError(f"score {np.isnan(values).argmax()} is NaN; give every mask a number")
+    return np.argsort(-values, kind="stable")
+
+
+def _check_mask(mask: ArrayLike, i: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The mask as (h, w) uint8."""
+    array = np.asarray(mask)
+    if array.shape != shape or array.dtype.kind not in "biu":
+        got = f"shape {array.shape} dtype {array.dtype}"
+        hint = "; compare it with a threshold first" if array.dtype.kind == "f" else ""
+        raise ArrayError(f"mask {i} must be bool or integers of shape {shape}, got {got}{hint}")
+    return array.view(np.uint8) if array.itemsize == 1 else (array != 0).view(np.uint8)
+
+
+def _check_boxes(boxes: ArrayLike, n: int) -> list[list[int]]:
+    """The boxes as lists of int."""
+    values = np.asarray(boxes)
+    if values.size + n > 0 and (values.shape != (n, 4) or values.dtype.kind not in "iu"):
+        raise ArrayError(f"boxes must be ({n}, 4) integers, got shape {values.shape} dtype {values.dtype}")
+    return values.tolist()
+
+
+def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width as int."""
+    try:
+        height, width = map(exact_int, shape)
+    except (TypeError, ValueError):
+        height = width = -1
+    if min(height, width) < 0:
+        raise ArrayError(f"shape must be (H, W) of the image, got {shape!r}")
+    return height, width
+
+
+def _check_share(max_overlap: float) -> None:
+    if not 0 <= max_overlap <= 1:
+        raise ConfigError(f"max_overlap is {max_overlap}; give a share of the pixels of a mask, 0..1")
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise ConfigError(f"form is {form!r}; choose one of {', '.join(FORMS)}")
