@@ -13,34 +13,27 @@ drawn mosaic differs from the next in how much of it is cell and how large the l
 import argparse
 import importlib.metadata
 import json
-import multiprocessing
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from functools import cache
 from itertools import islice
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from cellbundle import synthetic
-from cellbundle.io import read_labels
 from cellbundle.kernels.parallel import n_threads
-from cellbundle.labels import renumber
-from kernel_cases import CASES, Case
-
-TILE = 256
-WARM_UP = 96  # side of the map of the first call, pixels
-OURS_PER_PEER = 5  # we are so much faster that more calls cost nothing
+from kernel_benchmark.cases import CASES, Case
+from kernel_benchmark.inputs import cut_tiles, label_maps, mosaic, repeat
+from kernel_benchmark.worker import WARM_UP, Worker
 
 
 class Row(NamedTuple):
@@ -55,141 +48,6 @@ class Row(NamedTuple):
     error: float | None = None
 
 
-# Inputs
-
-
-def label_maps(folder: Path | None) -> Iterator[np.ndarray]:
-    """All label maps of a folder, or synthetic ones."""
-    if folder is None:
-        for seed in range(32):
-            yield synthetic.generate("fluorescence", (2 * TILE, 2 * TILE), 80, diameter=30, seed=seed)[1]
-    else:
-        yield from (renumber(read_labels(path))[0] for path in sorted(folder.iterdir()))
-
-
-def cut_tiles(maps: Iterator[np.ndarray]) -> list[np.ndarray]:
-    """All whole 256x256 tiles of label maps, (256, 256) int32."""
-    return [
-        renumber(labels[y : y + TILE, x : x + TILE])[0]
-        for labels in maps
-        for y in range(0, labels.shape[0] - TILE + 1, TILE)
-        for x in range(0, labels.shape[1] - TILE + 1, TILE)
-    ]
-
-
-def mosaic(tiles: list[np.ndarray], size: int) -> np.ndarray:
-    """(size, size) int32 label map, ids 1..N, of tiles in an order that the seed 0 draws."""
-    across = -(-size // TILE)
-    repeats = -(-(across**2) // len(tiles))
-    order = np.random.default_rng(0).permutation(np.tile(np.arange(len(tiles)), repeats))
-    labels = np.zeros((across * TILE, across * TILE), np.int32)
-    highest = 0
-    for place, number in enumerate(order[: across**2]):
-        y, x = TILE * (place // across), TILE * (place % across)
-        tile = tiles[number]
-        labels[y : y + TILE, x : x + TILE] = np.where(tile > 0, tile + highest, 0)
-        highest += int(tile.max(initial=0))
-    return renumber(labels[:size, :size])[0]
-
-
-def repeat(labels: np.ndarray, times: int) -> np.ndarray:
-    """A label map (H, W) int32, ids 1..N, times x times beside itself, every instance with an id of its own."""
-    n = int(labels.max(initial=0))
-    shifts = n * np.arange(times**2, dtype=np.int32).reshape(times, 1, times, 1)
-    copies = np.broadcast_to(labels[None, :, None, :], (times, len(labels), times, len(labels)))
-    return np.where(copies > 0, copies + shifts, 0).reshape(times * len(labels), -1)
-
-
-# The process that is measured
-
-
-def serve(connection: Connection, memory: int) -> None:
-    """Answer (case, file of a label map, repeats, whether the peer runs) with events, until the other side closes."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    torch.set_num_threads(n_threads())
-    warm = synthetic.generate("fluorescence", (WARM_UP, WARM_UP), 6, seed=1)[1]
-    while True:
-        try:
-            number, path, repeats, with_peer = connection.recv()
-        except EOFError:
-            return
-        case = CASES[number]
-        try:
-            case.ours(case.inputs(warm))
-            if with_peer:
-                case.theirs(case.inputs(warm))
-            inputs = case.inputs(np.load(path))
-            for event in measure_case(case, inputs, repeats, with_peer):
-                connection.send(event)
-        except Exception as error:  # noqa: BLE001  (whatever a peer raises is its result)
-            connection.send(("failed", f"{type(error).__name__}: {error}"[:80]))
-
-
-def measure_case(case: Case, inputs: Any, repeats: int, with_peer: bool) -> Iterator[tuple[str, Any]]:
-    """Events ``ours`` and ``theirs`` (seconds), ``start`` before the peer, ``error`` after its first, ``done``."""
-    for number in range(repeats):
-        for _ in range(OURS_PER_PEER):
-            started = time.perf_counter()
-            ours = case.ours(inputs)
-            yield "ours", time.perf_counter() - started
-        if with_peer:
-            yield "start", None
-            started = time.perf_counter()
-            theirs = case.theirs(inputs)
-            yield "theirs", time.perf_counter() - started
-            if number == 0:
-                yield "error", case.error(inputs, ours, theirs)
-    yield "done", None
-
-
-class Worker:
-    """A process that measures, and is replaced when a peer has to be stopped."""
-
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
-        self.start()
-
-    def start(self) -> None:
-        """Start the process."""
-        context = multiprocessing.get_context("spawn")
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, self.memory), daemon=True)
-        self.process.start()
-        other.close()
-
-    def run(self, case: Case, path: Path, repeats: int, with_peer: bool, limit: float) -> tuple[list, list, str, Any]:
-        """Seconds of both sides, a note, and how far the results are apart (None if the peer did not finish)."""
-        self.connection.send((CASES.index(case), path, repeats, with_peer))
-        ours: list[float] = []
-        theirs: list[float] = []
-        error = None
-        peer_runs = False
-        while True:
-            if peer_runs and not self.connection.poll(limit):
-                self.process.kill()
-                self.start()
-                return ours, theirs, "" if theirs else f"stopped after {limit:.0f} s", error
-            try:
-                event, value = self.connection.recv()
-            except EOFError:
-                self.start()
-                return ours, theirs, "the process died", error
-            peer_runs = event == "start"
-            if event == "ours":
-                ours.append(value)
-            elif event == "theirs":
-                theirs.append(value)
-            elif event == "error":
-                error = value
-            elif event == "failed":
-                return ours, theirs, value, error
-            elif event == "done":
-                return ours, theirs, "", error
-
-
-# What is printed
-
-
 def missing_package(case: Case) -> str:
     """A note if the peer is not installed, else nothing."""
     try:
@@ -202,10 +60,10 @@ def missing_package(case: Case) -> str:
 def format_row(row: Row, limit: float) -> str:
     """One line of the table."""
     case, wrong = row.case, row.error is not None and not row.error <= row.case.largest_error
-    cells = [case.part, f"{row.size}² ({row.n})", case.peer]
+    cells = [case.part, f"{row.size}² ({row.n})" if case.grows else "", case.peer]
     error = "" if row.error is None else f"{row.error:.2g} {case.error_name}"
     if wrong:
-        return "| " + " | ".join([*cells, "", "", "", f"≥ {case.goal:g}", f"**wrong**: {error}"]) + " |"
+        return "| " + " | ".join([*cells, "", "", "", f"≥ {case.goal_for(row.n):g}", f"**wrong**: {error}"]) + " |"
     ours = f"{median(row.ours):.4f}" if row.ours else ""
     if row.theirs:
         theirs, ratio = f"{median(row.theirs):.3f}", f"{median(row.theirs) / median(row.ours):.1f}"
@@ -213,7 +71,7 @@ def format_row(row: Row, limit: float) -> str:
         theirs, ratio = f"> {limit:.0f}", f"> {limit / median(row.ours):.1f}"
     else:
         theirs, ratio = "", ""
-    return "| " + " | ".join([*cells, ours, theirs, ratio, f"≥ {case.goal:g}", error or row.note]) + " |"
+    return "| " + " | ".join([*cells, ours, theirs, ratio, f"≥ {case.goal_for(row.n):g}", error or row.note]) + " |"
 
 
 def format_growth(growth: dict[str, dict[int, float]]) -> list[str]:
@@ -286,12 +144,14 @@ def agreement(arguments: argparse.Namespace, cases: list[Case]) -> str:
     worst = dict.fromkeys(cases, 0.0)
     wrong = dict.fromkeys(cases, 0)
     count = 0
+    cases = [case for case in cases if case.grows]  # the others hardly depend on the label map
     installed = [case for case in cases if not missing_package(case)]
     for labels in tqdm(islice(label_maps(arguments.labels), None, None, arguments.every), file=sys.stderr):
         count += 1
+        peers = cache(lambda case_inputs, theirs, labels=labels: theirs(case_inputs(labels)))  # some serve two cases
         for case in installed:
             inputs = case.inputs(labels)
-            error = case.error(inputs, case.ours(inputs), case.theirs(inputs))
+            error = case.error(inputs, case.ours(inputs), peers(case.inputs, case.theirs))
             worst[case] = max(worst[case], error)
             wrong[case] += not error <= case.largest_error
     lines = [
@@ -339,7 +199,8 @@ def first_calls() -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     """Print the page, and write it if asked to."""
-    cases = [case for case in CASES if not arguments.only or arguments.only in case.part]
+    wanted = arguments.only or [""]
+    cases = [case for case in CASES if any(text in f"{case.part}, {case.peer}" for text in wanted)]
     text = agreement(arguments, cases) if arguments.agreement else f"{benchmark(arguments, cases)}\n{first_calls()}"
     print(text)
     if arguments.output:
@@ -356,7 +217,7 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=float, default=60, help="seconds after which a peer is stopped")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, default=16, help="GB of address space that a peer may use")
-    parser.add_argument("--only", help="parts whose name contains this")
+    parser.add_argument("--only", nargs="+", help="rows whose part or peer contains one of these texts")
     parser.add_argument("--agreement", action="store_true", help="compare the results on every label map instead")
     parser.add_argument("--every", type=int, default=1, help="with --agreement, take only every n-th label map")
     parser.add_argument("--output", type=Path, help="Markdown file to write")

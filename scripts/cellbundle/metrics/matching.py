@@ -131,7 +131,7 @@ def match(overlap: Overlap, threshold: float) -> Matches:
 
 
 def _check_maps(true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> None:
-    got = f"got true {true.shape} {true.dtype} and pred {pred.shape} {pred.dtype}"
+    got = f"got true of shape {true.shape} dtype {true.dtype} and pred of shape {pred.shape} dtype {pred.dtype}"
     if true.shape != pred.shape:
         raise ArrayError(f"label maps must have the same shape, {got}; resize labels with nearest neighbour only")
     if not (np.issubdtype(true.dtype, np.integer) and np.issubdtype(pred.dtype, np.integer)):
