@@ -118,7 +118,7 @@ def benchmark(arguments: argparse.Namespace, cases: list[Case]) -> str:
                 rows.append(Row(case, size, int(labels.max(initial=0)), ours, theirs, note or said, error))
             np.save(path, repeat(smallest, size // arguments.sizes[0]))
             for part, case in tqdm({case.part: case for case in cases if case.grows}.items(), f"{size}² repeated"):
-                ours = worker.run(case, path, 1, with_peer=False, limit=arguments.limit)[0]
+                ours = worker.run(case, path, arguments.repeats, with_peer=False, limit=arguments.limit)[0]
                 growth.setdefault(part, {})[size] = median(ours)
     source = f"label maps of `{arguments.labels.name}`" if arguments.labels else "synthetic label maps"
     lines = [

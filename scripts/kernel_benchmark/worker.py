@@ -45,7 +45,7 @@ def serve(connection: Connection, memory: int) -> None:
 def measure_case(case: Case, inputs: Any, repeats: int, with_peer: bool) -> Iterator[tuple[str, Any]]:
     """Events ``ours`` and ``theirs`` (seconds), ``start`` before the peer, ``error`` after its first, ``done``."""
     for number in range(repeats):
-        for _ in range(OURS_PER_PEER):
+        for _ in range(OURS_PER_PEER if with_peer else 1):
             started = time.perf_counter()
             ours = case.ours(inputs)
             yield "ours", time.perf_counter() - started

@@ -63,7 +63,11 @@ def test_overlap_table_of_volumes_and_views():
 @pytest.mark.parametrize(
     ("true", "pred", "message"),
     [
-        (np.zeros((2, 3), int), np.zeros((3, 2), int), r"same shape, got true of shape \(2, 3\) dtype int64 and pred of shape"),
+        (
+            np.zeros((2, 3), int),
+            np.zeros((3, 2), int),
+            r"same shape, got true of shape \(2, 3\) dtype int64 and pred of shape",
+        ),
         (np.zeros((2, 2), np.float32), np.zeros((2, 2), int), r"integer id .* true \(2, 2\) float32 and pred"),
         (np.zeros((2, 2), int), np.zeros((2, 2), bool), r"integer id .* pred \(2, 2\) bool"),
         (np.array([[0, -1]]), np.array([[0, 1]]), "not be negative, found -1"),
