@@ -66,10 +66,10 @@ def test_overlap_table_of_volumes_and_views():
         (
             np.zeros((2, 3), int),
             np.zeros((3, 2), int),
-            r"same shape, got true of shape \(2, 3\) dtype int64 and pred of shape",
+            r"same shape, got true of shape \(2, 3\) dtype int64",
         ),
-        (np.zeros((2, 2), np.float32), np.zeros((2, 2), int), r"integer id .* true \(2, 2\) float32 and pred"),
-        (np.zeros((2, 2), int), np.zeros((2, 2), bool), r"integer id .* pred \(2, 2\) bool"),
+        (np.zeros((2, 2), np.float32), np.zeros((2, 2), int), r"integer id .* true of shape \(2, 2\) dtype float32"),
+        (np.zeros((2, 2), int), np.zeros((2, 2), bool), r"integer id .* pred of shape \(2, 2\) dtype bool"),
         (np.array([[0, -1]]), np.array([[0, 1]]), "not be negative, found -1"),
         (np.array([[0, 1]]), np.array([[0, -(2**40)]]), "not be negative, found -1099511627776"),
     ],
