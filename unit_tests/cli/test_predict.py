@@ -107,7 +107,7 @@ def test_diameter_and_channels_reach_the_network(tmp_path, cells, capsys):
     out = tmp_path / "out"
     assert call("predict", tmp_path / "a.tif", "-o", out, "--save", "labels") == 1
     assert "the image has 4; choose some" in capsys.readouterr().err
-    assert call("predict", tmp_path / "a.tif", "-o", tmp_path / "b", "--channels", "1", "--diameter", 27) == 0
+    assert call("predict", tmp_path / "a.tif", "-o", tmp_path / "b", "--channels", "1", "--diameter", 31.5) == 0
     assert "magnification 1\n" in capsys.readouterr().err
     assert read_labels(tmp_path / "b" / "a_labels.tif").max() > 3
 
