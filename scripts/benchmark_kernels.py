@@ -48,13 +48,17 @@ class Row(NamedTuple):
     error: float | None = None
 
 
+def version(package: str) -> str:
+    """Version of an installed distribution, else nothing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def missing_package(case: Case) -> str:
     """A note if the peer is not installed, else nothing."""
-    try:
-        importlib.metadata.version(case.package)
-    except importlib.metadata.PackageNotFoundError:
-        return f"{case.package} is not installed"
-    return ""
+    return "" if version(case.package) else f"{case.package} is not installed"
 
 
 def format_row(row: Row, limit: float) -> str:
@@ -90,12 +94,7 @@ def format_growth(growth: dict[str, dict[int, float]]) -> list[str]:
 def versions() -> str:
     """What ran."""
     names = sorted({"numba", "numpy", "torch", *(case.package for case in CASES)})
-    installed = []
-    for name in names:
-        try:
-            installed.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            installed.append(f"{name} not installed")
+    installed = [f"{name} {version(name) or 'not installed'}" for name in names]
     return f"Python {platform.python_version()}, {n_threads()} threads; " + ", ".join(installed) + "."
 
 

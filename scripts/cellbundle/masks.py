@@ -73,8 +73,7 @@ def masks_to_labels(
         runs, offsets = _stack_runs(masks)
     else:
         runs, offsets = _join(_mask_runs(masks, corners, len(order), height, width), len(order))
-    flat = np.zeros(height * width, np.int32)
-    kept = paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
+    flat, kept = _paint(runs, offsets, order, height * width, min_size, max_overlap)
     return flat.reshape(height, width), kept
 
 
@@ -112,8 +111,7 @@ def rles_to_labels(
     _check_share(max_overlap)
     order = _best_first(scores)
     runs, offsets = _join(_read_runs(rles, form, height, width), len(order))
-    flat = np.zeros(height * width, np.int32)
-    kept = paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
+    flat, kept = _paint(runs, offsets, order, height * width, min_size, max_overlap)
     labels = flat.reshape(height, width) if form == "kaggle_rows" else flat.reshape(width, height).T
     return np.ascontiguousarray(labels), kept
 
@@ -142,6 +140,14 @@ def labels_to_rles(labels: NDArray[np.integer], form: Form = "coco") -> list[str
         return [counts[first:last] for first, last in pairwise(ends.tolist())]
     numbers = list(map(str, np.column_stack([starts + 1, lengths]).ravel().tolist()))
     return [" ".join(numbers[first:last]) for first, last in pairwise((2 * offsets).tolist())]
+
+
+def _paint(
+    runs: np.ndarray, offsets: np.ndarray, order: np.ndarray, n_pixels: int, min_size: int, max_overlap: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n_pixels,) int32 ids in the flat image, and (M,) int64 index of the mask of each; see ``paint_runs``."""
+    flat = np.zeros(n_pixels, np.int32)
+    return flat, paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
 
 
 def _is_plain_stack(masks: Any, shape: tuple[int, int, int]) -> TypeGuard[np.ndarray]:

@@ -1,5 +1,6 @@
 """How far the result of a peer is from ours, in the unit of each kernel; 0 where they are equal."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ def unmatched(_: Any, ours: np.ndarray, theirs: np.ndarray) -> float:
     return 1 - min(scores["ap50"], scores["ap90"])
 
 
-def other_pixels(_: Any, ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Number of pixels where two label maps differ in anything but the names of the instances."""
+def other_instances(_: Any, ours: np.ndarray, theirs: np.ndarray) -> float:
+    """How many instances two label maps do not share, at least 1 if they differ in anything but the names of them."""
     pairs = np.unique(np.stack([ours.ravel(), theirs.ravel()]), axis=1)
     if len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]:
         return 0.0
@@ -42,18 +43,13 @@ def other_positives(_: Any, ours: dict[str, float], theirs: list[int]) -> float:
     return sum(abs(ours[f"tp{100 * t:.0f}"] - tp) for t, tp in zip(THRESHOLDS, theirs, strict=True))
 
 
-def quality_error(_: Any, ours: dict[str, float], theirs: float) -> float:
-    """Difference of the PQ."""
-    return abs(ours["pq"] - theirs)
-
-
-def jaccard_error(_: Any, ours: dict[str, float], theirs: float) -> float:
-    """Difference of the AJI."""
-    return abs(ours["aji"] - theirs)
+def score_error(name: str) -> Callable[[Any, dict[str, float], float], float]:
+    """Makes the difference of one of our scores and the peer's."""
+    return lambda _, ours, theirs: abs(ours[name] - theirs)
 
 
 def outline_error(labels: np.ndarray, ours: list[Any], theirs: list[Any]) -> float:
-    """Pixels that polygons enclose too many or too few, plus parts and holes that OpenCV finds and we miss."""
+    """Pixels that polygons enclose too many or too few, plus parts that OpenCV finds and we miss."""
     error = np.abs([enclosed_area(polygons) for polygons in ours] - np.bincount(labels.ravel())[1:]).sum()
     for polygons, (_, hierarchy) in zip(ours, theirs, strict=True):
         has_parent = hierarchy[0][:, 3] >= 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,11 @@ class Case:
         return max(self.goal, self.goal_of_many if n >= MANY else 0)
 
 
+def scores(maps: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    """Ours: AP, PQ and AJI come at once."""
+    return image_scores(*maps, THRESHOLDS)
+
+
 def rles_of_crops(masks: inputs.Masks) -> list[str]:
     """Ours, from the masks in their boxes, as detectors give them."""
     return labels_to_rles(masks_to_labels(masks.crops, masks.scores, inputs.CROWD_SIZE, masks.boxes)[0])
@@ -82,29 +88,20 @@ CASES = (
         error_name="1 - cosine",
         largest_error=1e-4,
     ),
-    Case(
-        part="flows → instances, 200 steps",
-        peer="cellpose compute_masks",
-        package="cellpose",
-        goal=40,
-        inputs=inputs.noisy_flows,
-        ours=lambda prediction: decode_flows(prediction, across_borders=True),
-        theirs=peers.cellpose_masks,
-        error=agreement.unmatched,
-        error_name="1 - AP",
-        largest_error=1e-3,
-    ),
-    Case(
-        part="flows → instances, early stop",
-        peer="cellpose compute_masks",
-        package="cellpose",
-        goal=100,
-        inputs=inputs.noisy_flows,
-        ours=lambda prediction: decode_flows(prediction, across_borders=True, tolerance=EARLY_STOP),
-        theirs=peers.cellpose_masks,
-        error=agreement.unmatched,
-        error_name="1 - AP",
-        largest_error=1e-3,
+    *(
+        Case(
+            part=f"flows → instances, {name}",
+            peer="cellpose compute_masks",
+            package="cellpose",
+            goal=goal,
+            inputs=inputs.noisy_flows,
+            ours=partial(decode_flows, across_borders=True, tolerance=tolerance),
+            theirs=peers.cellpose_masks,
+            error=agreement.unmatched,
+            error_name="1 - AP",
+            largest_error=1e-3,
+        )
+        for name, tolerance, goal in (("200 steps", 0, 40), ("early stop", EARLY_STOP, 100))
     ),
     Case(
         part="labels → HV targets",
@@ -126,71 +123,47 @@ CASES = (
         inputs=inputs.noisy_hover,
         ours=lambda prediction: decode_hover(prediction, kernel_size=HOVER_KERNEL),
         theirs=peers.monai_hover_instances,
-        error=agreement.other_pixels,
+        error=agreement.other_instances,
         error_name="instances",
         largest_error=0,
     ),
-    Case(
-        part="AP at 3 thresholds",
-        peer="cellpose average_precision",
-        package="cellpose",
-        goal=20,
-        inputs=inputs.with_flaws,
-        ours=lambda maps: image_scores(*maps, THRESHOLDS),
-        theirs=peers.cellpose_precision,
-        error=agreement.other_positives,
-        error_name="true positives",
-        largest_error=0,
-        goal_of_many=60,
+    *(
+        Case(
+            part="AP at 3 thresholds",
+            peer=peer,
+            package=package,
+            goal=20,
+            inputs=inputs.with_flaws,
+            ours=scores,
+            theirs=theirs,
+            error=agreement.other_positives,
+            error_name="true positives",
+            largest_error=0,
+            goal_of_many=60,
+        )
+        for peer, package, theirs in (
+            ("cellpose average_precision", "cellpose", peers.cellpose_precision),
+            ("StarDist matching", "stardist", peers.stardist_precision),
+        )
     ),
-    Case(
-        part="AP at 3 thresholds",
-        peer="StarDist matching",
-        package="stardist",
-        goal=20,
-        inputs=inputs.with_flaws,
-        ours=lambda maps: image_scores(*maps, THRESHOLDS),
-        theirs=peers.stardist_precision,
-        error=agreement.other_positives,
-        error_name="true positives",
-        largest_error=0,
-        goal_of_many=60,
-    ),
-    Case(
-        part="PQ",
-        peer="torchmetrics panoptic_quality",
-        package="torchmetrics",
-        goal=100,
-        inputs=inputs.with_flaws,
-        ours=lambda maps: image_scores(*maps, THRESHOLDS),
-        theirs=peers.torchmetrics_quality,
-        error=agreement.quality_error,
-        error_name="PQ",
-        largest_error=1e-5,
-    ),
-    Case(
-        part="PQ",
-        peer="MONAI compute_panoptic_quality",
-        package="monai",
-        goal=100,
-        inputs=inputs.with_flaws,
-        ours=lambda maps: image_scores(*maps, THRESHOLDS),
-        theirs=peers.monai_quality,
-        error=agreement.quality_error,
-        error_name="PQ",
-        largest_error=1e-5,
-    ),
-    Case(
-        part="AJI",
-        peer="loop over masks, as published",
-        package="numpy",
-        goal=100,
-        inputs=inputs.with_flaws,
-        ours=lambda maps: image_scores(*maps, THRESHOLDS),
-        theirs=peers.plain_jaccard,
-        error=agreement.jaccard_error,
-        error_name="AJI",
-        largest_error=1e-12,
+    *(
+        Case(
+            part=score.upper(),
+            peer=peer,
+            package=package,
+            goal=100,
+            inputs=inputs.with_flaws,
+            ours=scores,
+            theirs=theirs,
+            error=agreement.score_error(score),
+            error_name=score.upper(),
+            largest_error=largest_error,
+        )
+        for score, peer, package, theirs, largest_error in (
+            ("pq", "torchmetrics panoptic_quality", "torchmetrics", peers.torchmetrics_quality, 1e-5),
+            ("pq", "MONAI compute_panoptic_quality", "monai", peers.monai_quality, 1e-5),
+            ("aji", "loop over masks, as published", "numpy", peers.plain_jaccard, 1e-12),
+        )
     ),
     Case(
         part="labels → RLE",

@@ -117,6 +117,7 @@ def crowd(n: int) -> Callable[[np.ndarray], Masks]:
     """Makes n overlapping masks of the instances of a label map: grown by ``GROWTH`` pixels, put anywhere."""
 
     def draw(labels: np.ndarray) -> Masks:
+        """The masks, as ``crowd`` says."""
         rng = np.random.default_rng(n)
         height, width = CROWD_SIZE
         boxes, _ = boxes_and_areas(labels, int(labels.max(initial=0)))

@@ -5,6 +5,7 @@ Each function runs in a process of its own, in which numba checks the bounds of 
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +13,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent / "odd_input.py"
-FUNCTIONS = (
-    "labels_to_flows",
-    "labels_to_flows as cellpose",
-    "labels_to_hover",
-    "image_scores",
-    "measure",
-    "outlines",
-    "run lengths",
-    "decode_flows",
-    "decode_hover",
-)
+FUNCTIONS = runpy.run_path(str(SCRIPT))["FUNCTIONS"]
 
 
 def run(command, environment):

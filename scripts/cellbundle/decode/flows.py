@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from ..errors import ArrayError
 from ..kernels.diffusion import mean_flow_errors
 from ..kernels.follow import bounded_pull, count_ends, find_seeds, follow, grow_sinks, list_cells
 from ..kernels.geometry import boxes_and_areas, fill_holes
@@ -12,6 +11,7 @@ from ..kernels.parallel import run_chunks
 from ..labels import keep_ids, renumber
 from ..targets.flows import flows_of_compact
 from .device import group_by_sink_tensor
+from .prediction import check_prediction
 
 FLOW_SCALE = 5.0  # networks predict flows times this (cellpose, VISTA2D)
 MIN_PIXELS_PER_THREAD = 4096
@@ -51,18 +51,16 @@ def decode_flows(
 
     Source: Stringer et al., Nat. Methods 2021; behaviour of cellpose 4 ``dynamics.compute_masks`` (BSD-3).
     """
-    floating = prediction.is_floating_point() if isinstance(prediction, torch.Tensor) else prediction.dtype.kind == "f"
-    if prediction.ndim != 3 or prediction.shape[0] != 3 or not floating:
-        raise ArrayError(
-            f"prediction must be (3, H, W) floating point, got shape {tuple(prediction.shape)} dtype {prediction.dtype}"
-        )
-    if isinstance(prediction, torch.Tensor) and prediction.is_cuda:
+    check_prediction(prediction)
+    if isinstance(prediction, torch.Tensor):
         prediction = prediction.detach().float()
+        prediction = prediction if prediction.is_cuda else prediction.numpy()
+    else:
+        prediction = prediction.astype(np.float32, copy=False)
+    if isinstance(prediction, torch.Tensor):
         grouped = group_by_sink_tensor(prediction[1:], prediction[0] > cell_threshold, FLOW_SCALE, n_steps)
         labels = renumber(grouped.cpu().numpy())[0]
     else:
-        array = prediction.detach().float().numpy() if isinstance(prediction, torch.Tensor) else prediction
-        prediction = array.astype(np.float32, copy=False)
         labels = group_by_sink(prediction[1:], prediction[0] > cell_threshold, n_steps=n_steps, tolerance=tolerance)
     if max_size_fraction < 1:
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)

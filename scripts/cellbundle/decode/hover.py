@@ -3,11 +3,12 @@
 import numpy as np
 from scipy.special import erf
 
-from ..errors import ArrayError, ConfigError
+from ..errors import ConfigError
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.hover import correlate_rows
 from ..kernels.parallel import run_chunks
 from ..kernels.watershed import fill_mask_holes, flood_components, label_components, spread_rows
+from .prediction import check_prediction
 
 MIN_ROWS_PER_THREAD = 128
 MIN_COMPONENTS_PER_THREAD = 16
@@ -56,10 +57,7 @@ def decode_hover(
         and the same instances with its softmax. MONAI refuses constant maps and images that are smaller than the Sobel
         filter, and keeps an object below the smallest size that fills the whole image.
     """
-    if prediction.ndim != 3 or prediction.shape[0] != 3 or prediction.dtype.kind != "f":
-        raise ArrayError(
-            f"prediction must be (3, H, W) floating point, got shape {prediction.shape} dtype {prediction.dtype}"
-        )
+    check_prediction(prediction)
     cells = np.ascontiguousarray(prediction[0] > cell_threshold)
     components, n = label_components(cells.view(np.uint8), min_size)
     labels = np.zeros(cells.shape, np.int32)
