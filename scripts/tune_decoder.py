@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cellbundle.decode.flows import FLOW_SCALE, clean, drop_inconsistent, group_by_sink
+from cellbundle.decode.flows import clean, drop_inconsistent, group_by_sink
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.metrics import image_scores
 
@@ -42,7 +42,7 @@ def decode_grid(prediction: np.ndarray, across_borders: bool) -> Any:
         for flow_threshold in FLOW_THRESHOLDS:
             kept = grouped
             if flow_threshold is not None:
-                kept = drop_inconsistent(grouped, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
+                kept = drop_inconsistent(grouped, flows, flow_threshold, across_borders)
             for min_size in MIN_SIZES:
                 yield (cell_threshold, flow_threshold, min_size), clean(kept, min_size)
 

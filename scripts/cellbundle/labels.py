@@ -3,8 +3,11 @@
 import numpy as np
 
 from .errors import ArrayError
+from .kernels.geometry import mark_present, rename
+from .kernels.parallel import run_chunks
 
 DENSE_ID_LIMIT = 1 << 24  # up to this id a lookup table is faster than a sort
+MIN_PIXELS_PER_THREAD = 1 << 18
 
 
 def check_labels(labels: np.ndarray, name: str = "labels") -> None:
@@ -38,9 +41,11 @@ def renumber(labels: np.ndarray) -> tuple[np.ndarray, int]:
     """
     if labels.size == 0:
         return np.zeros(labels.shape, np.int32), 0
-    if labels.max() <= DENSE_ID_LIMIT:
-        present = np.zeros(int(labels.max()) + 1, np.bool_)
-        present[labels.reshape(-1)] = True
+    highest = int(labels.max())
+    if highest <= DENSE_ID_LIMIT:
+        labels = np.ascontiguousarray(labels, np.int32)
+        present = np.zeros(highest + 1, np.bool_)
+        mark_present(labels.reshape(-1), present)
         present[0] = False
         return keep_ids(labels, present), int(present.sum())
     ids, inverse = np.unique(labels, return_inverse=True)
@@ -59,7 +64,10 @@ def keep_ids(labels: np.ndarray, keep: np.ndarray) -> np.ndarray:
         (H, W) int32, C-contiguous.
     """
     table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return np.ascontiguousarray(table[labels])
+    labels = np.ascontiguousarray(labels, np.int32)
+    renamed = np.empty_like(labels)
+    run_chunks(rename, labels.size, labels.reshape(-1), table, renamed.reshape(-1), min_chunk=MIN_PIXELS_PER_THREAD)
+    return renamed
 
 
 def split_components(labels: np.ndarray) -> np.ndarray:

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels.parallel import run_chunks
-from .kernels.polygons import find_corners, group_corners, trace_outlines
+from .kernels.polygons import find_corners, group_corners, join_edges, trace_outlines
 from .labels import check_numbered
 
 MIN_INSTANCES_PER_THREAD = 64
+MIN_ROWS_PER_THREAD = 256
 
 
 class Polygon(NamedTuple):
@@ -39,7 +40,10 @@ def outlines(labels: NDArray[np.integer]) -> list[list[Polygon]]:
     """
     n = check_numbered(labels)
     labels = np.ascontiguousarray(labels, np.int32)
-    corners, offsets = group_corners(find_corners(labels), n)
+    height, width = labels.shape
+    found = np.concatenate(run_chunks(find_corners, height + 1, labels, min_chunk=MIN_ROWS_PER_THREAD))
+    join_edges(found, width)
+    corners, offsets = group_corners(found, n)
     marks = np.full((len(corners), 2), -1, np.int32)
     points = np.empty((len(corners), 2), np.int32)
     loops = np.empty((len(corners) // 4, 4), np.int32)

@@ -21,6 +21,7 @@ from cellbundle.kernels.follow import (
     grow_sinks,
     list_cells,
 )
+from cellbundle.kernels.geometry import boxes_and_areas
 from cellbundle.metrics import image_scores, match, overlap_table
 from cellbundle.synthetic import generate
 from cellbundle.targets.flows import labels_to_flows
@@ -196,11 +197,15 @@ def test_mean_flow_errors_by_hand():
     labels = np.array([[1, 1, 3, 0]], np.int32)
     flows = np.zeros((2, 1, 4), np.float32)
     predicted = np.array([[[1, 0, 3, 9]], [[2, 0, 4, 9]]], np.float32)
-    assert mean_flow_errors(labels, 3, flows, predicted).tolist() == [2.5, 0, 25]
+    boxes, _ = boxes_and_areas(labels, 3)
+    for scale in (1.0, 5.0):
+        errors = np.zeros(3)
+        mean_flow_errors(0, 3, labels, boxes, flows, scale * predicted, scale, errors)
+        assert errors.tolist() == [2.5, 0, 25]
 
 
 def test_drop_inconsistent_by_hand():
-    flows = labels_to_flows(TWO)
+    flows = FLOW_SCALE * labels_to_flows(TWO)
     flows[:, TWO == 1] *= -1  # squared distance of opposite unit vectors: 4
     centre = flows[:, TWO == 1].any(0).mean()
     assert drop_inconsistent(TWO, flows, 4 * centre - 0.01, True).tolist() == (TWO == 2).astype(int).tolist()
@@ -341,8 +346,9 @@ def test_the_flow_check_needs_the_rule_of_the_targets():
     labels[2:28, 2:30], labels[13:16, 30:56] = 1, 2  # where they touch, the wide cell warms the end of the narrow one
     for rule in (True, False):
         flows = labels_to_flows(labels, across_borders=rule)
-        assert drop_inconsistent(labels, flows, 1e-6, rule).max() == 2
-        np.testing.assert_array_equal(drop_inconsistent(labels, flows, 1e-6, not rule), labels == 1)
+        predicted = FLOW_SCALE * flows
+        assert drop_inconsistent(labels, predicted, 1e-6, rule).max() == 2
+        np.testing.assert_array_equal(drop_inconsistent(labels, predicted, 1e-6, not rule), labels == 1)
 
 
 @pytest.mark.parametrize(("min_size", "kept"), [(0, 3), (29, 3), (30, 2), (100, 1), (400, 0)])

@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,6 +75,19 @@ def test_chunks_by_hand(threads, n_items, n, min_chunk, expected):
     kernel = Recorder()
     run_chunks(kernel, n_items, min_chunk=min_chunk)
     assert kernel.bounds == expected
+
+
+@pytest.mark.parametrize(
+    ("n_items", "n", "min_chunk", "calls"), [(1600, 2, 1, 16), (1600, 2, 400, 4), (1600, 2, 1000, 1), (1600, 1, 1, 1)]
+)
+def test_uneven_items_come_in_smaller_chunks(threads, n_items, n, min_chunk, calls):
+    threads(n)
+    kernel = Recorder()
+    run_chunks(kernel, n_items, min_chunk=min_chunk, uneven=True)
+    assert len(kernel.bounds) == calls
+    assert kernel.bounds[0][0] == 0
+    assert kernel.bounds[-1][1] == n_items
+    assert all(a[1] == b[0] for a, b in pairwise(kernel.bounds))
 
 
 def test_one_chunk_runs_in_the_calling_thread(threads):

@@ -5,14 +5,23 @@ import pytest
 from scipy import ndimage
 
 from cellbundle.kernels.geometry import boxes_and_areas
-from cellbundle.kernels.polygons import find_corners, group_corners, mark_outer_pixels, trace_outlines
+from cellbundle.kernels.polygons import find_corners, group_corners, join_edges, mark_outer_pixels, trace_outlines
+
+
+def joined_corners(labels):
+    """All corners of a map, read in two parts."""
+    labels = np.array(labels, np.int32)
+    height, width = labels.shape
+    corners = np.concatenate([find_corners(0, 2, labels), find_corners(2, height + 1, labels)])
+    join_edges(corners, width)
+    return corners
 
 
 def trace(labels):
     """Rows first, size, part, is_hole of each instance, and the points."""
     labels = np.array(labels, np.int32)
     n = int(labels.max())
-    corners, offsets = group_corners(find_corners(labels), n)
+    corners, offsets = group_corners(joined_corners(labels), n)
     marks = np.full((len(corners), 2), -1, np.int32)
     points = np.empty((len(corners), 2), np.int32)
     loops = np.empty((len(corners) // 4, 4), np.int32)
@@ -23,24 +32,24 @@ def trace(labels):
 
 
 def test_corners_come_row_by_row_with_their_vertical_partners():
-    corners = find_corners(np.array([[1, 1], [0, 1]], np.int32))
+    corners = joined_corners([[1, 1], [0, 1]])
     assert corners.tolist() == [[0, 0, 1, 2], [2, 0, 1, 5], [0, 1, 1, 0], [1, 1, 1, 4], [1, 2, 1, 3], [2, 2, 1, 1]]
 
 
 def test_a_diagonal_touch_is_two_corners_the_left_edge_first():
-    falling = find_corners(np.array([[1, 0], [0, 1]], np.int32))
+    falling = joined_corners([[1, 0], [0, 1]])
     assert falling[3:5].tolist() == [[1, 1, 1, 1], [1, 1, 1, 6]]
-    rising = find_corners(np.array([[0, 1], [1, 0]], np.int32))
+    rising = joined_corners([[0, 1], [1, 0]])
     assert rising[3:5].tolist() == [[1, 1, 1, 7], [1, 1, 1, 0]]
 
 
 def test_four_instances_meet_in_one_point():
-    corners = find_corners(np.array([[1, 2], [3, 4]], np.int32))
+    corners = joined_corners([[1, 2], [3, 4]])
     assert sorted(corners[(corners[:, :2] == 1).all(axis=1), 2]) == [1, 2, 3, 4]
 
 
 def test_groups_keep_the_order_and_the_partners():
-    corners = find_corners(np.array([[2, 2, 1], [1, 1, 1]], np.int32))
+    corners = joined_corners([[2, 2, 1], [1, 1, 1]])
     grouped, offsets = group_corners(corners, 2)
     assert offsets.tolist() == [0, 6, 10]
     assert grouped[:, 2].tolist() == [1] * 6 + [2] * 4

@@ -14,7 +14,8 @@ from .device import group_by_sink_tensor
 from .prediction import check_prediction
 
 FLOW_SCALE = 5.0  # networks predict flows times this (cellpose, VISTA2D)
-MIN_PIXELS_PER_THREAD = 4096
+MIN_PIXELS = 4096
+MIN_INSTANCES_PER_THREAD = 64
 MIN_ROWS_PER_THREAD = 256
 
 
@@ -66,7 +67,7 @@ def decode_flows(
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)
     if flow_threshold is not None:
         flows = prediction[1:].cpu().numpy() if isinstance(prediction, torch.Tensor) else prediction[1:]
-        labels = drop_inconsistent(labels, flows / np.float32(FLOW_SCALE), flow_threshold, across_borders)
+        labels = drop_inconsistent(labels, flows, flow_threshold, across_borders)
     return clean(labels, min_size)
 
 
@@ -88,8 +89,10 @@ def mean_probability(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 def clean(labels: np.ndarray, min_size: int) -> np.ndarray:
     """Drop instances below ``min_size`` pixels and fill the holes of the others; (H, W) int32, renumbered 1..N."""
-    labels = drop_by_area(labels, min_size)
-    fill_holes(labels, boxes_and_areas(labels, int(labels.max(initial=0)))[0])
+    boxes, areas = boxes_and_areas(labels, int(labels.max(initial=0)))
+    large = areas >= max(min_size, 1)
+    labels = _keep(labels, large)
+    fill_holes(labels, boxes[large])
     return labels
 
 
@@ -115,7 +118,7 @@ def group_by_sink(flows: np.ndarray, cells: np.ndarray, *, n_steps: int = 200, t
     pull = np.zeros((2, height + 2, width + 2), np.float32)
     run_chunks(bounded_pull, height, flows, cells, FLOW_SCALE, pull, min_chunk=MIN_ROWS_PER_THREAD)
     ends = np.empty((2, n), np.int32)
-    run_chunks(follow, n, ys, xs, pull, n_steps, tolerance, ends, min_chunk=MIN_PIXELS_PER_THREAD)
+    run_chunks(follow, n, ys, xs, pull, n_steps, tolerance, ends, min_chunk=MIN_PIXELS, uneven=True)
     counts = np.zeros(cells.shape, np.int32)
     count_ends(ends, counts)
     seeds, sizes = find_seeds(counts)
@@ -126,10 +129,8 @@ def group_by_sink(flows: np.ndarray, cells: np.ndarray, *, n_steps: int = 200, t
 
 def drop_by_area(labels: np.ndarray, smallest: float, largest: float = np.inf) -> np.ndarray:
     """Remove instances outside ``smallest..largest`` pixels; (H, W) int32 in and out, renumbered 1..N."""
-    areas = np.bincount(labels.reshape(-1))
-    keep = (areas >= max(smallest, 1)) & (areas <= largest)
-    keep[:1] = False
-    return keep_ids(labels, keep)
+    _, areas = boxes_and_areas(labels, int(labels.max(initial=0)))
+    return _keep(labels, (areas >= max(smallest, 1)) & (areas <= largest))
 
 
 def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, across_borders: bool) -> np.ndarray:
@@ -137,8 +138,8 @@ def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, a
 
     Args:
         labels: (H, W) int32, ids 0..N.
-        flows: (2, H, W) predicted flow, unit length.
-        threshold: largest mean squared difference.
+        flows: (2, H, W) floating, predicted flow times 5.
+        threshold: largest mean squared difference of flows of unit length.
         across_borders: see ``cellbundle.targets.flows.labels_to_flows``.
 
     Returns:
@@ -147,5 +148,13 @@ def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, a
     n = int(labels.max(initial=0))
     if n == 0:
         return labels
-    errors = mean_flow_errors(labels, n, flows_of_compact(labels, n, across_borders=across_borders), flows)
-    return keep_ids(labels, np.concatenate([[False], errors <= threshold]))
+    own = flows_of_compact(labels, n, across_borders=across_borders)
+    boxes, _ = boxes_and_areas(labels, n)
+    errors = np.zeros(n)
+    run_chunks(mean_flow_errors, n, labels, boxes, own, flows, FLOW_SCALE, errors, min_chunk=MIN_INSTANCES_PER_THREAD)
+    return _keep(labels, errors <= threshold)
+
+
+def _keep(labels: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Keep the instances 1..n for which (n,) ``good`` is True, renumbered 1..N."""
+    return keep_ids(labels, np.concatenate([[False], good]))

@@ -9,8 +9,9 @@ SEED_COUNT = 10  # more pixels than this must end at a seed
 GROW_STEPS = 5  # a sink may extend this far from its seed (pixels)
 GROW_COUNT = 2  # more pixels than this must end at every pixel of a sink
 SQUARE = 128  # side of the squares in which pixels are moved: their flow stays in the processor's cache (pixels)
-LANES = 16  # pixels that move together, so that the compiler can use vector instructions
+BLOCK = 4096  # pixels that move together; a power of 2
 CHECK_STEPS = 8  # steps between two looks at who has arrived; even, because pixels swing around a sink
+HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: spreads the bits of a place (Knuth, TAOCP 6.4)
 
 
 @kernel
@@ -76,6 +77,10 @@ def follow(
 ) -> None:
     """Move pixels ``start..stop`` along ``pull`` by Euler steps of one flow length, bilinear in between.
 
+    A pixel at the very place where it was ``CHECK_STEPS`` before goes round for ever, and two pixels at one place have
+    the same future. Both are noticed on the way, so that of many pixels few steps are computed; the ends are, bit for
+    bit, those of all steps.
+
     Args:
         start: first pixel.
         stop: pixel after the last.
@@ -83,13 +88,44 @@ def follow(
         xs: (N,) int64 columns of the pixels.
         pull: (2, H + 2, W + 2) float32, as ``bounded_pull`` fills it.
         n_steps: number of steps.
-        tolerance: pixels that all move less than this (pixels) in ``CHECK_STEPS`` steps stop; 0 never stops early.
+        tolerance: a pixel that moves no further than this (pixels) in ``CHECK_STEPS`` steps stops; 0 stops none early.
         ends: (2, N) int32, receives the truncated final positions.
 
     Source: cellpose ``dynamics.steps_interp`` (BSD-3). It samples with ``align_corners=False`` positions that were
-        scaled for ``align_corners=True``, hence the scale and the shift by half a pixel, which are kept so that both
-        give the same cells.
+        scaled for ``align_corners=True``, hence the scale and the shift by half a pixel in ``_move``, which are kept so
+        that both give the same cells.
     """
+    y, x = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    old_y, old_x = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    pixels, leaders = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+    table = np.empty(2 * BLOCK, np.int32)
+    limit = np.float32(tolerance * tolerance)
+    for first in range(start, stop, BLOCK):
+        used = min(BLOCK, stop - first)
+        for k in range(used):
+            y[k], x[k] = ys[first + k], xs[first + k]
+            pixels[k] = leaders[k] = first + k
+        n, steps_left = used, n_steps
+        while n > 0 and steps_left > 0:
+            steps = (steps_left - 1) % CHECK_STEPS + 1  # from the second round on a whole number of rounds is left
+            old_y[:n], old_x[:n] = y[:n], x[:n]
+            _move(n, steps, pull, y, x)
+            steps_left -= steps
+            if steps == CHECK_STEPS and steps_left > 0:
+                n = _drop_arrived(n, y, x, old_y, old_x, limit, pixels, ends)
+                n = _merge_equal(n, y, x, pixels, leaders, first, table)
+        for k in range(n):
+            ends[0, pixels[k]], ends[1, pixels[k]] = np.int32(y[k]), np.int32(x[k])
+        for k in range(used):
+            leader = leaders[k]
+            while leaders[leader - first] != leader:
+                leader = leaders[leader - first]
+            ends[0, first + k], ends[1, first + k] = ends[0, leader], ends[1, leader]
+
+
+@kernel
+def _move(n: int, n_steps: int, pull: np.ndarray, y: np.ndarray, x: np.ndarray) -> None:
+    """Move the first n places ``y, x`` (float32) by ``n_steps``; all of them step by step, which hides latencies."""
     height, width = pull.shape[1] - 2, pull.shape[2] - 2
     stride = width + 2
     pull_y, pull_x = pull[0].reshape(-1), pull[1].reshape(-1)
@@ -97,36 +133,70 @@ def follow(
     last_y, last_x = np.float32(height - 1), np.float32(width - 1)
     scale_y = np.float32(height / (height - 1) if height > 1 else 1.0)
     scale_x = np.float32(width / (width - 1) if width > 1 else 1.0)
-    limit = np.float32(tolerance * tolerance)
-    y, x = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    old_y, old_x = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    for first in range(start, stop, LANES):
-        used = min(LANES, stop - first)
-        for k in range(LANES):  # the last group repeats a pixel
-            y[k], x[k] = ys[first + min(k, used - 1)], xs[first + min(k, used - 1)]
-            old_y[k], old_x[k] = y[k], x[k]
-        for step in range(n_steps):
-            for k in range(LANES):
-                v, u = y[k] * scale_y + half, x[k] * scale_x + half  # from the corner of the border
-                row, column = np.int64(v), np.int64(u)
-                fy, fx = v - np.float32(row), u - np.float32(column)
-                i = row * stride + column
-                j = i + stride
-                above_y = pull_y[i] + fx * (pull_y[i + 1] - pull_y[i])
-                below_y = pull_y[j] + fx * (pull_y[j + 1] - pull_y[j])
-                above_x = pull_x[i] + fx * (pull_x[i + 1] - pull_x[i])
-                below_x = pull_x[j] + fx * (pull_x[j + 1] - pull_x[j])
-                y[k] = min(max(y[k] + above_y + fy * (below_y - above_y), zero), last_y)
-                x[k] = min(max(x[k] + above_x + fy * (below_x - above_x), zero), last_x)
-            if tolerance > 0 and step % CHECK_STEPS == CHECK_STEPS - 1:
-                farthest = zero
-                for k in range(LANES):
-                    farthest = max(farthest, (y[k] - old_y[k]) ** 2 + (x[k] - old_x[k]) ** 2)
-                    old_y[k], old_x[k] = y[k], x[k]
-                if farthest <= limit:
-                    break
-        for k in range(used):
-            ends[0, first + k], ends[1, first + k] = np.int32(y[k]), np.int32(x[k])
+    for _ in range(n_steps):
+        for k in range(n):
+            v, u = y[k] * scale_y + half, x[k] * scale_x + half  # from the corner of the border
+            row, column = np.int64(v), np.int64(u)
+            fy, fx = v - np.float32(row), u - np.float32(column)
+            i = row * stride + column
+            j = i + stride
+            above_y = pull_y[i] + fx * (pull_y[i + 1] - pull_y[i])
+            below_y = pull_y[j] + fx * (pull_y[j + 1] - pull_y[j])
+            above_x = pull_x[i] + fx * (pull_x[i + 1] - pull_x[i])
+            below_x = pull_x[j] + fx * (pull_x[j + 1] - pull_x[j])
+            y[k] = min(max(y[k] + above_y + fy * (below_y - above_y), zero), last_y)
+            x[k] = min(max(x[k] + above_x + fy * (below_x - above_x), zero), last_x)
+
+
+@kernel
+def _drop_arrived(
+    n: int,
+    y: np.ndarray,
+    x: np.ndarray,
+    old_y: np.ndarray,
+    old_x: np.ndarray,
+    limit: float,
+    pixels: np.ndarray,
+    ends: np.ndarray,
+) -> int:
+    """Note the ends of places that moved by the root of ``limit`` at most; keep the others, and return how many."""
+    kept = 0
+    for k in range(n):
+        if (y[k] - old_y[k]) ** 2 + (x[k] - old_x[k]) ** 2 <= limit:
+            ends[0, pixels[k]], ends[1, pixels[k]] = np.int32(y[k]), np.int32(x[k])
+        else:
+            y[kept], x[kept], pixels[kept] = y[k], x[k], pixels[k]
+            kept += 1
+    return kept
+
+
+@kernel
+def _merge_equal(
+    n: int, y: np.ndarray, x: np.ndarray, pixels: np.ndarray, leaders: np.ndarray, first: int, table: np.ndarray
+) -> int:
+    """Keep one of all places that are equal, the leader of the others' pixels, and return how many there are.
+
+    ``table`` is room for at least 2n int32: a hash table of the places, in it by their bits.
+    """
+    n_bits = 1
+    while 1 << n_bits < 2 * n:
+        n_bits += 1
+    last = (1 << n_bits) - 1
+    table[: last + 1] = -1
+    bits_y, bits_x = y.view(np.uint32), x.view(np.uint32)
+    kept = 0
+    for k in range(n):
+        key = np.uint64(bits_y[k]) << np.uint64(32) | np.uint64(bits_x[k])
+        place = np.int64(key * HASH_FACTOR >> np.uint64(64 - n_bits))
+        while table[place] >= 0 and (y[table[place]] != y[k] or x[table[place]] != x[k]):
+            place = (place + 1) & last
+        if table[place] >= 0:
+            leaders[pixels[k] - first] = pixels[table[place]]
+        else:
+            table[place] = kept
+            y[kept], x[kept], pixels[kept] = y[k], x[k], pixels[k]
+            kept += 1
+    return kept
 
 
 @kernel

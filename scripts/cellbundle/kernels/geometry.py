@@ -1,8 +1,22 @@
-"""One-pass geometry of label maps: boxes, areas, centres, enclosed holes."""
+"""One-pass work on label maps: ids, boxes, areas, centres, enclosed holes."""
 
 import numpy as np
 
 from .compile import kernel
+
+
+@kernel
+def mark_present(labels: np.ndarray, present: np.ndarray) -> None:
+    """Set ``present`` (n + 1,) bool at every id of a flat int32 map, ids 0..n."""
+    for i in labels:
+        present[i] = True
+
+
+@kernel
+def rename(start: int, stop: int, labels: np.ndarray, names: np.ndarray, renamed: np.ndarray) -> None:
+    """Write ``names[id]`` of pixels ``start..stop``; all three flat int32, ids within ``names``."""
+    for k in range(start, stop):
+        renamed[k] = names[labels[k]]
 
 
 @kernel

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+CHUNKS_PER_THREAD = 8  # of uneven items
+
 
 def n_threads() -> int:
     """Threads that kernels may use: ``CELLBUNDLE_NUM_THREADS``, else the processors this process may run on."""
@@ -21,22 +23,26 @@ def n_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_chunks(kernel: Callable[..., Any], n_items: int, *args: Any, min_chunk: int = 1) -> list[Any]:
+def run_chunks(
+    kernel: Callable[..., Any], n_items: int, *args: Any, min_chunk: int = 1, uneven: bool = False
+) -> list[Any]:
     """Call ``kernel(start, stop, *args)`` so that together the calls cover ``range(n_items)``.
 
     Args:
         kernel: releases the GIL and writes to disjoint parts of its array arguments.
         n_items: number of work items.
         *args: passed to every call.
-        min_chunk: fewest items worth a thread of their own.
+        min_chunk: fewest items worth a call of their own.
+        uneven: some items take far longer than others; smaller chunks then keep all threads busy to the end.
 
     Returns:
         What the calls returned, in the order of their items.
     """
-    parts = max(1, min(n_threads(), n_items // max(1, min_chunk)))
-    if parts == 1:
+    threads = n_threads()
+    parts = min(CHUNKS_PER_THREAD * threads if uneven else threads, n_items // max(1, min_chunk))
+    if threads == 1 or parts <= 1:
         return [kernel(0, n_items, *args)]
     bounds = np.linspace(0, n_items, parts + 1).astype(np.int64)
-    with ThreadPoolExecutor(parts) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         calls = [pool.submit(kernel, a, b, *args) for a, b in pairwise(bounds)]
         return [call.result() for call in calls]

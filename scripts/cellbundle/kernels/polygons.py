@@ -6,7 +6,7 @@ an instance and in its holes alike: where a ring comes back to a corner, it is c
 
 The map is read once, for the corners. Along a row of the grid, the corners of an instance are by turns the left and the
 right end of an edge, so in row order 2k and 2k + 1 belong together; upper and lower ends of the vertical edges are
-joined while reading. Everything else takes time in proportion to the corners, however large or scattered an instance.
+joined afterwards. Everything else takes time in proportion to the corners, however large or scattered an instance.
 """
 
 import numpy as np
@@ -16,28 +16,31 @@ from .geometry import mark_outside
 
 X, Y, ID, VERTICAL = 0, 1, 2, 3  # columns of the corners
 PART, PLACE = 0, 1  # columns of their marks
+UPPER, ON_RIGHT = 1, 2  # bits of an end of a vertical edge
 MAX_PER_POINT = 4  # corners at one point, of four instances
 
 
 @kernel
-def find_corners(labels: np.ndarray) -> np.ndarray:
-    """Find the corners of all outlines.
+def find_corners(start: int, stop: int, labels: np.ndarray) -> np.ndarray:
+    """Find the corners of all outlines between the rows of pixels ``y - 1`` and ``y``, for y in ``start..stop``.
 
     Args:
+        start: first y.
+        stop: y after the last, at most H + 1.
         labels: (H, W) int32, C-contiguous, ids >= 0.
 
     Returns:
-        (P, 4) int32 rows x, y, id, and the row at the other end of the vertical edge, by y and then x. Where two
-        pixels of an instance touch diagonally there are two rows; the first one belongs to the edge on the left.
+        (P, 4) int32 rows x, y, id, and what ``join_edges`` must know of the vertical edge: ``UPPER`` for its upper end,
+        plus ``ON_RIGHT`` if the instance is on its right; by y and then x. Where two pixels of an instance touch
+        diagonally there are two rows; the first one belongs to the edge on the left.
     """
     height, width = labels.shape
     row_capacity = MAX_PER_POINT * (width + 1)
     corners = np.empty((row_capacity, 4), np.int32)
     blank = np.zeros(width, np.int32)
-    # Upper ends of the vertical edges that are open at each x: of the instance on the left of the edge, on the right.
-    left, right = np.empty(width + 1, np.int32), np.empty(width + 1, np.int32)
+    marks = np.zeros((width + 7) // 8 * 8, np.uint8)
     n = 0
-    for y in range(height + 1):
+    for y in range(start, stop):
         if n + row_capacity > len(corners):
             grown = np.empty((2 * len(corners) + row_capacity, 4), np.int32)
             for k in range(n):  # assigning the slice takes numba seconds to compile
@@ -46,62 +49,84 @@ def find_corners(labels: np.ndarray) -> np.ndarray:
             corners = grown
         above = labels[y - 1] if y > 0 else blank
         below = labels[y] if y < height else blank
-        n = _scan_row(above, below, y, corners, n, left, right)
+        n = _scan_row(above, below, y, marks, corners, n)
     return corners[:n]
 
 
 @kernel
-def _scan_row(
-    above: np.ndarray, below: np.ndarray, y: int, corners: np.ndarray, n: int, left: np.ndarray, right: np.ndarray
-) -> int:
-    """Add the corners between two rows of pixels; return the new number."""
+def _scan_row(above: np.ndarray, below: np.ndarray, y: int, marks: np.ndarray, corners: np.ndarray, n: int) -> int:
+    """Add the corners between two rows of pixels; return the new number.
+
+    ``marks`` is room for W - 1 bytes, and zeros behind them up to a multiple of 8.
+    """
     width = len(above)
-    a, c = 0, 0
-    for x in range(width):
-        b, d = above[x], below[x]
-        if (a != b or c != d) and (a != c or b != d):
-            n = _add_corners(corners, n, x, y, a, b, c, d, left, right)
-        a, c = b, d
-    if a != c:
-        n = _add_corners(corners, n, width, y, a, 0, c, 0, left, right)
-    return n
+    if width == 0:
+        return n
+    n = _add_corners(corners, n, 0, y, 0, above[0], 0, below[0])
+    # Corners are rare, so vector instructions mark them, and eight marks are looked at together.
+    above_left, above_right, below_left, below_right = above[:-1], above[1:], below[:-1], below[1:]
+    for k in range(width - 1):
+        a, b, c, d = above_left[k], above_right[k], below_left[k], below_right[k]
+        marks[k] = ((a != b) | (c != d)) & ((a != c) | (b != d))
+    eights = marks.view(np.uint64)
+    for i in range((width + 6) // 8):
+        if eights[i] != 0:
+            for k in range(8 * i, 8 * i + 8):
+                if marks[k]:
+                    n = _add_corners(corners, n, k + 1, y, above[k], above[k + 1], below[k], below[k + 1])
+    return _add_corners(corners, n, width, y, above[width - 1], 0, below[width - 1], 0)
 
 
 @kernel
-def _add_corners(
-    corners: np.ndarray, n: int, x: int, y: int, a: int, b: int, c: int, d: int, left: np.ndarray, right: np.ndarray
-) -> int:
+def _add_corners(corners: np.ndarray, n: int, x: int, y: int, a: int, b: int, c: int, d: int) -> int:
     """Add the corners at one point between the pixels ``a b`` above and ``c d`` below; return the new number."""
+    if (a == b and c == d) or (a == c and b == d):
+        return n
     if a > 0 and a != b and a != c:  # noqa: PLR1714  (a tuple is slow here)
-        n = _add(corners, n, x, y, a, left, False)
+        n = _add(corners, n, x, y, a, 0)
     if c > 0 and c != a and c != d:  # noqa: PLR1714
-        n = _add(corners, n, x, y, c, left, True)
+        n = _add(corners, n, x, y, c, UPPER)
     if b > 0 and b != a and b != d:  # noqa: PLR1714
-        n = _add(corners, n, x, y, b, right, False)
+        n = _add(corners, n, x, y, b, ON_RIGHT)
     if d > 0 and d != b and d != c:  # noqa: PLR1714
-        n = _add(corners, n, x, y, d, right, True)
+        n = _add(corners, n, x, y, d, ON_RIGHT | UPPER)
     # Three of a kind have their corner at the fourth pixel.
     if a == b and a == c and a > 0:
-        n = _add(corners, n, x, y, a, left, True)
+        n = _add(corners, n, x, y, a, UPPER)
     elif a == b and a == d and a > 0:
-        n = _add(corners, n, x, y, a, right, True)
+        n = _add(corners, n, x, y, a, ON_RIGHT | UPPER)
     elif a == c and a == d and a > 0:
-        n = _add(corners, n, x, y, a, left, False)
+        n = _add(corners, n, x, y, a, 0)
     elif b == c and b == d and b > 0:
-        n = _add(corners, n, x, y, b, right, False)
+        n = _add(corners, n, x, y, b, ON_RIGHT)
     return n
 
 
 @kernel
-def _add(corners: np.ndarray, n: int, x: int, y: int, label: int, upper: np.ndarray, opens: bool) -> int:
-    """Add one corner, which opens a vertical edge or ends the one that is open at ``x``."""
-    corners[n, X], corners[n, Y], corners[n, ID] = x, y, label
-    if opens:
-        upper[x] = n
-    else:
-        corners[n, VERTICAL] = upper[x]
-        corners[upper[x], VERTICAL] = n
+def _add(corners: np.ndarray, n: int, x: int, y: int, label: int, end: int) -> int:
+    """Add one corner, an end of a vertical edge."""
+    corners[n, X], corners[n, Y], corners[n, ID], corners[n, VERTICAL] = x, y, label, end
     return n + 1
+
+
+@kernel
+def join_edges(corners: np.ndarray, width: int) -> None:
+    """Put the row of the other end of its vertical edge in the last column of each corner, in place.
+
+    Args:
+        corners: (P, 4) as ``find_corners`` returns them, of all rows.
+        width: of the map, pixels.
+    """
+    # Upper ends of the edges that are open at each x: of the instance on the left of the edge, on the right.
+    left, right = np.empty(width + 1, np.int32), np.empty(width + 1, np.int32)
+    for k in range(len(corners)):
+        x, end = corners[k, X], corners[k, VERTICAL]
+        open_edges = right if end & ON_RIGHT else left
+        if end & UPPER:
+            open_edges[x] = k
+        else:
+            corners[k, VERTICAL] = open_edges[x]
+            corners[open_edges[x], VERTICAL] = k
 
 
 @kernel
@@ -109,7 +134,7 @@ def group_corners(corners: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Sort corners by id, keeping their order within each.
 
     Args:
-        corners: (P, 4) as ``find_corners`` returns them.
+        corners: (P, 4) as ``join_edges`` leaves them.
         n: largest id.
 
     Returns:

@@ -15,7 +15,7 @@ from ..kernels.parallel import run_chunks
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-MIN_PIXELS_PER_THREAD = 1 << 20
+MIN_PIXELS_PER_THREAD = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)

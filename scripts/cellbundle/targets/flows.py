@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ..kernels.diffusion import diffuse_instances, unit_gradients
+from ..kernels.diffusion import diffuse_instances, flows_across_borders, instance_flows
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.parallel import run_chunks
 from ..labels import check_labels, renumber
 
-MIN_INSTANCES_PER_THREAD = 16
+MIN_INSTANCES = 16
 MIN_ROWS_PER_THREAD = 256
 
 
@@ -48,7 +48,10 @@ def flows_of_compact(labels: np.ndarray, n: int, *, across_borders: bool, n_step
     steps = 2 * (boxes[:, 2] - boxes[:, 0] + boxes[:, 3] - boxes[:, 1] + 2)
     if n_steps is not None or across_borders:
         steps[:] = steps.max() if n_steps is None else n_steps
+    if not across_borders:
+        run_chunks(instance_flows, n, labels, boxes, steps, flows, min_chunk=MIN_INSTANCES, uneven=True)
+        return flows
     heat = np.zeros((height + 2, width + 2))
-    run_chunks(diffuse_instances, n, labels, boxes, steps, heat, min_chunk=MIN_INSTANCES_PER_THREAD)
-    run_chunks(unit_gradients, height, labels, heat, across_borders, flows, min_chunk=MIN_ROWS_PER_THREAD)
+    run_chunks(diffuse_instances, n, labels, boxes, steps, heat, min_chunk=MIN_INSTANCES, uneven=True)
+    run_chunks(flows_across_borders, height, labels, heat, flows, min_chunk=MIN_ROWS_PER_THREAD)
     return flows
