@@ -1,11 +1,12 @@
 """How far the result of a peer is from ours, in the unit of each kernel; 0 where they are equal."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from cellbundle.metrics import image_scores
+from cellbundle.metrics.matching import match, overlap_table
+from cellbundle.metrics.scores import instance_ratios
 
 from .peers import THRESHOLDS
 
@@ -43,9 +44,19 @@ def other_positives(_: Any, ours: dict[str, float], theirs: list[int]) -> float:
     return sum(abs(ours[f"tp{100 * t:.0f}"] - tp) for t, tp in zip(THRESHOLDS, theirs, strict=True))
 
 
-def score_error(name: str) -> Callable[[Any, dict[str, float], float], float]:
-    """Makes the difference of one of our scores and the peer's."""
-    return lambda _, ours, theirs: abs(ours[name] - theirs)
+def quality_error(maps: tuple[np.ndarray, np.ndarray], ours: dict[str, float], theirs: float) -> float:
+    """Difference of PQ. An IoU of exactly 0.5 is a match for us and none for the peers: such pairs are left out."""
+    overlap = overlap_table(*maps)
+    above = match(overlap, np.nextafter(0.5, 1))
+    if len(above) == ours["tp50"]:
+        return abs(ours["pq"] - theirs)
+    counts = {"n_true": ours["n_true"], "n_pred": ours["n_pred"], "tp50": len(above), "iou_sum50": above.iou.sum()}
+    return abs(instance_ratios(counts)["pq"] - theirs)
+
+
+def jaccard_error(_: Any, ours: dict[str, float], theirs: float) -> float:
+    """Difference of AJI."""
+    return abs(ours["aji"] - theirs)
 
 
 def outline_error(labels: np.ndarray, ours: list[Any], theirs: list[Any]) -> float:

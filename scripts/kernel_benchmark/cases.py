@@ -17,6 +17,7 @@ from cellbundle.targets.flows import labels_to_flows
 from cellbundle.targets.hover import labels_to_hover
 
 from . import agreement, inputs, peers
+from .agreement import jaccard_error, quality_error
 from .peers import HOVER_KERNEL, THRESHOLDS
 
 EARLY_STOP = 0.01  # pixels
@@ -148,21 +149,21 @@ CASES = (
     ),
     *(
         Case(
-            part=score.upper(),
+            part=score,
             peer=peer,
             package=package,
             goal=100,
             inputs=inputs.with_flaws,
             ours=scores,
             theirs=theirs,
-            error=agreement.score_error(score),
-            error_name=score.upper(),
+            error=error,
+            error_name=score,
             largest_error=largest_error,
         )
-        for score, peer, package, theirs, largest_error in (
-            ("pq", "torchmetrics panoptic_quality", "torchmetrics", peers.torchmetrics_quality, 1e-5),
-            ("pq", "MONAI compute_panoptic_quality", "monai", peers.monai_quality, 1e-5),
-            ("aji", "loop over masks, as published", "numpy", peers.plain_jaccard, 1e-12),
+        for score, error, largest_error, peer, package, theirs in (
+            ("PQ", quality_error, 1e-5, "torchmetrics panoptic_quality", "torchmetrics", peers.torchmetrics_quality),
+            ("PQ", quality_error, 1e-5, "MONAI compute_panoptic_quality", "monai", peers.monai_quality),
+            ("AJI", jaccard_error, 1e-12, "loop over masks, as published", "numpy", peers.plain_jaccard),
         )
     ),
     Case(
