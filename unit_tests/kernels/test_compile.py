@@ -69,7 +69,7 @@ def test_a_read_only_installation_keeps_its_code_in_the_temporary_folder(read_on
     run_code(read_only_installation)
     (folder,) = temporary.iterdir()
     first = cached(folder)
-    assert any("diffuse_instances" in name for name in first)
+    assert any("instance_flows" in name for name in first)
     assert not folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nb*")}
     run_code(read_only_installation)
