@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -99,9 +100,11 @@ def versions() -> str:
     return f"Python {platform.python_version()}, {n_threads()} threads; " + ", ".join(installed) + "."
 
 
-def benchmark(arguments: argparse.Namespace, cases: list[Case]) -> str:
-    """The whole page."""
+def benchmark(arguments: argparse.Namespace, cases: list[Case]) -> Iterator[str]:
+    """The page after each size, so that hours of peers are not lost."""
     tiles = cut_tiles(label_maps(arguments.labels))
+    source = f"label maps of `{arguments.labels.name}`" if arguments.labels else "synthetic label maps"
+    runs = f"medians of {arguments.repeats} alternating runs (one, of a peer that needs more than {SLOW} s)"
     worker = Worker(arguments.memory << 30)
     rows: list[Row] = []
     growth: dict[str, dict[int, float]] = {}
@@ -120,23 +123,22 @@ def benchmark(arguments: argparse.Namespace, cases: list[Case]) -> str:
             for part, case in tqdm({case.part: case for case in cases if case.grows}.items(), f"{size}² repeated"):
                 ours = worker.run(case, path, arguments.repeats, with_peer=False, limit=arguments.limit)[0]
                 growth.setdefault(part, {})[size] = median(ours)
-    source = f"label maps of `{arguments.labels.name}`" if arguments.labels else "synthetic label maps"
-    runs = f"medians of {arguments.repeats} alternating runs (one, of a peer that needs more than {SLOW} s)"
-    lines = [
-        "# The kernels beside their peers",
-        "",
-        "Written by `scripts/benchmark_kernels.py`, which says how it measures. Results were compared first; whether",
-        "they agree on every single label map is on [its own page](agreement.md).",
-        "",
-        f"Mosaics of {len(tiles)} tiles of {source}; {runs}. {versions()}",
-        "",
-        "| part | pixels (instances) | peer | ours, s | peer, s | ratio | goal | largest difference |",
-        "|---|---|---|---|---|---|---|---|",
-        *(format_row(row, arguments.limit) for row in rows),
-        "",
-        *(format_growth(growth) if len(arguments.sizes) > 1 else []),
-    ]
-    return "\n".join(lines) + "\n"
+            lines = [
+                "# The kernels beside their peers",
+                "",
+                "Written by `scripts/benchmark_kernels.py`, which says how it measures. Results were compared first;",
+                "whether they agree on every single label map is on [its own page](agreement.md).",
+                "",
+                f"Mosaics of {len(tiles)} tiles of {source}; {runs}. {versions()}",
+                "",
+                "| part | pixels (instances) | peer | ours, s | peer, s | ratio | goal | largest difference |",
+                "|---|---|---|---|---|---|---|---|",
+                *(format_row(row, arguments.limit) for row in rows),
+                "",
+                *(format_growth(growth) if size > arguments.sizes[0] else []),
+            ]
+            yield (text := "\n".join(lines) + "\n")
+    yield f"{text}\n{first_calls()}"
 
 
 def agreement(arguments: argparse.Namespace, cases: list[Case]) -> str:
@@ -203,10 +205,10 @@ def main(arguments: argparse.Namespace) -> None:
     """Print the page, and write it if asked to."""
     wanted = arguments.only or [""]
     cases = [case for case in CASES if any(text in f"{case.part}, {case.peer}" for text in wanted)]
-    text = agreement(arguments, cases) if arguments.agreement else f"{benchmark(arguments, cases)}\n{first_calls()}"
+    for text in [agreement(arguments, cases)] if arguments.agreement else benchmark(arguments, cases):
+        if arguments.output:
+            arguments.output.write_text(text, encoding="utf-8")
     print(text)
-    if arguments.output:
-        arguments.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
