@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import ArrayError, ConfigError
 from .kernels.masks import START, find_broken_run, mask_runs, paint_runs
 from .kernels.parallel import run_chunks
-from .kernels.runs import coco_counts, find_runs, read_coco_text
+from .kernels.runs import coco_counts, find_runs, read_coco_text, write_columns
 from .labels import check_numbered
 
 Form = Literal["coco", "kaggle", "kaggle_rows"]
@@ -26,6 +26,7 @@ FORMS = ("coco", "kaggle", "kaggle_rows")
 
 NO_RUNS = np.empty((0, 2), np.int64)
 MIN_PIXELS_PER_THREAD = 1 << 22
+MIN_COLUMNS_PER_THREAD = 256
 
 
 def masks_to_labels(
@@ -132,7 +133,12 @@ def labels_to_rles(labels: NDArray[np.integer], form: Form = "coco") -> list[str
     """
     n = check_numbered(labels)
     _check_form(form)
-    flat = labels.ravel(order="C" if form == "kaggle_rows" else "F").astype(np.int32, copy=False)
+    labels = np.ascontiguousarray(labels, np.int32)
+    if form == "kaggle_rows":
+        flat = labels.reshape(-1)
+    else:
+        flat = np.empty(labels.size, np.int32)
+        run_chunks(write_columns, labels.shape[1], labels, flat, min_chunk=MIN_COLUMNS_PER_THREAD)
     offsets, starts, lengths = find_runs(flat, n)
     if form == "coco":
         text, ends = coco_counts(offsets, starts, lengths, labels.size)

@@ -108,11 +108,13 @@ def test_correlation_beyond_the_image(shape, mirrored):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_components_are_those_of_scipy(shape, seed):
     mask = random_mask(shape, seed)
-    labels, n = label_components(mask, 0)
+    labels = np.zeros(mask.shape, np.int32)
+    n = label_components(mask, 0, labels)
     expected, n_expected = ndimage.label(mask)
     assert n == n_expected
     np.testing.assert_array_equal(labels, expected)
-    large, _ = label_components(mask, 4)
+    large = np.zeros(mask.shape, np.int32)
+    label_components(mask, 4, large)
     expected[np.bincount(expected.ravel(), minlength=1)[expected] < 4] = 0
     np.testing.assert_array_equal(large, renumber(expected)[0])
 
@@ -136,7 +138,8 @@ def test_markers_are_opened_with_a_disc(shape, radius):
 
 def flooded(heights, markers, mask):
     """``flood_components`` over all components of a mask."""
-    components, n = label_components(mask, 0)
+    components = np.zeros(mask.shape, np.int32)
+    n = label_components(mask, 0, components)
     labels = np.zeros_like(components)
     flood_components(0, n, components, boxes_and_areas(components, n)[0], heights, markers, labels)
     return labels

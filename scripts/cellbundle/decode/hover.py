@@ -5,7 +5,7 @@ from scipy.special import erf
 
 from ..errors import ConfigError
 from ..kernels.geometry import boxes_and_areas
-from ..kernels.hover import correlate_rows
+from ..kernels.hover import correlate_rows, drop_large
 from ..kernels.parallel import run_chunks
 from ..kernels.watershed import fill_mask_holes, flood_components, label_components, spread_rows
 from .prediction import check_prediction
@@ -59,15 +59,17 @@ def decode_hover(
     """
     check_prediction(prediction)
     cells = np.ascontiguousarray(prediction[0] > cell_threshold)
-    components, n = label_components(cells.view(np.uint8), min_size)
-    labels = np.zeros(cells.shape, np.int32)
+    components, labels = np.zeros((2, *cells.shape), np.int32)
+    n = label_components(cells.view(np.uint8), min_size, components)
     if n == 0:
         return labels
     cells = components > 0
     border = border_strength(prediction[1:], kernel_size)
     markers = find_markers(cells & (border < np.float32(marker_threshold)), marker_radius, min_marker_size)
     weights = _gaussian_weights(smoothing)
-    heights = _correlate(np.where(cells, 1 - border, np.float32(0)), weights, weights, mirrored=False)
+    np.subtract(1, border, out=border)
+    np.multiply(border, cells, out=border)
+    heights = _correlate(border, weights, weights, mirrored=False)
     bits = heights.view(np.int32)  # in the same order, because no height is negative
     boxes, _ = boxes_and_areas(components, n)
     chunk = MIN_COMPONENTS_PER_THREAD
@@ -86,16 +88,17 @@ def border_strength(distances: np.ndarray, kernel_size: int) -> np.ndarray:
         (H, W) float32 in [0, 1], the larger of both directions.
     """
     smooth, difference = _sobel_weights(kernel_size)
-    with np.errstate(over="ignore"):
-        distances = np.array(distances, np.float32, order="C")
-    distances[~(np.abs(distances) < LARGEST_DISTANCE)] = 0
     border = np.zeros(distances.shape[1:], np.float32)
-    for values, down, across in ((distances[0], smooth, difference), (distances[1], difference, smooth)):
+    for channel, down, across in ((0, smooth, difference), (1, difference, smooth)):
+        with np.errstate(over="ignore"):
+            values = np.array(distances[channel], np.float32, order="C")
+        drop_large(values.reshape(-1), LARGEST_DISTANCE)
         if not _scale(values):
             continue
         rise = _correlate(values, down, across, mirrored=True)
         if _scale(rise):
-            np.maximum(border, 1 - rise, out=border)
+            np.subtract(1, rise, out=rise)
+            np.maximum(border, rise, out=border)
     return border
 
 
@@ -116,7 +119,9 @@ def find_markers(mask: np.ndarray, radius: int, min_size: int) -> np.ndarray:
     eroded = np.empty_like(filled)
     run_chunks(spread_rows, len(mask), filled, 0, radius, eroded, min_chunk=MIN_ROWS_PER_THREAD)
     run_chunks(spread_rows, len(mask), eroded, 1, radius, filled, min_chunk=MIN_ROWS_PER_THREAD)
-    return label_components(filled, min_size)[0]
+    markers = np.zeros(mask.shape, np.int32)
+    label_components(filled, min_size, markers)
+    return markers
 
 
 def _scale(values: np.ndarray) -> bool:

@@ -64,15 +64,27 @@ def _diffuse(window: np.ndarray, label: int, n_steps: int) -> np.ndarray:
     centre = (cy + 1) * stride + cx + 1
     quick = np.zeros(size, np.float32)
     _steps(quick, np.zeros(size, np.float32), weight, stride, centre, n_steps)
-    heat = quick.astype(np.float64)
-    for k in range(size):
+    heat = np.zeros(size)
+    if _is_exact_enough(quick, weight, stride):
+        for k in range(size):
+            heat[k] = quick[k]
+    else:
+        exact = np.zeros(size)
+        for k in range(size):
+            exact[k] = (weight[k] > 0) / 9.0
+        _steps(heat, np.zeros(size), exact, stride, centre, n_steps)
+    return heat.reshape(height + 2, stride)
+
+
+@kernel
+def _is_exact_enough(heat: np.ndarray, weight: np.ndarray, stride: int) -> bool:
+    """Whether the temperature, flat float32, has a slope in every pixel of positive weight, and is warm enough."""
+    for k in range(heat.size):
         if weight[k] > 0:
             slope = max(abs(heat[k + stride] - heat[k - stride]), abs(heat[k + 1] - heat[k - 1]))
             if slope < GENTLE * heat[k] or heat[k] < COLD:
-                heat[:] = 0
-                _steps(heat, np.zeros(size), (weight > 0) / 9.0, stride, centre, n_steps)
-                break
-    return heat.reshape(height + 2, stride)
+                return False
+    return True
 
 
 @kernel

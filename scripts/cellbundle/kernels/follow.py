@@ -108,7 +108,8 @@ def follow(
         n, steps_left = used, n_steps
         while n > 0 and steps_left > 0:
             steps = (steps_left - 1) % CHECK_STEPS + 1  # from the second round on a whole number of rounds is left
-            old_y[:n], old_x[:n] = y[:n], x[:n]
+            for k in range(n):  # assigning a slice takes numba seconds to compile
+                old_y[k], old_x[k] = y[k], x[k]
             _move(n, steps, pull, y, x)
             steps_left -= steps
             if steps == CHECK_STEPS and steps_left > 0:
@@ -182,7 +183,8 @@ def _merge_equal(
     while 1 << n_bits < 2 * n:
         n_bits += 1
     last = (1 << n_bits) - 1
-    table[: last + 1] = -1
+    for place in range(last + 1):
+        table[place] = -1
     bits_y, bits_x = y.view(np.uint32), x.view(np.uint32)
     kept = 0
     for k in range(n):

@@ -79,6 +79,14 @@ def _add_row(total: np.ndarray, row: np.ndarray, weight: float) -> None:
 
 
 @kernel
+def drop_large(values: np.ndarray, limit: float) -> None:
+    """Set what is NaN or not below ``limit`` in size to 0; ``values`` flat float32, changed in place."""
+    for k in range(values.size):
+        if not abs(values[k]) < limit:
+            values[k] = 0
+
+
+@kernel
 def correlate_rows(
     start: int, stop: int, image: np.ndarray, down: np.ndarray, across: np.ndarray, mirrored: bool, out: np.ndarray
 ) -> None:

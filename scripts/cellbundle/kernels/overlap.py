@@ -70,7 +70,8 @@ def count_overlaps(
         pred_before, pred_here = pred[first - 1 : first - 1 + n], pred[first : first + n]
         for k in range(n):
             marks[k] = (true_before[k] != true_here[k]) | (pred_before[k] != pred_here[k])
-        marks[n:] = 0
+        for k in range(n, SPAN):
+            marks[k] = 0
         for i in range(SPAN // 8):
             if eights[i] != 0:
                 for k in range(8 * i, 8 * i + 8):

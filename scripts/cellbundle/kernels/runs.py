@@ -4,11 +4,26 @@ import numpy as np
 
 from .compile import kernel
 
+SQUARE = 16  # side, pixels
 COCO_BITS = 5  # of a number in one character
 COCO_MORE = 1 << COCO_BITS
 COCO_SIGN = 1 << (COCO_BITS - 1)
 COCO_FIRST_CHARACTER = 48
 COCO_MAX_CHARACTERS = 8  # for numbers below 2³⁹
+
+
+@kernel
+def write_columns(start: int, stop: int, labels: np.ndarray, flat: np.ndarray) -> None:
+    """Write columns ``start..stop`` of a (H, W) map one after the other to their places in ``flat`` (W * H,).
+
+    Square by square: going down one column of a large map, every pixel would be fetched from memory anew.
+    """
+    height = labels.shape[0]
+    for left in range(start, stop, SQUARE):
+        for top in range(0, height, SQUARE):
+            for x in range(left, min(left + SQUARE, stop)):
+                for y in range(top, min(top + SQUARE, height)):
+                    flat[x * height + y] = labels[y, x]
 
 
 @kernel

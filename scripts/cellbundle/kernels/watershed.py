@@ -82,15 +82,14 @@ def _join_runs(offsets: np.ndarray, starts: np.ndarray, ends: np.ndarray, reach:
 
 
 @kernel
-def label_components(mask: np.ndarray, min_size: int) -> tuple[np.ndarray, int]:
-    """Number the 4-connected components of a mask.
+def label_components(mask: np.ndarray, min_size: int, labels: np.ndarray) -> int:
+    """Number the 4-connected components of a mask, and return how many there are.
 
     Args:
         mask: (H, W) uint8, 0 or 1.
         min_size: smaller components (pixels) are left out.
-
-    Returns:
-        (H, W) int32, ids 1..N in the order of the first pixels, and N.
+        labels: (H, W) int32 zeros, receives the ids 1..N in the order of the first pixels. NumPy asks for it in large
+            pages of memory, numba would not.
     """
     offsets, starts, ends = _find_runs(mask, 1)
     parents = _join_runs(offsets, starts, ends, 0)
@@ -98,7 +97,6 @@ def label_components(mask: np.ndarray, min_size: int) -> tuple[np.ndarray, int]:
     for run in range(starts.size):
         areas[parents[run]] += ends[run] - starts[run]
     ids = np.zeros(starts.size, np.int32)
-    labels = np.zeros(mask.shape, np.int32)
     n = 0
     for y in range(mask.shape[0]):
         for run in range(offsets[y], offsets[y + 1]):
@@ -109,7 +107,7 @@ def label_components(mask: np.ndarray, min_size: int) -> tuple[np.ndarray, int]:
                 n += 1
                 ids[run] = n
             labels[y, starts[run] : ends[run]] = ids[first]
-    return labels, n
+    return n
 
 
 @kernel
