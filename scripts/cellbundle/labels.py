@@ -10,20 +10,22 @@ DENSE_ID_LIMIT = 1 << 24  # up to this id a lookup table is faster than a sort
 MIN_PIXELS_PER_THREAD = 1 << 18
 
 
-def check_labels(labels: np.ndarray, name: str = "labels") -> None:
-    """Raise ``ArrayError`` unless ``labels`` is a 2-D map of non-negative integers."""
+def check_labels(labels: np.ndarray, name: str = "labels") -> int:
+    """Return the largest id, or raise ``ArrayError`` unless ``labels`` is a 2-D map of non-negative integers."""
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu":
         got = f"shape {np.shape(labels)} dtype {getattr(labels, 'dtype', type(labels).__name__)}"
         raise ArrayError(f"{name} must be a 2-D integer array (H, W), got {got}")
-    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
+    # As unsigned numbers, negative ones are above all others: one pass finds both.
+    largest = _largest(labels.view(f"{labels.dtype.byteorder}u{labels.itemsize}"))
+    if largest > np.iinfo(labels.dtype).max:
         got = f"got {labels.min()} in shape {labels.shape} dtype {labels.dtype}"
         raise ArrayError(f"{name} must not have negative ids, {got}; 0 is the background")
+    return largest
 
 
 def check_numbered(labels: np.ndarray) -> int:
     """Return the largest id, or raise ``ArrayError`` unless ``labels`` is a 2-D map whose ids can be 1..N."""
-    check_labels(labels)
-    n = int(labels.max(initial=0))
+    n = check_labels(labels)
     if n > labels.size:
         got = f"got id {n} in shape {labels.shape} dtype {labels.dtype}"
         raise ArrayError(f"labels must have ids 1..N, at most one a pixel, {got}; renumber them")
@@ -41,10 +43,10 @@ def renumber(labels: np.ndarray) -> tuple[np.ndarray, int]:
     """
     if labels.size == 0:
         return np.zeros(labels.shape, np.int32), 0
-    highest = int(labels.max())
-    if highest <= DENSE_ID_LIMIT:
+    largest = _largest(labels)
+    if largest <= DENSE_ID_LIMIT:
         labels = np.ascontiguousarray(labels, np.int32)
-        present = np.zeros(highest + 1, np.bool_)
+        present = np.zeros(largest + 1, np.bool_)
         mark_present(labels.reshape(-1), present)
         present[0] = False
         return keep_ids(labels, present), int(present.sum())
@@ -68,6 +70,14 @@ def keep_ids(labels: np.ndarray, keep: np.ndarray) -> np.ndarray:
     renamed = np.empty_like(labels)
     run_chunks(rename, labels.size, labels.reshape(-1), table, renamed.reshape(-1), min_chunk=MIN_PIXELS_PER_THREAD)
     return renamed
+
+
+def _largest(labels: np.ndarray) -> int:
+    """The largest of (H, W) non-negative integers; 0 if there is none."""
+    rows = max(1, MIN_PIXELS_PER_THREAD // max(1, labels.shape[1]))
+    return max(
+        int(part) for part in run_chunks(lambda a, b: labels[a:b].max(initial=0), labels.shape[0], min_chunk=rows)
+    )
 
 
 def split_components(labels: np.ndarray) -> np.ndarray:
