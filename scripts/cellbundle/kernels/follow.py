@@ -156,7 +156,7 @@ def _drop_arrived(
     x: np.ndarray,
     old_y: np.ndarray,
     old_x: np.ndarray,
-    limit: float,
+    limit: np.float32,
     pixels: np.ndarray,
     ends: np.ndarray,
 ) -> int:
@@ -183,8 +183,8 @@ def _merge_equal(
     while 1 << n_bits < 2 * n:
         n_bits += 1
     last = (1 << n_bits) - 1
-    for place in range(last + 1):
-        table[place] = -1
+    for k in range(last + 1):
+        table[k] = -1
     bits_y, bits_x = y.view(np.uint32), x.view(np.uint32)
     kept = 0
     for k in range(n):
