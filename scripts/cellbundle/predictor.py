@@ -35,7 +35,8 @@ class Predictor:
         diameter: typical diameter of the cells in pixels; the image is magnified to the diameter that the bundle knows
             best.
         rescale: magnification on top of the bundle's own; not together with ``diameter``.
-        tile: largest side of a tile that the network sees, a multiple of 32; by default what the memory allows.
+        tile: largest side of a tile that the network sees, a multiple of 32; by default what the memory allows. Bundles
+            whose windows have one size (no ``tile_size`` in their configuration) take none.
         weights: checkpoint in place of the bundle's own.
 
     Raises:
@@ -64,15 +65,18 @@ class Predictor:
             overrides["channels"] = list(channels)
         parser = inference_parser(self.root, overrides)
         self.scale = _scale(parser, diameter, rescale)
-        self.tile = choose_tile(self.device) if tile is None else tile
-        parser["scale"], parser["tile_size"] = self.scale, [self.tile, self.tile]
+        parser["scale"] = self.scale
+        if "tile_size" in parser:
+            parser["tile_size"] = [choose_tile(self.device) if tile is None else tile] * 2
+        elif tile is not None:
+            raise ConfigError(f"bundle {self.root.name} has windows of one size; leave tile out")
         with original_errors():
             self.network = parser.get_parsed_content("network").eval()
             self.inferer, self.decoder, self.normaliser = (
                 parser.get_parsed_content(name) for name in ("inferer", "decoder", "normaliser")
             )
         self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
-        step = self.inferer.multiple
+        self.tile, step = max(self.inferer.roi_size), self.inferer.multiple
         if self.tile < step or self.tile % step:
             raise ConfigError(f"tile is {self.tile}, expected a multiple of {step}")
         if self.scale * step > self.tile:
@@ -170,6 +174,8 @@ def _scale(parser: Any, diameter: float | None, rescale: float | None) -> float:
             raise ConfigError(f"{name} is {value}, expected a number above 0")
     if diameter is not None and rescale is not None:
         raise ConfigError("both diameter and rescale are given; choose one")
+    if diameter is not None and "diameter" not in parser:
+        raise ConfigError("this bundle knows no diameter that it likes best; give rescale instead")
     if diameter is not None:
         return own * float(parser["diameter"]) / diameter
     return own * (rescale or 1.0)

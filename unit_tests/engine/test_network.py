@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from cellbundle.engine.network import find_weights, load_weights, prepare_network, read_weights
+from cellbundle.engine.network import (
+    find_backbone,
+    find_weights,
+    inference_network,
+    load_weights,
+    prepare_network,
+    read_weights,
+)
 from cellbundle.errors import CheckpointError
 
 
@@ -40,6 +47,24 @@ def test_another_network(tmp_path):
     assert "0.weight: (3, 1, 3, 3) in the file, (2, 1, 3, 3) here" in message
 
 
+@pytest.mark.parametrize(
+    ("explanation", "advice"),
+    [("it is a cake recipe", "it is a cake recipe"), (None, "check the path and network_def")],
+)
+def test_a_network_may_explain_what_does_not_fit(explanation, advice, tmp_path):
+    class Explaining(nn.Linear):
+        def explain_weights(self, weights):
+            assert set(weights) == {"flour"}
+            return explanation
+
+    torch.save({"state_dict": {"flour": torch.zeros(2)}}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=rf"2 missing \(weight, bias\); 1 not expected \(flour\); {advice}$"):
+        load_weights(Explaining(1, 1), tmp_path / "other.pt")
+    fits = Explaining(1, 1)
+    torch.save(fits.state_dict(), tmp_path / "fits.pt")
+    load_weights(Explaining(1, 1), tmp_path / "fits.pt")
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", None], ids=["empty", "junk", "truncated"])
 def test_damaged_file(content, tmp_path):
     path = tmp_path / "model.pt"
@@ -72,6 +97,29 @@ def test_find_weights(tmp_path):
     assert find_weights("eval", folder, name="model.pt", path=str(tmp_path / "other.pt")) == str(tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="does not exist"):
         find_weights("infer", folder, name="none.pt")
+
+
+def test_find_backbone(tmp_path, caplog):
+    default, given = str(tmp_path / "default.pth"), str(tmp_path / "given.pth")
+    assert find_backbone(None, default) is None
+    assert f"{default} is not there: training starts from random weights" in caplog.text
+    with pytest.raises(CheckpointError, match=r"given\.pth does not exist; check the path"):
+        find_backbone(given, default)
+    assert find_backbone(given, default, from_scratch=False) is None
+    for path in (default, given):
+        (tmp_path / path).touch()
+    assert find_backbone(None, default) == default
+    assert find_backbone(given, default) == given
+    assert find_backbone(None, default, from_scratch=False) is None
+
+
+def test_inference_network():
+    plain = network().eval()
+    assert inference_network(plain) is plain
+    compiled = inference_network(plain, compiled=True)
+    assert compiled is not plain
+    nn.init.ones_(plain[0].weight)
+    assert torch.equal(next(compiled.parameters()), plain[0].weight)
 
 
 def test_channels_last():

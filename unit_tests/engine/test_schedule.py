@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from cellbundle.engine.schedule import is_validation_epoch, warmup_cosine
+from cellbundle.engine.schedule import is_validation_epoch, make_optimizer, warmup_cosine
+from cellbundle.errors import ConfigError
 
 
 def rates(peak, total, warmup, final=0.0):
@@ -43,3 +44,15 @@ def test_scales_with_the_learning_rate():
 def test_validation_epochs(max_epochs, interval, expected):
     due = [e for e in range(1, max_epochs + 1) if is_validation_epoch(e, max_epochs, interval)]
     assert due == expected
+
+
+def test_optimisers_by_name():
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    sgd = make_optimizer("sgd", parameters, 0.1, weight_decay=0.2, momentum=0.3)
+    assert isinstance(sgd, torch.optim.SGD)
+    assert [sgd.defaults[key] for key in ("lr", "weight_decay", "momentum")] == [0.1, 0.2, 0.3]
+    adamw = make_optimizer("adamw", parameters, 0.1, weight_decay=0.2)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert [adamw.defaults[key] for key in ("lr", "weight_decay")] == [0.1, 0.2]
+    with pytest.raises(ConfigError, match="optimizer_name is 'adam'; choose sgd or adamw"):
+        make_optimizer("adam", parameters, 0.1)

@@ -10,7 +10,7 @@ from cellbundle.errors import ArrayError
 from cellbundle.metrics import image_scores
 from cellbundle.synthetic import generate
 from cellbundle.targets.flows import labels_to_flows
-from cellbundle.transforms.masks import DecodeFlowsd, FlowTargetsd, ToPictureLayoutd
+from cellbundle.transforms.masks import DecodeFlowsd, FlowTargetsd, RenumberLabelsd, ToPictureLayoutd
 
 
 def digits(*rows):
@@ -24,6 +24,21 @@ def target(labels, **options):
 
 def cells():
     return torch.from_numpy(generate("phase", (80, 100), 15, diameter=18, touching=0.5, seed=2)[1])[None]
+
+
+# Ids
+
+
+@pytest.mark.parametrize("wrap", [lambda a: a, torch.from_numpy, lambda a: MetaTensor(torch.from_numpy(a))])
+def test_ids_become_consecutive(wrap):
+    """Ids that float32 cannot tell apart are the reason."""
+    labels = np.array([[[0, 2**24, 2**24 + 1], [7, 0, 7]]], np.int32)
+    data = {"label": wrap(labels), "image": "untouched"}
+    result = RenumberLabelsd()(data)
+    assert result["label"].dtype == torch.int32
+    assert result["label"].tolist() == [[[0, 2, 3], [1, 0, 1]]]
+    assert result["image"] == "untouched"
+    assert labels.max() == 2**24 + 1
 
 
 # Targets

@@ -15,6 +15,7 @@ from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 from torch import nn
 
+from ..errors import TrainingError
 from ..io.write import atomic_path
 from .distributed import broadcast_buffers, gather, rank
 from .schedule import is_validation_epoch
@@ -67,6 +68,48 @@ class EarlyStop:
             score = self.validator.state
             self.stopper = EarlyStopping(self.patience, lambda e: e.state.metrics[score.key_metric_name], engine)
             self.validator.add_event_handler(Events.COMPLETED, self.stopper)
+
+
+class LowAccuracyGuard:
+    """Stops a training that learns nothing: an error if the best key metric is still below ``lowest``.
+
+    It looks after max(``epochs``, ``share`` of all epochs) epochs and, without a validation until then, later.
+
+    Args:
+        validator: the evaluator whose best key metric counts.
+        max_epochs: epochs of the run.
+        enabled: False never stops.
+        lowest: best key metric that is taken for a sign of life.
+        epochs: so many epochs are always allowed.
+        share: share of all epochs that is always allowed.
+    """
+
+    def __init__(
+        self,
+        validator: Evaluator,
+        max_epochs: int,
+        enabled: bool = True,
+        lowest: float = 0.01,
+        epochs: int = 20,
+        share: float = 0.25,
+    ) -> None:
+        self.validator, self.enabled, self.lowest = validator, enabled, lowest
+        self.allowed = max(epochs, share * max_epochs)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, after the handler that validates."""
+        if self.enabled:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Raise ``TrainingError`` if the accuracy is too low."""
+        state = self.validator.state
+        if engine.state.epoch >= self.allowed and state.best_metric_epoch >= 0 and state.best_metric < self.lowest:
+            raise TrainingError(
+                f"after {engine.state.epoch} epochs the best {state.key_metric_name} is {state.best_metric:.4f}, "
+                f"expected at least {self.lowest}; lower learning_rate and check the labels, or set stop_on_lowacc to "
+                "False"
+            )
 
 
 class History:

@@ -1,7 +1,7 @@
 """Networks made ready to run: memory format, device, weights, compilation, several processes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,30 @@ def find_weights(
     return str(file)
 
 
+def find_backbone(path: str | None, default: str, from_scratch: bool = True) -> str | None:
+    """File that a part of a network starts from when training begins from scratch.
+
+    Args:
+        path: as the user gives it.
+        default: used without ``path``, if it exists.
+        from_scratch: False where a checkpoint of the whole network follows, so that no such file is needed.
+
+    Returns:
+        The file; None if there is none or none is needed.
+
+    Raises:
+        CheckpointError: if ``path`` does not exist.
+    """
+    if not from_scratch:
+        return None
+    if path is not None and not Path(path).is_file():
+        raise CheckpointError(f"{path} does not exist; check the path, or leave it out to start from random weights")
+    if path is None and not Path(default).is_file():
+        logger.warning("%s is not there: training starts from random weights", default)
+        return None
+    return path or default
+
+
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """State dict of a checkpoint: flat or nested, with or without the prefixes of DDP and ``torch.compile``.
 
@@ -73,10 +97,34 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a checkpoint strictly.
 
+    A network may have a method ``explain_weights(weights)``, which gets the state dict of a file that does not fit and
+    says what it probably is and which file was meant; without it, or if it returns None, the advice is general.
+
     Raises:
         CheckpointError: if keys or shapes differ; the message names the first few.
     """
-    weights, own = read_weights(path), network.state_dict()
+    assign_weights(network, read_weights(path), path, getattr(network, "explain_weights", None))
+    logger.info("weights from %s", path)
+
+
+def assign_weights(
+    network: nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    path: str | Path,
+    explain: Callable[[Mapping[str, torch.Tensor]], str | None] | None = None,
+) -> None:
+    """Give a network, or a part of one, exactly these weights.
+
+    Args:
+        network: gets the weights.
+        weights: a state dict.
+        path: where they come from, for the message.
+        explain: see ``load_weights``.
+
+    Raises:
+        CheckpointError: if keys or shapes differ; the message names the first few.
+    """
+    own = network.state_dict()
     wrong = [
         f"{k}: {tuple(v.shape)} in the file, {tuple(own[k].shape)} here"
         for k, v in weights.items()
@@ -89,11 +137,9 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     }
     if any(problems.values()):
         text = "; ".join(f"{len(v)} {name} ({', '.join(v[:MAX_SHOWN])})" for name, v in problems.items() if v)
-        raise CheckpointError(
-            f"{path} belongs to another network than {type(network).__name__}: {text}; check the path and network_def"
-        )
+        advice = (explain(weights) if explain else None) or "check the path and network_def"
+        raise CheckpointError(f"{path} belongs to another network than {type(network).__name__}: {text}; {advice}")
     network.load_state_dict(weights)
-    logger.info("weights from %s", path)
 
 
 def prepare_network(network: nn.Module, device: torch.device, weights: str | None = None) -> nn.Module:
@@ -110,6 +156,11 @@ def prepare_network(network: nn.Module, device: torch.device, weights: str | Non
     if weights is not None:
         load_weights(network, weights)
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def inference_network(network: nn.Module, compiled: bool = False) -> Any:
+    """The network as the evaluator calls it: compiled if wanted, with the same weights."""
+    return torch.compile(network) if compiled else network
 
 
 def training_network(network: nn.Module, device: torch.device, compiled: bool = False) -> nn.Module:

@@ -1,9 +1,35 @@
-"""When the learning rate changes and when validation runs."""
+"""Optimisers by name, when the learning rate changes and when validation runs."""
 
 import math
+from collections.abc import Iterable
 
-from torch.optim import Optimizer
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from ..errors import ConfigError
+
+
+def make_optimizer(
+    name: str, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.9
+) -> Optimizer:
+    """Optimiser by its name.
+
+    Args:
+        name: ``sgd`` or ``adamw``.
+        params: what it changes.
+        lr: learning rate.
+        weight_decay: of both.
+        momentum: of ``sgd``.
+
+    Raises:
+        ConfigError: for another name.
+    """
+    if name == "sgd":
+        return SGD(params, lr, momentum=momentum, weight_decay=weight_decay)
+    if name == "adamw":
+        return AdamW(params, lr, weight_decay=weight_decay)
+    raise ConfigError(f"optimizer_name is {name!r}; choose sgd or adamw")
 
 
 def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.01) -> LambdaLR:

@@ -3,7 +3,7 @@
 from .augment import RandChannelsd, RandCropAffined
 from .files import LoadCelld, SaveLabelsd
 from .intensity import NormaliseIntensityd, normalise_intensity, to_channels
-from .masks import DecodeFlowsd, FlowTargetsd, ToPictureLayoutd
+from .masks import DecodeFlowsd, FlowTargetsd, RenumberLabelsd, ToPictureLayoutd
 
 __all__ = [
     "DecodeFlowsd",
@@ -12,6 +12,7 @@ __all__ = [
     "NormaliseIntensityd",
     "RandChannelsd",
     "RandCropAffined",
+    "RenumberLabelsd",
     "SaveLabelsd",
     "ToPictureLayoutd",
     "normalise_intensity",

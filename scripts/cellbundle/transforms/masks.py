@@ -10,7 +10,7 @@ from monai.transforms import MapTransform
 
 from ..decode.flows import decode_flows, mean_probability
 from ..errors import ArrayError
-from ..labels import split_components
+from ..labels import renumber, split_components
 from ..targets.flows import labels_to_flows
 
 
@@ -35,6 +35,26 @@ class FlowTargetsd(MapTransform):
             labels = split_components(np.asarray(result[key][0]).astype(np.int32))
             flows = labels_to_flows(labels, across_borders=self.across_borders)
             result[key] = torch.from_numpy(np.concatenate([(labels > 0)[None].astype(np.float32), flows]))
+        return result
+
+
+class RenumberLabelsd(MapTransform):
+    """Number the instances of label maps (1, H, W) 1..N.
+
+    MONAI's geometric transforms compute in float32, in which ids above 2**24 merge.
+
+    Args:
+        keys: entries to replace.
+    """
+
+    def __init__(self, keys: KeysCollection = "label") -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with int32 label maps of consecutive ids."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = torch.from_numpy(renumber(np.asarray(result[key])[0])[0][None])
         return result
 
 
