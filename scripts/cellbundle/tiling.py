@@ -138,7 +138,8 @@ class TiledInferer(Inferer):
         def predict(tile: torch.Tensor) -> torch.Tensor:
             size = tile.shape[-2:]
             seen = resample(tile, self._magnified(size))
-            answer = network(seen.contiguous(memory_format=torch.channels_last), *args, **kwargs).float()
+            answer = network(seen.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+            answer = answer.float().contiguous()  # as the image that tiles are blended into; mixed layouts are slow
             return resample(answer, size) if seen is not tile else answer
 
         if plan.n_tiles == 1 and not self.fixed:

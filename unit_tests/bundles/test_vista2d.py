@@ -197,7 +197,7 @@ class TestVista2D(BundleContract):
     def test_windows_are_those_of_the_published_bundle(self, data: Path, tmp_path: Path):
         """At sizes that its windows fit, ours are MONAI's; smaller images are filled up with copies of their border."""
         torch.save(self.network().state_dict(), tmp_path / "model.pt")
-        inferer = self.make(data, tmp_path, mode="infer", roi_size=[256, 256]).content("inferer")
+        inferer = self.make(data, tmp_path, mode="infer", roi_size=[256, 256], tile_overlap=0.625).content("inferer")
         theirs = SlidingWindowInfererAdapt((256, 256), 1, 0.625, mode="gaussian", padding_mode="replicate")
         torch.manual_seed(0)
         network = torch.nn.Conv2d(3, 3, 5, padding=2)
