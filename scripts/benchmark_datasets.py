@@ -115,9 +115,10 @@ def not_measured(title: str, model: str, kind: str, reason: str, figures: str) -
     return "| " + " | ".join(cells) + " |"
 
 
-def rows_of(root: Path, data: DataList, weights: Path, kind: str, limit: int | None) -> list[str]:
-    """The rows of one checkpoint on one data list."""
-    entry = known_set(data.name, yaml.safe_load(KNOWN.read_text()))
+def rows_of(
+    root: Path, data: DataList, entry: dict[str, Any] | None, weights: Path, kind: str, limit: int | None
+) -> list[str]:
+    """The rows of one checkpoint on one data list, which is of the known data set ``entry``."""
     title = entry["title"] if entry else data.name
     model = f"{root.name} {describe_bundle(root).version}"
     if not weights.is_file():
@@ -137,13 +138,14 @@ def page(arguments: argparse.Namespace) -> str:
     specialists = dict(text.split("=", 1) for text in arguments.specialist)
     roots = [find_bundle(name) for name in arguments.bundle]
     rows = []
-    for data in tqdm(arguments.lists, disable=None):
+    measured = [known_set(data.name, known) for data in arguments.lists]
+    for data, entry in zip(tqdm(arguments.lists, disable=None), measured, strict=True):
         for root in roots:
             own = arguments.weights or root / "models" / "model.pt"
-            rows += rows_of(root, data, own, "generalist", arguments.limit)
+            rows += rows_of(root, data, entry, own, "generalist", arguments.limit)
             if data.name in specialists:
-                rows += rows_of(root, data, Path(specialists[data.name]), "specialist", arguments.limit)
-    measured = [known_set(data.name, known) for data in arguments.lists]
+                specialist = Path(specialists[data.name])
+                rows += rows_of(root, data, entry, specialist, "specialist", arguments.limit)
     rows += [
         not_measured(entry["title"], "", "", f"no data list here; from {entry['where']}", literature(entry))
         for entry in known

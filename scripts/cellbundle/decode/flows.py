@@ -148,8 +148,8 @@ def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, a
     n = int(labels.max(initial=0))
     if n == 0:
         return labels
-    own = flows_of_compact(labels, n, across_borders=across_borders)
     boxes, _ = boxes_and_areas(labels, n)
+    own = flows_of_compact(labels, boxes, across_borders=across_borders)
     errors = np.zeros(n)
     run_chunks(mean_flow_errors, n, labels, boxes, own, flows, FLOW_SCALE, errors, min_chunk=MIN_INSTANCES_PER_THREAD)
     return _keep(labels, errors <= threshold)

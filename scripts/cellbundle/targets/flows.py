@@ -35,16 +35,19 @@ def labels_to_flows(labels: np.ndarray, *, across_borders: bool = False, n_steps
     """
     check_labels(labels)
     compact, n = renumber(labels)
-    return flows_of_compact(compact, n, across_borders=across_borders, n_steps=n_steps)
+    boxes, _ = boxes_and_areas(compact, n)
+    return flows_of_compact(compact, boxes, across_borders=across_borders, n_steps=n_steps)
 
 
-def flows_of_compact(labels: np.ndarray, n: int, *, across_borders: bool, n_steps: int | None = None) -> np.ndarray:
-    """``labels_to_flows`` for a (H, W) int32 map whose ids are 0..n (ids may be absent)."""
+def flows_of_compact(
+    labels: np.ndarray, boxes: np.ndarray, *, across_borders: bool, n_steps: int | None = None
+) -> np.ndarray:
+    """``labels_to_flows`` for a (H, W) int32 map with ids 0..n and their (n, 4) boxes, all zero for absent ids."""
     height, width = labels.shape
     flows = np.zeros((2, height, width), np.float32)
+    n = len(boxes)
     if n == 0:
         return flows
-    boxes, _ = boxes_and_areas(labels, n)
     steps = 2 * (boxes[:, 2] - boxes[:, 0] + boxes[:, 3] - boxes[:, 1] + 2)
     if n_steps is not None or across_borders:
         steps[:] = steps.max() if n_steps is None else n_steps
