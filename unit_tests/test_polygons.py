@@ -6,7 +6,8 @@ from scipy import ndimage
 from skimage import draw
 
 from cellbundle.errors import ArrayError
-from cellbundle.polygons import outlines
+from cellbundle.painting import paint_contours
+from cellbundle.polygons import contours, outlines
 
 
 def fill(rings, shape):
@@ -95,9 +96,65 @@ def test_parts_and_rings_by_hand():
     np.testing.assert_array_equal(lower.exterior, [[2, 1], [3, 1], [3, 2], [2, 2]])
 
 
+@pytest.mark.parametrize("labels", MAPS.values(), ids=MAPS.keys())
+def test_contours_painted_are_the_parts_without_their_holes(labels):
+    found = contours(labels)
+    assert len(found) == labels.max()
+    for label, parts in enumerate(found, start=1):
+        components, count = ndimage.label(labels == label)
+        sizes = np.bincount(components.ravel())
+        order = [components[y, x] for (x, y), *_ in parts]
+        assert sorted(order) == list(range(1, count + 1))
+        assert np.all(np.diff(sizes[order]) <= 0)  # the largest first
+        for component, contour in zip(order, parts, strict=True):
+            assert contour.dtype == np.int32
+            painted = paint_contours([contour], labels.shape).labels
+            np.testing.assert_array_equal(painted, ndimage.binary_fill_holes(components == component))
+
+
+def test_contours_of_instances_in_one_part_without_holes_give_back_the_map():
+    labels = discs((60, 90), 60, 0)
+    for label, parts in enumerate(outlines(labels), start=1):
+        if len(parts) != 1 or parts[0].holes:
+            labels[labels == label] = 0
+    painted = paint_contours([parts[0] if parts else np.empty((0, 2)) for parts in contours(labels)], labels.shape)
+    assert len(np.unique(labels)) > 20
+    np.testing.assert_array_equal(painted.labels, labels)
+    assert painted.lost == sorted(set(range(labels.max())) - set((labels - 1).ravel().tolist()))
+
+
+@pytest.mark.parametrize("labels", MAPS.values(), ids=MAPS.keys())
+def test_contours_are_those_of_opencv(labels):
+    cv2 = pytest.importorskip("cv2")
+    for label, parts in enumerate(contours(labels), start=1):
+        components, _ = ndimage.label(labels == label)
+        for contour in parts:
+            mask = components == components[contour[0, 1], contour[0, 0]]
+            (theirs,), _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            assert sorted(contour.tolist()) == sorted(theirs[:, 0].tolist())
+
+
+def test_contours_by_hand():
+    pixel, line, (large, small) = contours(np.array([[1, 0, 3, 0, 0], [0, 0, 0, 3, 3], [0, 2, 2, 2, 3]]))
+    assert [corners.tolist() for corners in pixel] == [[[0, 0]]]
+    assert [corners.tolist() for corners in line] == [[[1, 2], [3, 2]]]
+    assert large.tolist() == [[3, 1], [4, 1], [4, 2]]  # the pixel that touches it in a corner is a part of its own
+    assert small.tolist() == [[2, 0]]
+
+
+def test_the_largest_part_is_that_of_most_pixels_not_of_the_longest_outline():
+    labels = np.ones((5, 10), int)
+    labels[:, 5] = labels[1:4, 1:4] = labels[4, 6:] = 0  # a frame of 16 pixels around 9, and a block of 16 + 1
+    labels[4, 9] = 1
+    (first, second), *_ = contours(labels)
+    assert (first[0].tolist(), second[0].tolist()) == ([6, 0], [0, 0])
+
+
 def test_no_instances():
-    assert outlines(np.zeros((4, 5), int)) == []
-    assert outlines(np.zeros((0, 5), int)) == []
+    for find in (outlines, contours):
+        assert find(np.zeros((4, 5), int)) == []
+        assert find(np.zeros((0, 5), int)) == []
+    assert contours(np.array([[2, 0]]))[0] == []
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])

@@ -5,7 +5,7 @@ mask that is dropped takes none, so they stay free for the next one. Masks becom
 the label map there are only the runs, never all masks as images.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from operator import index as exact_int
 from typing import Any, Literal, TypeGuard
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ArrayError, ConfigError
-from .kernels.masks import START, find_broken_run, mask_runs, paint_runs
+from .kernels.masks import LENGTH, START, mask_runs, paint_runs
 from .kernels.parallel import run_chunks
-from .kernels.runs import coco_counts, find_runs, read_coco_text, write_columns
+from .kernels.runs import coco_counts, find_runs, write_columns
 from .labels import check_numbered
+from .rle import read_runs
 
 Form = Literal["coco", "kaggle", "kaggle_rows"]
 FORMS = ("coco", "kaggle", "kaggle_rows")
@@ -31,7 +32,7 @@ MIN_COLUMNS_PER_THREAD = 256
 
 def masks_to_labels(
     masks: Iterable[ArrayLike],
-    scores: ArrayLike,
+    scores: ArrayLike | None,
     shape: tuple[int, int] | None = None,
     boxes: ArrayLike | None = None,
     *,
@@ -43,7 +44,8 @@ def masks_to_labels(
     Args:
         masks: N masks, bool or integers of which 0 is outside: an (N, H, W) array, or any iterable of (H, W) arrays,
             of which one at a time is held. With ``boxes``, the part of each mask in its box instead.
-        scores: (N,) numbers, higher is better; of equal scores the earlier mask is better.
+        scores: (N,) numbers, higher is better; of equal scores the earlier mask is better. None: the smaller mask is
+            better, so that none disappears under a larger one.
         shape: (H, W) of the image; not needed for an (N, H, W) array without boxes.
         boxes: (N, 4) integers, half-open (y0, x0, y1, x1). They may reach over the edge of the image, as boxes in
             padded tiles do; pixels outside of it do not count.
@@ -68,19 +70,22 @@ def masks_to_labels(
         shape = masks.shape[1:]
     height, width = _check_shape(shape)
     _check_share(max_overlap)
-    order = _best_first(scores)
-    corners = None if boxes is None else _check_boxes(boxes, len(order))
-    if corners is None and _is_plain_stack(masks, (len(order), height, width)):
+    order = None if scores is None else _best_first(scores)
+    n = None if order is None else len(order)
+    corners = None if boxes is None else _check_boxes(boxes, n)
+    n = n if corners is None else len(corners)
+    given = "boxes" if scores is None else "scores"
+    if corners is None and _is_plain_stack(masks, n, height, width):
         runs, offsets = _stack_runs(masks)
     else:
-        runs, offsets = _join(_mask_runs(masks, corners, len(order), height, width), len(order))
+        runs, offsets = _join(_mask_runs(masks, corners, n, given, height, width), n, given)
     flat, kept = _paint(runs, offsets, order, height * width, min_size, max_overlap)
     return flat.reshape(height, width), kept
 
 
 def rles_to_labels(
     rles: Iterable[Any],
-    scores: ArrayLike,
+    scores: ArrayLike | None,
     shape: tuple[int, int],
     form: Form = "coco",
     *,
@@ -110,8 +115,8 @@ def rles_to_labels(
     _check_form(form)
     height, width = _check_shape(shape)
     _check_share(max_overlap)
-    order = _best_first(scores)
-    runs, offsets = _join(_read_runs(rles, form, height, width), len(order))
+    order = None if scores is None else _best_first(scores)
+    runs, offsets = _join(read_runs(rles, form, height, width), None if order is None else len(order), "scores")
     flat, kept = _paint(runs, offsets, order, height * width, min_size, max_overlap)
     labels = flat.reshape(height, width) if form == "kaggle_rows" else flat.reshape(width, height).T
     return np.ascontiguousarray(labels), kept
@@ -149,18 +154,21 @@ def labels_to_rles(labels: NDArray[np.integer], form: Form = "coco") -> list[str
 
 
 def _paint(
-    runs: np.ndarray, offsets: np.ndarray, order: np.ndarray, n_pixels: int, min_size: int, max_overlap: float
+    runs: np.ndarray, offsets: np.ndarray, order: np.ndarray | None, n_pixels: int, min_size: int, max_overlap: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n_pixels,) int32 ids in the flat image, and (M,) int64 index of the mask of each; see ``paint_runs``."""
+    if order is None:
+        pixels_before = np.append(0, runs[:, LENGTH].cumsum())[offsets]
+        order = np.argsort(np.diff(pixels_before), kind="stable")
     flat = np.zeros(n_pixels, np.int32)
     return flat, paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
 
 
-def _is_plain_stack(masks: Any, shape: tuple[int, int, int]) -> TypeGuard[np.ndarray]:
-    """Whether the masks are an array of this shape that can be read as it lies in memory."""
+def _is_plain_stack(masks: Any, n: int | None, height: int, width: int) -> TypeGuard[np.ndarray]:
+    """Whether the masks are an array of n images of this size that can be read as it lies in memory."""
     return (
         isinstance(masks, np.ndarray)
-        and masks.shape == shape
+        and masks.shape == (len(masks) if n is None else n, height, width)
         and masks.dtype.kind in "biu"
         and masks.dtype.itemsize == 1
         and masks.flags.c_contiguous
@@ -182,12 +190,12 @@ def _stack_runs(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mask_runs(
-    masks: Iterable[ArrayLike], boxes: list[list[int]] | None, n: int, height: int, width: int
+    masks: Iterable[ArrayLike], boxes: list[list[int]] | None, n: int | None, given: str, height: int, width: int
 ) -> Iterator[np.ndarray]:
     """(R, 2) runs of each mask."""
     for i, mask in enumerate(masks):
         if i == n:
-            raise ArrayError(f"there must be one score for each mask, got {n} scores and more masks")
+            raise ArrayError(f"there must be as many {given} as masks, got {n} {given} and more masks")
         y0, x0, y1, x1 = (0, 0, height, width) if boxes is None else boxes[i]
         crop = _check_mask(mask, i, (y1 - y0, x1 - x0))
         crop = crop[max(-y0, 0) : max(height - y0, 0), max(-x0, 0) : max(width - x0, 0)]
@@ -196,59 +204,12 @@ def _mask_runs(
         yield mask_runs(np.ascontiguousarray(crop), max(y0, 0) * width + max(x0, 0), width)
 
 
-def _join(parts: Iterable[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(R, 2) runs of all masks, of which there must be n, and (n + 1,) offsets."""
+def _join(parts: Iterable[np.ndarray], n: int | None, given: str) -> tuple[np.ndarray, np.ndarray]:
+    """(R, 2) runs of all masks, of which there must be n if that is known, and (n + 1,) offsets."""
     listed = list(parts)
-    if len(listed) != n:
-        raise ArrayError(f"there must be one score for each mask, got {n} scores and {len(listed)} masks")
+    if n is not None and len(listed) != n:
+        raise ArrayError(f"there must be as many {given} as masks, got {n} {given} and {len(listed)} masks")
     return np.concatenate([NO_RUNS, *listed]), np.cumsum([0, *map(len, listed)], dtype=np.int64)
-
-
-def _read_runs(rles: Iterable[Any], form: Form, height: int, width: int) -> Iterator[np.ndarray]:
-    """(R, 2) int64 start and length in the flat image of each mask, checked."""
-    for i, rle in enumerate(rles):
-        try:
-            runs = _coco_runs(rle, height, width) if form == "coco" else _kaggle_runs(rle)
-        except (ValueError, TypeError, OverflowError, KeyError) as error:
-            raise ArrayError(f"run lengths of mask {i} are no {form} ones: {error}") from error
-        broken = find_broken_run(runs, height * width)
-        if broken >= 0:
-            start, length = runs[broken].tolist()
-            raise ArrayError(
-                f"run lengths of mask {i}: run {broken} (start {start} from 0, length {length}) must lie behind the "
-                f"one before it and inside of the image of {height * width} pixels"
-            )
-        yield runs
-
-
-def _coco_runs(rle: Any, height: int, width: int) -> np.ndarray:
-    """(R, 2) runs, not checked, of one mask in a COCO file."""
-    if isinstance(rle, Mapping):
-        if list(rle["size"]) != [height, width]:
-            raise ValueError(f"size is {list(rle['size'])}, that of the image {[height, width]}")
-        rle = rle["counts"]
-    if isinstance(rle, str | bytes):
-        text = rle.encode() if isinstance(rle, str) else rle
-        counts, used = read_coco_text(np.frombuffer(text, np.uint8))
-        if used < len(text):
-            raise ValueError(f"the characters from {used} on are no number")
-    else:
-        counts = np.fromiter(map(exact_int, rle), np.int64)
-    if counts.sum() != height * width:
-        raise ValueError(f"counts add up to {counts.sum()} pixels, the image has {height * width}")
-    runs = np.empty((len(counts) // 2, 2), np.int64)
-    runs[:, 0], runs[:, 1] = counts.cumsum()[: len(counts) - 1 : 2], counts[1::2]
-    return runs
-
-
-def _kaggle_runs(text: Any) -> np.ndarray:
-    """(R, 2) runs, not checked, of one mask in a Kaggle table."""
-    if not isinstance(text, str):
-        raise TypeError(f"expected text, got {text!r}")
-    numbers = np.fromiter(map(int, text.split()), np.int64)
-    if len(numbers) % 2:
-        raise ValueError(f"expected pairs of start and length, got {len(numbers)} numbers")
-    return numbers.reshape(-1, 2) - (1, 0)
 
 
 def _best_first(scores: ArrayLike) -> np.ndarray:
@@ -272,9 +233,10 @@ def _check_mask(mask: ArrayLike, i: int, shape: tuple[int, int]) -> NDArray[np.u
     return array.view(np.uint8) if array.itemsize == 1 else (array != 0).view(np.uint8)
 
 
-def _check_boxes(boxes: ArrayLike, n: int) -> list[list[int]]:
-    """The boxes as lists of int."""
+def _check_boxes(boxes: ArrayLike, n: int | None) -> list[list[int]]:
+    """The boxes as lists of int, one for each of the n masks if that is given."""
     values = np.asarray(boxes)
+    n = len(values) if n is None else n
     if values.size + n > 0 and (values.shape != (n, 4) or values.dtype.kind not in "iu"):
         raise ArrayError(f"boxes must be ({n}, 4) integers, got shape {values.shape} dtype {values.dtype}")
     return values.tolist()

@@ -53,6 +53,53 @@ def outlines(labels: NDArray[np.integer]) -> list[list[Polygon]]:
     return _assemble(points, loops, offsets[:-1] // 4, n_loops)
 
 
+def contours(labels: NDArray[np.integer]) -> list[list[NDArray[np.int32]]]:
+    """Outlines of every instance through the centres of its outermost pixels, as OpenCV's ``findContours`` has them.
+
+    Holes are not in them: ``cellbundle.painting.paint_contours`` gives back each part, with its holes filled.
+
+    Args:
+        labels: (H, W) integers, ids 1..N, 0 background.
+
+    Returns:
+        For each id 1..N its 4-connected parts, the one of most pixels first: (n, 2) int32 pixels (x, y), without
+        those in the middle of a straight line. A part of one pixel has one, and a line of pixels has its two ends.
+
+    Raises:
+        ArrayError: as for ``outlines``.
+    """
+    return [[_contour(part.exterior) for part in sorted(parts, key=_area, reverse=True)] for parts in outlines(labels)]
+
+
+def _area(polygon: Polygon) -> int:
+    """Pixels of a part."""
+    return sum(_signed_area(ring) for ring in (polygon.exterior, *polygon.holes))
+
+
+def _signed_area(ring: NDArray[np.int32]) -> int:
+    """Area of a ring by the trapezoid formula; negative for a hole."""
+    x, y = ring.T.astype(np.int64)
+    return int(((x - _next(x)) * y).sum())
+
+
+def _contour(ring: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The pixels on the inner side of an exterior ring, of each of its edges the first and the last one."""
+    step = np.sign(_next(ring) - ring)
+    # The pixel is on the right: below the corner on the way right, left of it on the way down, and so on.
+    inside = np.minimum(0, np.column_stack([step[:, 0] - step[:, 1], step[:, 0] + step[:, 1]]))
+    ends = np.stack([ring + inside, _next(ring) - step + inside], axis=1).reshape(-1, 2)
+    pixels = ends[(ends != _next(ends)).any(axis=1)]
+    if not len(pixels):
+        return ends[:1]
+    towards = np.sign(_next(pixels) - pixels)
+    return pixels[(towards != np.concatenate([towards[-1:], towards[:-1]])).any(axis=1)]
+
+
+def _next(values: NDArray) -> NDArray:
+    """What follows on each one in a ring."""
+    return np.concatenate([values[1:], values[:1]])
+
+
 def _assemble(points: NDArray, loops: NDArray, firsts: NDArray, n_loops: NDArray) -> list[list[Polygon]]:
     """Group the loops of ``trace_outlines`` to polygons."""
     before = np.cumsum(n_loops) - n_loops

@@ -20,8 +20,8 @@ def _is_blank(row: np.ndarray, x: int) -> bool:
 
 
 @kernel
-def _next_inside(row: np.ndarray, x: int) -> int:
-    """The first pixel from ``x`` on that is not 0, or the length of the row."""
+def next_inside(row: np.ndarray, x: int) -> int:
+    """The first pixel from ``x`` on that is not 0, or the length of the row, (n,) uint8."""
     width = len(row)
     while x + BLOCK <= width and _is_blank(row, x):
         x += BLOCK
@@ -46,7 +46,7 @@ def mask_runs(mask: np.ndarray, first: int, step: int) -> np.ndarray:
     runs = np.empty((FIRST_RUNS, 2), np.int64)
     for y in range(mask.shape[0]):
         row = mask[y]
-        x = _next_inside(row, 0)
+        x = next_inside(row, 0)
         while x < width:
             if n == len(runs):
                 grown = np.empty((2 * n, 2), np.int64)
@@ -58,7 +58,7 @@ def mask_runs(mask: np.ndarray, first: int, step: int) -> np.ndarray:
                 x += 1
             runs[n, START], runs[n, LENGTH] = first + y * step + start, x - start
             n += 1
-            x = _next_inside(row, x)
+            x = next_inside(row, x)
     return runs[:n].copy()  # the free space would stay as long as the runs
 
 

@@ -1,0 +1,161 @@
+"""Instances painted by position, the smaller one on top: every encoding by hand, and polygons against OpenCV."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cellbundle.errors import ArrayError
+from cellbundle.masks import labels_to_rles
+from cellbundle.painting import label_components, paint_contours, paint_masks, paint_rings, paint_rles
+from cellbundle.polygons import contours, outlines
+
+LARGE, SMALL = [[1, 1, 1, 1]], [[0, 1, 1, 0]]
+
+
+def assert_painted(painted, labels, lost=()):
+    assert (painted.labels.dtype, painted.labels.flags.c_contiguous) == (np.int32, True)
+    np.testing.assert_array_equal(painted.labels, labels)
+    assert painted.lost == list(lost)
+
+
+def rings_of(labels):
+    """All rings of each instance, exteriors and holes alike."""
+    return [[ring for part in parts for ring in (part.exterior, *part.holes)] for parts in outlines(labels)]
+
+
+@pytest.mark.parametrize(
+    ("masks", "expected", "lost"),
+    [
+        ([LARGE, SMALL], [1, 2, 2, 1], []),
+        ([SMALL, LARGE], [2, 1, 1, 2], []),  # ids stay those of the positions
+        ([SMALL, SMALL], [0, 1, 1, 0], [1]),  # of two copies the first
+        ([[[0, 0, 0, 0]], LARGE, [[0, 0, 0, 0]]], [2, 2, 2, 2], [0, 2]),
+        ([LARGE, [[1, 1, 0, 0]], [[0, 0, 1, 1]]], [2, 2, 3, 3], [0]),  # wholly under smaller ones
+        ([], [0, 0, 0, 0], []),
+    ],
+)
+def test_masks_by_hand(masks, expected, lost):
+    assert_painted(paint_masks(np.array(masks, bool).reshape(-1, 1, 4), (1, 4)), [expected], lost)
+    assert_painted(paint_masks(iter(np.array(masks, np.uint8).reshape(-1, 1, 4)), (1, 4)), [expected], lost)
+
+
+def test_masks_in_boxes():
+    crops, boxes = [np.ones((2, 2), bool)] * 3, [(0, 0, 2, 2), (1, 1, 3, 3), (5, 5, 7, 7)]
+    assert_painted(paint_masks(iter(crops), (2, 3), boxes), [[1, 1, 0], [1, 2, 2]], [2])
+
+
+@pytest.mark.parametrize(
+    ("rles", "form", "expected"),
+    [
+        (["1 4", "3 1"], "kaggle", [[1, 2, 0], [1, 1, 0]]),
+        (["1 4", "3 1"], "kaggle_rows", [[1, 1, 2], [1, 0, 0]]),
+        ([[0, 4, 2], {"size": [2, 3], "counts": [2, 1, 3]}], "coco", [[1, 2, 0], [1, 1, 0]]),
+    ],
+)
+def test_run_lengths_by_hand(rles, form, expected):
+    assert_painted(paint_rles(rles, (2, 3), form), expected)
+    assert_painted(paint_rles(iter(rles), (2, 3), form), expected)
+
+
+def test_rings_follow_the_edges_of_pixels():
+    frame = [[(0, 0), (4, 0), (4, 3), (0, 3)], [(1, 1), (1, 2), (3, 2), (3, 1)]]  # with a hole
+    parts = [[(5, 0), (6, 0), (6, 1), (5, 1)], [(5, 2), (6, 2), (6, 3), (5, 3), (5, 2)]]  # one closed, one not
+    inner = [[(1, 1), (3, 1), (3, 2), (1, 2)]]
+    rings = [[np.array(ring) for ring in instance] for instance in (frame, parts, inner, [])]
+    expected = [[1, 1, 1, 1, 0, 2], [1, 3, 3, 1, 0, 0], [1, 1, 1, 1, 0, 2]]
+    assert_painted(paint_rings(rings, (3, 6)), expected, [3])
+
+
+@pytest.mark.parametrize(("edge", "inside"), [(1.4, [1, 0, 0]), (1.6, [1, 1, 0])])
+def test_a_pixel_belongs_to_a_ring_that_holds_its_centre(edge, inside):
+    assert_painted(paint_rings([[np.array([(0, 0), (edge, 0), (edge, 1), (0, 1)])]], (1, 3)), [inside])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rings_give_back_any_label_map(seed):
+    labels = np.random.default_rng(seed).integers(0, 5, (30, 20))
+    assert_painted(paint_rings(rings_of(labels), labels.shape), labels)
+
+
+@pytest.mark.parametrize("shift", [(-3, -2), (4, 1), (0, 90), (-50, 0)])
+def test_rings_and_contours_are_cut_at_the_edge_of_the_image(shift):
+    wide = np.zeros((200, 200), np.int32)
+    wide[100:106, 100:107] = 1
+    wide[101:103, 102:104] = 0
+    y, x = 100 - shift[1], 100 - shift[0]
+    cut = wide[y : y + 6, x : x + 7]
+    lost = [] if cut.any() else [0]
+    rings = [[ring - (x, y) for ring in rings_of(wide)[0]]]
+    assert_painted(paint_rings(rings, cut.shape), cut, lost)
+    contour = np.array([(100, 100), (106, 100), (106, 105), (100, 105)]) - (x, y)
+    assert_painted(paint_contours([contour], cut.shape), ndimage.binary_fill_holes(wide)[y : y + 6, x : x + 7], lost)
+
+
+@pytest.mark.parametrize(
+    ("corners", "expected"),
+    [
+        ([(1, 0)], [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
+        ([(1, 0), (1, 2)], [[0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]),
+        ([(0, 0), (2, 2)], [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]),
+        ([(0, 0), (0, 2), (2, 2), (2, 0)], [[1, 1, 1, 0]] * 3),
+        ([(2, 0), (1, 1), (2, 2), (3, 1)], [[0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 1, 0]]),
+        ([(0.4, -0.4), (0.4, 1.6), (1.6, 2.4), (2.4, 0)], [[1, 1, 1, 0]] * 3),  # rounded to centres
+        ([], [[0, 0, 0, 0]] * 3),
+    ],
+)
+def test_contours_run_through_centres_of_pixels(corners, expected):
+    painted = paint_contours([np.array(corners).reshape(-1, 2)], (3, 4))
+    assert_painted(painted, expected, [] if corners else [0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_contours_of_opencv_come_back(seed):
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(seed)
+    for _ in range(100):
+        noise, n = ndimage.label(rng.random(rng.integers(3, 16, 2)) < rng.choice([0.5, 0.7, 0.9]))
+        masks = [ndimage.binary_fill_holes(noise == i) for i in range(1, n + 1)]
+        for approximation in (cv2.CHAIN_APPROX_NONE, cv2.CHAIN_APPROX_SIMPLE):
+            for mask in masks:
+                (contour,), _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, approximation)
+                assert_painted(paint_contours([contour[:, 0]], mask.shape), mask)
+
+
+@pytest.mark.parametrize("ring", [np.zeros((3, 3)), np.zeros(4), np.array([(0, 0), (1, np.nan), (1, 1)])])
+def test_what_is_no_polygon_is_refused(ring):
+    with pytest.raises(ArrayError, match=r"must be \(n, 2\) finite numbers x and y"):
+        paint_rings([[ring]], (3, 3))
+    with pytest.raises(ArrayError, match=r"must be \(n, 2\) finite numbers x and y"):
+        paint_contours([ring], (3, 3))
+
+
+def test_parts_of_a_mask_are_numbered_from_the_top():
+    mask = np.array([[0, 0, 1, 0, 1], [1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 1, 1, 1]], bool)
+    expected = [[0, 0, 1, 0, 1], [2, 0, 0, 1, 0], [2, 0, 0, 0, 0], [0, 0, 3, 3, 3]]
+    labels = label_components(mask)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(
+        label_components(mask, 3), [[0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0] * 5, [0, 0, 2, 2, 2]]
+    )
+    assert not label_components(mask, 4).any()
+
+
+def test_three_thousand_cells_need_little_memory():
+    y, x = np.mgrid[:520, :704]
+    labels = np.where((y % 11 < 10) & (x % 11 < 10), y // 11 * 64 + x // 11 + 1, 0).astype(np.int32)
+    rles, rings, corners = labels_to_rles(labels), rings_of(labels), [parts[0] for parts in contours(labels)]
+    assert len(rles) == 3072
+    for paint in (
+        lambda: paint_rles(rles, labels.shape, "coco"),
+        lambda: paint_rings(rings, labels.shape),
+        lambda: paint_contours(corners, labels.shape),
+    ):
+        tracemalloc.start()
+        painted = paint()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20e6
+        assert_painted(painted, labels)
