@@ -24,6 +24,10 @@ class DatalistError(CellBundleError):
     """A datalist is malformed, names missing files, or leaks between splits."""
 
 
+class DatasetError(CellBundleError):
+    """A public or own data set is incomplete, damaged, another one than expected, or cannot be fetched."""
+
+
 class ConfigError(CellBundleError):
     """A configuration key or value is not known or not valid."""
 

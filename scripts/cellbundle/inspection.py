@@ -104,14 +104,27 @@ def _check_image(facts: Facts, path: Path) -> tuple[int, ...] | None:
         facts.note("error", "unreadable-image", facts.name, reason(error, path))
         return None
     facts.channels = len(data)
-    if data.min() == data.max():
+    facts.digest = pixel_digest(data)
+    if facts.digest is None:
         facts.note("warning", "blank-image", facts.name, f"has the value {data.min():g} everywhere; export it again")
-    else:
-        pixels = np.ascontiguousarray(data[:1] if (data == data[0]).all() else data)
-        digest = hashlib.sha256(str(pixels.shape).encode())
-        digest.update(pixels.data)
-        facts.digest = digest.hexdigest()
     return data.shape[1:]
+
+
+def pixel_digest(data: NDArray[np.float32]) -> str | None:
+    """Hash of the pixels of an image, equal for equal content in another file format or as grey RGB.
+
+    Args:
+        data: (C, H, W) float32, as ``cellbundle.io.read_image`` gives it.
+
+    Returns:
+        SHA-256 in hexadecimal digits; None for an image of one value, which says nothing.
+    """
+    if data.min() == data.max():
+        return None
+    pixels = np.ascontiguousarray(data[:1] if (data == data[0]).all() else data)
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(pixels.data)
+    return digest.hexdigest()
 
 
 def _check_label(facts: Facts, path: Path, name: str, shape: tuple[int, ...] | None) -> None:

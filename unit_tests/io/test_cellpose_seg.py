@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cellbundle.io.cellpose_seg import write_cellpose_seg
+from cellbundle.errors import LabelReadError
+from cellbundle.io.cellpose_seg import read_cellpose_seg, write_cellpose_seg
 
 KEYS = {"outlines", "masks", "chan_choose", "ismanual", "filename", "flows", "diameter"}
 
@@ -58,3 +59,60 @@ def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
     with pytest.raises(OSError, match="No space"):
         write_cellpose_seg(tmp_path / "a_seg.npy", scored, "a.tif")
     assert not list(tmp_path.iterdir())
+
+
+def save(path, content):
+    np.save(path, content, allow_pickle=True)
+    return path
+
+
+def test_what_is_written_is_read(tmp_path, instances):
+    write_cellpose_seg(tmp_path / "a_seg.npy", instances, "a.tif")
+    labels = read_cellpose_seg(tmp_path / "a_seg.npy")
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, instances.labels)
+
+
+def test_what_cellpose_writes_is_read(tmp_path, scored):
+    cellpose = pytest.importorskip("cellpose.io")
+    height, width = scored.labels.shape
+    flows = [np.zeros((height, width, 3), np.uint8), np.zeros((2, height, width)), np.ones((height, width))]
+    cellpose.masks_flows_to_seg(np.zeros((height, width)), scored.labels, flows, str(tmp_path / "b.tif"))
+    np.testing.assert_array_equal(read_cellpose_seg(tmp_path / "b_seg.npy"), scored.labels)
+
+
+@pytest.mark.parametrize("convert", [np.uint16, np.int32, np.uint32, np.int64, np.asfortranarray, np.ndarray.tolist])
+def test_masks_of_any_type_and_other_keys_are_read(tmp_path, convert):
+    masks = np.array([[0, 7, 7], [300, 0, 7]])
+    others = {"diameter": np.float64(17.5), "colors": [(1, 2, 3)], "filename": "a.tif", "est_diam": None, "old": b"x"}
+    path = save(tmp_path / "a_seg.npy", {"masks": convert(masks), "flows": [masks > 0, [masks]], **others})
+    np.testing.assert_array_equal(read_cellpose_seg(path), masks)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"masks": np.zeros((2, 3, 4), int)}, r"masks must be a 2-D integer array \(H, W\), got shape \(2, 3, 4\)"),
+        ({"masks": np.zeros((2, 3))}, "masks must be .* dtype float64"),
+        ({"masks": [[0, 1], [2]]}, "cannot be decoded"),
+        ({"masks": np.array([[0, -1]])}, "masks must not have negative ids"),
+        ({"masks": np.array([[0, 2**31]])}, "masks have ids up to 2147483648"),
+        ({"outlines": 1, "flows": 2}, "is no _seg.npy file of cellpose: holds keys .'flows', 'outlines'."),
+        (np.zeros((2, 3), int), r"is no _seg.npy file of cellpose: holds an array \(2, 3\)"),
+        ([{"masks": 1}, None], "is no _seg.npy file"),
+    ],
+)
+def test_other_content_is_refused(tmp_path, content, message):
+    with pytest.raises(LabelReadError, match=rf"x\.npy: {message}"):
+        read_cellpose_seg(save(tmp_path / "x.npy", content))
+
+
+def test_nothing_in_the_file_is_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path.joinpath("run").touch, ())
+
+    path = save(tmp_path / "x.npy", {"masks": np.ones((2, 2), int), "filename": Payload()})
+    with pytest.raises(LabelReadError, match=r"x\.npy: asks for"):
+        read_cellpose_seg(path)
+    assert not (tmp_path / "run").exists()

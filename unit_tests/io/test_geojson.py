@@ -1,4 +1,4 @@
-"""GeoJSON comes back as the same pixels, and says what QuPath reads."""
+"""GeoJSON comes back as the same pixels, and says what QuPath reads; what QuPath writes is read."""
 
 import json
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from skimage import draw
 
-from cellbundle.io.geojson import write_geojson
+from cellbundle.errors import ConfigError, LabelReadError
+from cellbundle.io.geojson import read_geojson, write_geojson
+from cellbundle.painting import paint_rings
 
 from .conftest import make
 
@@ -92,3 +94,122 @@ def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
     with pytest.raises(OSError, match="No space"):
         write_geojson(tmp_path / "a.geojson", scored)
     assert not list(tmp_path.iterdir())
+
+
+BOX = [[1, 0], [3, 0], [3, 2], [1, 2], [1, 0]]  # x 1 to 3, y 0 to 2
+RING = [[[0, 0], [0, 3], [4, 3], [4, 0], [0, 0]], [[1, 1], [3, 1], [3, 2], [1, 2], [1, 1]]]
+
+
+def feature(coordinates, kind="Polygon", others=(), **properties):
+    geometry = {"type": kind, "coordinates": coordinates}
+    return {"type": "Feature", "geometry": geometry, "properties": properties, **dict(others)}
+
+
+def save(path, document):
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def painted(features, shape):
+    return paint_rings([feature.rings for feature in features], shape)
+
+
+def test_what_is_written_is_read_and_painted(tmp_path, instances):
+    write_geojson(tmp_path / "a.geojson", instances)
+    features = read_geojson(tmp_path / "a.geojson")
+    labels, lost = painted(features, instances.labels.shape)
+    np.testing.assert_array_equal(labels, instances.labels)
+    assert lost == []
+    assert [feature.name for feature in features] == list(map(str, instances.table["label"]))
+
+
+def test_classes_are_read(tmp_path, scored):
+    write_geojson(tmp_path / "a.geojson", scored)
+    features = read_geojson(tmp_path / "a.geojson")
+    assert [feature.classification for feature in features] == ["tumour", None, "immune", "tumour"]
+    assert {feature.object_type for feature in features} == {"detection"}
+
+
+@pytest.mark.parametrize("wrap", [lambda *f: {"type": "FeatureCollection", "features": f}, lambda *f: f])
+def test_masks_by_hand(tmp_path, wrap):
+    parts = feature([[BOX], [[[3, 2], [4, 2.6], [3, 3], [3, 2]]]], "MultiPolygon", objectType="annotation", name="x")
+    features = read_geojson(save(tmp_path / "a.json", wrap(feature(RING), parts)))
+    assert [f.object_type for f in features] == [None, "annotation"]
+    assert [f.name for f in features] == [None, "x"]
+    assert [[ring.dtype for ring in f.rings] for f in features] == [[np.float64] * 2] * 2
+    labels, lost = painted(features, (3, 4))
+    np.testing.assert_array_equal(labels, [[1, 2, 2, 1], [1, 2, 2, 1], [1, 1, 1, 2]])
+    assert lost == []
+
+
+def test_one_feature_and_no_features(tmp_path):
+    (one,) = read_geojson(save(tmp_path / "a.json", feature([BOX])))
+    np.testing.assert_array_equal(painted([one], (2, 3)).labels, [[0, 1, 1], [0, 1, 1]])
+    assert read_geojson(save(tmp_path / "a.json", {"type": "FeatureCollection", "features": []})) == []
+
+
+def test_nan_in_measurements_and_a_third_coordinate_do_no_harm(tmp_path):
+    high = [[x, y, 5] for x, y in BOX]
+    (one,) = read_geojson(save(tmp_path / "a.json", feature([high], measurements={"Area": float("nan")})))
+    np.testing.assert_array_equal(one.rings, [BOX])
+
+
+@pytest.mark.parametrize(
+    ("classification", "name"),
+    [
+        ({"name": "Tumor", "color": [200, 0, 0]}, "Tumor"),
+        ({"name": "Tumor", "colorRGB": -3670016}, "Tumor"),  # before QuPath 0.4
+        ({"names": ["Tumor", "Positive"], "color": [200, 0, 0]}, "Tumor: Positive"),
+        (
+            {"name": "Positive", "parentClass": {"name": "Tumor", "colorRGB": -3670016}, "colorRGB": -1},
+            "Tumor: Positive",
+        ),
+        ("Tumor", "Tumor"),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_all_forms_of_a_class(tmp_path, classification, name):
+    (one,) = read_geojson(save(tmp_path / "a.json", [feature([BOX], classification=classification)]))
+    assert one.classification == name
+
+
+def test_nuclei_of_cells(tmp_path):
+    nucleus = {"nucleusGeometry": {"type": "Polygon", "coordinates": [BOX]}}
+    cell = feature([RING[0]], others=nucleus, objectType="cell")
+    path = save(tmp_path / "a.json", [feature([RING[0]], objectType="cell"), cell])
+    labels, lost = painted(read_geojson(path, part="nucleus"), (3, 4))
+    np.testing.assert_array_equal(labels, [[0, 2, 2, 0], [0, 2, 2, 0], [0, 0, 0, 0]])
+    assert lost == [0]
+    np.testing.assert_array_equal(painted(read_geojson(path), (3, 4)).labels, np.ones((3, 4)))
+    with pytest.raises(LabelReadError, match=r"a\.json: has no feature with a nucleusGeometry; set part='cell'"):
+        read_geojson(save(tmp_path / "a.json", [feature([BOX])]), part="nucleus")
+    with pytest.raises(ConfigError, match="part is 'both'; choose one of cell, nucleus"):
+        read_geojson(path, part="both")
+
+
+def test_child_objects_follow_their_parent(tmp_path):
+    inner = feature([BOX], name="inner", childObjects=[])
+    document = {"type": "FeatureCollection", "features": [feature(RING, name="outer", childObjects=[inner]), inner]}
+    features = read_geojson(save(tmp_path / "a.json", document))
+    assert [feature.name for feature in features] == ["outer", "inner", "inner"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([feature([BOX]), feature([1, 2], "Point")], "feature 2 has the geometry Point, expected Polygon or Mu"),
+        ([feature(BOX, "LineString")], "feature 1 has the geometry LineString"),
+        ([{"type": "Feature", "geometry": None, "properties": None}], "feature 1 has the geometry None"),
+        ([feature([BOX[:3]])], r"feature 1 has a ring of shape \(3, 2\), expected at least 4 positions"),
+        ([feature([BOX, [[float("nan"), 0]] * 4])], "feature 1 has a ring of shape"),
+        ([feature(BOX)], r"feature 1 has a ring of shape \(2,\)"),
+        ([feature([[[0, 0], [1]]])], "cannot be decoded"),
+        ({"type": "Polygon", "coordinates": [BOX]}, "is no GeoJSON of features .*'Polygon'"),
+        ({"type": "FeatureCollection"}, "cannot be decoded .*features"),
+        ("x", "is no GeoJSON of features"),
+    ],
+)
+def test_what_is_no_polygon_is_refused(tmp_path, document, message):
+    with pytest.raises(LabelReadError, match=rf"x\.json: {message}"):
+        read_geojson(save(tmp_path / "x.json", document))

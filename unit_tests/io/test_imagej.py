@@ -1,4 +1,4 @@
-"""ROI sets come back from roifile as the same pixels."""
+"""ROI sets come back from roifile as the same pixels; all ROIs that enclose an area are read."""
 
 from zipfile import ZipFile
 
@@ -7,8 +7,9 @@ import pytest
 import roifile
 from skimage import draw
 
-from cellbundle.errors import ArrayError
-from cellbundle.io.imagej import MAX_SHORT, write_imagej
+from cellbundle.errors import ArrayError, LabelReadError
+from cellbundle.io.imagej import MAX_SHORT, read_imagej, write_imagej
+from cellbundle.painting import paint_rings
 
 from .conftest import make
 
@@ -84,3 +85,130 @@ def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
     with pytest.raises(OSError, match="No space"):
         write_imagej(tmp_path / "a.zip", scored)
     assert not list(tmp_path.iterdir())
+
+
+def painted(path, shape):
+    return paint_rings([roi.rings for roi in read_imagej(path)], shape)
+
+
+def roi(kind, frame=(0, 0, 0, 0), **others):
+    """A ROI with the frame left, top, right and bottom."""
+    left, top, right, bottom = frame
+    return roifile.ImagejRoi(roitype=roifile.ROI_TYPE[kind], left=left, top=top, right=right, bottom=bottom, **others)
+
+
+def with_corners(kind, corners, **others):
+    one = roifile.ImagejRoi.frompoints(np.array(corners))
+    one.roitype, one.name = roifile.ROI_TYPE[kind], ""
+    for key, value in others.items():
+        setattr(one, key, value)
+    return one
+
+
+def test_what_is_written_is_read_and_painted(tmp_path, instances):
+    write_imagej(tmp_path / "a.zip", instances)
+    labels, lost = painted(tmp_path / "a.zip", instances.labels.shape)
+    np.testing.assert_array_equal(labels, instances.labels)
+    assert lost == []
+    assert [int(roi.name) for roi in read_imagej(tmp_path / "a.zip")] == instances.table["label"].tolist()
+
+
+def test_coordinates_beyond_16_bits_are_read(tmp_path):
+    labels = np.zeros((2, 70_000), np.int32)
+    labels[0, 40_000:60_530], labels[1, 66_000:69_000], labels[1, :9] = 1, 2, 3
+    instances = make(labels)
+    write_imagej(tmp_path / "a.zip", instances)
+    np.testing.assert_array_equal(painted(tmp_path / "a.zip", labels.shape).labels, labels)
+
+
+@pytest.mark.parametrize("kind", ["POLYGON", "FREEHAND", "TRACED"])
+@pytest.mark.parametrize(
+    "corners", [[(1, 0), (3, 0), (3, 2), (1, 2)], [(0.6, 0.4), (3.4, 0.4), (3.4, 2.4), (0.6, 2.4)]]
+)
+def test_one_file_with_corners(tmp_path, kind, corners):
+    with_corners(kind, corners).tofile(tmp_path / "cell 1.roi")
+    (one,) = read_imagej(tmp_path / "cell 1.roi")
+    assert one.name == "cell 1"
+    np.testing.assert_array_equal(painted(tmp_path / "cell 1.roi", (3, 4)).labels, [[0, 1, 1, 0]] * 2 + [[0] * 4])
+
+
+def test_rectangles_fill_their_frame(tmp_path):
+    roifile.roiwrite(tmp_path / "a.zip", [roi("RECT", (1, 0, 3, 2)), roi("RECT", (0, 1, 2, 5))], name=["a", "b"])
+    assert [one.name for one in read_imagej(tmp_path / "a.zip")] == ["a", "b"]
+    np.testing.assert_array_equal(
+        painted(tmp_path / "a.zip", (3, 4)).labels, [[0, 1, 1, 0], [2, 1, 1, 0], [2, 2, 0, 0]]
+    )
+
+
+def test_an_oval_by_hand(tmp_path):
+    """As ImageJ 1.53t fills it."""
+    roi("OVAL", (1, 2, 9, 9)).tofile(tmp_path / "a.roi")
+    spans = {2: (3, 7), 3: (2, 8), 4: (1, 9), 5: (1, 9), 6: (1, 9), 7: (2, 8), 8: (3, 7)}
+    expected = np.zeros((10, 10))
+    for y, (first, last) in spans.items():
+        expected[y, first:last] = 1
+    np.testing.assert_array_equal(painted(tmp_path / "a.roi", (10, 10)).labels, expected)
+
+
+def test_ovals_hold_the_pixels_whose_centres_lie_in_the_ellipse(tmp_path):
+    y, x = np.indices((40, 40)) + 0.5
+    for width in range(1, 31):
+        for height in (1, 2, 3, 7, 12, 25, 30):
+            roi("OVAL", (4, 5, 4 + width, 5 + height)).tofile(tmp_path / "a.roi")
+            expected = ((x - 4) * 2 / width - 1) ** 2 + ((y - 5) * 2 / height - 1) ** 2 <= 1 + 1e-12
+            np.testing.assert_array_equal(painted(tmp_path / "a.roi", (40, 40)).labels, expected)
+
+
+def test_composites_of_imagej_with_holes(tmp_path):
+    path = [0, 0, 0, 1, 4, 0, 1, 4, 3, 1, 0, 3, 4, 0, 1, 1, 1, 3, 1, 1, 3, 2, 1, 1, 2, 4]
+    one = roi("RECT", (0, 0, 4, 3), multi_coordinates=np.array(path, np.float32), shape_roi_size=len(path))
+    one.tofile(tmp_path / "a.roi")
+    np.testing.assert_array_equal(
+        painted(tmp_path / "a.roi", (3, 5)).labels, [[1] * 4 + [0], [1, 0, 0, 1, 0], [1] * 4 + [0]]
+    )
+
+
+def test_only_rois_in_an_archive_count(tmp_path):
+    with ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("RoiSet/b.ROI", "__MACOSX/RoiSet/._b.roi", "RoiSet/", "notes.txt", "a.roi"):
+            data = roi("RECT", (0, 0, 1, 1)).tobytes() if "._" not in name else b"x"
+            archive.writestr(name, data)
+    assert [one.name for one in read_imagej(tmp_path / "a.zip")] == ["b", "a"]
+    with ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("notes.txt", "x")
+    with pytest.raises(LabelReadError, match=r"b\.zip: holds no \.roi file among 1 entries"):
+        read_imagej(tmp_path / "b.zip")
+
+
+TRIANGLE = [(0, 0), (3, 0), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("one", "message"),
+    [
+        (roi("LINE"), "is of type line, expected a polygon, freehand"),
+        (with_corners("POINT", [(1, 1)]), "is of type point"),
+        (with_corners("FREELINE", TRIANGLE), "is of type freeline"),
+        (roi("RECT", (0, 0, 9, 9), subtype=roifile.ROI_SUBTYPE.TEXT, text="x"), "is of type text"),
+        (roi("RECT", (0, 0, 9, 9), rounded_rect_arc_size=4), "is a rounded rectangle"),
+        (with_corners("POLYGON", TRIANGLE, options=roifile.ROI_OPTIONS.SPLINE_FIT), "is fitted with a spline"),
+        (with_corners("POLYGON", TRIANGLE[:2]), "has an outline of fewer than 3 corners"),
+        (
+            roi("RECT", multi_coordinates=np.array([0, 0, 0, 2, 1, 1, 2, 2, 4], np.float32), shape_roi_size=9),
+            "cannot be decoded .*not supported",
+        ),
+    ],
+)
+def test_rois_without_an_area_that_can_be_read_are_named(tmp_path, one, message):
+    roifile.roiwrite(tmp_path / "x.zip", [roi("RECT", (0, 0, 2, 2)), one], name=["good", "cell 7"])
+    with pytest.raises(LabelReadError, match=rf"x\.zip: cell 7\.roi: {message}"):
+        read_imagej(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("data", [b"", b"Iout", b"PK\3\4", b"\x89PNG", roi("RECT").tobytes()[:60]])
+def test_other_files_are_refused(tmp_path, data):
+    (tmp_path / "x.roi").write_bytes(data)
+    with pytest.raises(LabelReadError, match=r"x\.roi: cannot be decoded"):
+        read_imagej(tmp_path / "x.roi")
+    with pytest.raises(LabelReadError, match=r"y\.zip: cannot be opened \(No such file"):
+        read_imagej(tmp_path / "y.zip")

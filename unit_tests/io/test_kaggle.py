@@ -1,11 +1,12 @@
-"""Run lengths of the Kaggle tables, decoded by hand."""
+"""Run lengths of the Kaggle tables, decoded by hand, and tables of Kaggle read."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cellbundle.errors import ConfigError
-from cellbundle.io.kaggle import write_kaggle
+from cellbundle.errors import ArrayError, ConfigError, LabelReadError
+from cellbundle.io.kaggle import KaggleImage, read_kaggle, write_kaggle
+from cellbundle.painting import paint_rles
 
 from .conftest import make
 
@@ -55,3 +56,67 @@ def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
     with pytest.raises(OSError, match="No space"):
         write_kaggle(tmp_path / "a.csv", scored, "a")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("order", "form"), [("column", "kaggle"), ("row", "kaggle_rows")])
+def test_what_is_written_is_read_and_painted(tmp_path, instances, order, form):
+    write_kaggle(tmp_path / "a.csv", instances, "an,image", order=order)
+    images = read_kaggle(tmp_path / "a.csv")
+    assert list(images) == ["an,image"]
+    assert len(images["an,image"].runs) == len(instances)
+    painted = paint_rles(images["an,image"].runs, instances.labels.shape, form)
+    np.testing.assert_array_equal(painted.labels, instances.labels)
+
+
+def test_rows_of_images_in_the_order_of_the_file(tmp_path):
+    (tmp_path / "a.csv").write_text("ImageId,EncodedPixels\nb,1 2\n007,\na,5 1\nb,3 1\nNA,nan\nNA,4 1 6 1\nc\n")
+    assert read_kaggle(tmp_path / "a.csv") == {
+        "b": KaggleImage(["1 2", "3 1"], None),
+        "007": KaggleImage([], None),
+        "a": KaggleImage(["5 1"], None),
+        "NA": KaggleImage(["4 1 6 1"], None),
+        "c": KaggleImage([], None),
+    }
+
+
+def test_a_table_of_sartorius_has_sizes_and_runs_along_rows(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "id,annotation,width,height,cell_type\n0a,1 2 7 1,3,4,astro\n0a,3 1,3,4,astro\n0b,1 1,5,1,cort\n"
+    )
+    images = read_kaggle(tmp_path / "a.csv")
+    assert images == {"0a": KaggleImage(["1 2 7 1", "3 1"], (4, 3)), "0b": KaggleImage(["1 1"], (1, 5))}
+    painted = paint_rles(images["0a"].runs, images["0a"].shape, "kaggle_rows")
+    np.testing.assert_array_equal(painted.labels, [[1, 1, 2], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
+
+
+def test_other_columns_can_be_named(tmp_path):
+    (tmp_path / "a.csv").write_text("id,rle,file\n1,1 2,x\n2,3 1,x\n")
+    images = read_kaggle(tmp_path / "a.csv", id_columns=["file"], rle_columns=["rle"])
+    assert images == {"x": KaggleImage(["1 2", "3 1"], None)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,EncodedPixels\na,1 2\n", "has the columns image, EncodedPixels, expected one named ImageId or id"),
+        ("id,runs\na,1 2\n", "has the columns id, runs, expected one named EncodedPixels or annotation"),
+        ("id,annotation,width,height\na,1 2,3,4\na,1 2,4,3\n", "image a has the sizes .* expected one height"),
+        ("id,annotation,width,height\na,1 2,3,x\n", r"image a has the sizes \[\('x', '3'\)\]"),
+        ("", "cannot be decoded"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(LabelReadError, match=rf"x\.csv: {message}"):
+        read_kaggle(tmp_path / "x.csv")
+
+
+def test_broken_runs_are_found_when_they_are_painted(tmp_path):
+    (tmp_path / "a.csv").write_text("id,annotation\na,1 2\na,1 2 3\n")
+    with pytest.raises(ArrayError, match="run lengths of mask 1"):
+        paint_rles(read_kaggle(tmp_path / "a.csv")["a"].runs, (2, 3), "kaggle")
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(LabelReadError, match=r"x\.csv: cannot be opened \(No such file"):
+        read_kaggle(tmp_path / "x.csv")

@@ -2,7 +2,7 @@
 
 from .overlay import draw_outlines, write_overlay, write_preview
 from .read import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES, Image, as_image, read_image, read_labels
-from .write import atomic_path, printable, stem, write_labels
+from .write import atomic_path, printable, stem, write_image, write_labels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -15,6 +15,7 @@ __all__ = [
     "read_image",
     "read_labels",
     "stem",
+    "write_image",
     "write_labels",
     "write_overlay",
     "write_preview",

@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LabelReadError
 from ..instances import Instances
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.parallel import run_chunks
 from ..kernels.polygons import mark_outer_pixels
+from ..labels import check_labels
+from ._named import named
+from ._safe_pickle import load_npy
 from .overlay import OUTLINE_COLOURS
 from .write import atomic_path
 
@@ -46,6 +50,30 @@ def write_cellpose_seg(path: str | Path, instances: Instances, file_name: str | 
     }
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(content, dtype=object), allow_pickle=True)
+
+
+def read_cellpose_seg(path: str | Path) -> NDArray[np.int32]:
+    """Read the label map of a ``_seg.npy`` file, of any version of cellpose; nothing in the file is run.
+
+    Args:
+        path: a file that cellpose or ``write_cellpose_seg`` has saved.
+
+    Returns:
+        (H, W) int32, 0 background; ids as in the file, not necessarily consecutive.
+
+    Raises:
+        LabelReadError: if the file cannot be read, is none of cellpose, or holds no 2-D label map.
+    """
+    content = load_npy(path)
+    with named(Path(path), LabelReadError):
+        saved = content.item() if content.dtype == object and content.size == 1 else None
+        if not isinstance(saved, dict) or "masks" not in saved:
+            got = f"keys {sorted(map(str, saved))}" if isinstance(saved, dict) else f"an array {content.shape}"
+            raise LabelReadError(f"is no _seg.npy file of cellpose: holds {got}, expected a dictionary with 'masks'")
+        labels = np.asarray(saved["masks"])
+        if check_labels(labels, "masks") > np.iinfo(np.int32).max:
+            raise LabelReadError(f"masks have ids up to {labels.max()}, expected at most 2**31 - 1; renumber them")
+        return labels.astype(np.int32)
 
 
 def _outlines(instances: Instances) -> NDArray[np.int32]:

@@ -1,15 +1,17 @@
-"""ImageJ ROI sets (zip): one ROI for each instance, exact to the pixel."""
+"""ImageJ ROI sets (zip): one ROI for each instance, exact to the pixel; all ROIs that enclose an area are read."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from roifile import ROI_TYPE, ImagejRoi
+from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
-from ..errors import ArrayError
+from ..errors import ArrayError, LabelReadError
 from ..instances import Instances
 from ..polygons import Polygon, outlines
+from ._named import named
 from .write import atomic_path
 
 # ImageJ reads 16-bit numbers above this one as negative; paths of composite ROIs are 32-bit floats instead.
@@ -17,6 +19,52 @@ MAX_SHORT = 60535
 MAX_EXACT_FLOAT = 1 << 24
 MOVE, LINE, CLOSE = 0, 1, 4  # java.awt.geom.PathIterator
 ZIP_LEVEL = 1
+ROI_SIGNATURE = b"Iout"
+AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
+MIN_CORNERS = 3
+
+
+class Roi(NamedTuple):
+    """An area of an ImageJ ROI file.
+
+    Attributes:
+        name: of the ROI, or of its file if it has none.
+        rings: (n, 2) corners (x, y) of its parts and holes; the outer corner of the first pixel is (0, 0), as for
+            ``cellbundle.painting.paint_rings``.
+    """
+
+    name: str
+    rings: list[NDArray]
+
+
+def read_imagej(path: str | Path) -> list[Roi]:
+    """Read ROIs that enclose an area, as ImageJ's ROI Manager saves them.
+
+    ``paint_rings([roi.rings for roi in rois], shape)`` gives them the pixels that ImageJ gives them, apart from single
+    ones whose centre is exactly on a slanted edge. Rectangles and ovals fill a frame of whole pixels, as in ImageJ.
+    Positions in a stack are not regarded.
+
+    Args:
+        path: a .zip file of .roi files, or one .roi file; known by content.
+
+    Returns:
+        The ROIs in the order of the file.
+
+    Raises:
+        LabelReadError: if the file cannot be read, or a ROI encloses no area that can be read (a point, line or text;
+            a rounded rectangle, spline or path of curves); the message names the ROI.
+    """
+    path = Path(path)
+    with named(path, LabelReadError):
+        with path.open("rb") as file:
+            if file.read(len(ROI_SIGNATURE)) == ROI_SIGNATURE:
+                return [_read_roi(path.name, path.read_bytes())]
+        rois = []
+        with ZipFile(path) as archive:
+            for name in _roi_files(archive):
+                with named(Path(name), LabelReadError):
+                    rois.append(_read_roi(name, archive.read(name)))
+        return rois
 
 
 def write_imagej(path: str | Path, instances: Instances) -> None:
@@ -76,3 +124,56 @@ def _path(ring: NDArray[np.int32]) -> NDArray[np.float32]:
     steps[0, 0] = MOVE
     steps[:, 1:] = ring
     return np.append(steps, np.float32(CLOSE))
+
+
+def _roi_files(archive: ZipFile) -> list[str]:
+    """Names of the ROI files in an archive; macOS adds others that start with ``._``."""
+    names = archive.namelist()
+    rois = [name for name in names if name.lower().endswith(".roi") and "/._" not in f"/{name}"]
+    if names and not rois:
+        raise LabelReadError(f"holds no .roi file among {len(names)} entries; save the ROIs from the ROI Manager")
+    return rois
+
+
+def _read_roi(name: str, data: bytes) -> Roi:
+    """The area in the bytes of a file."""
+    roi = ImagejRoi.frombytes(data)
+    return Roi(roi.name or PurePosixPath(name).stem, _rings(roi))
+
+
+def _rings(roi: ImagejRoi) -> list[NDArray]:
+    """The corners of all parts and holes of an area."""
+    refused = _why_refused(roi)
+    if refused:
+        raise LabelReadError(
+            f"is {refused}, expected a polygon, freehand, traced, rectangle, oval or composite ROI; remove it, or "
+            "convert it in ImageJ (Edit > Selection)"
+        )
+    if roi.roitype == ROI_TYPE.OVAL:
+        return [np.array((roi.left, roi.top)) + _oval(roi.right - roi.left, roi.bottom - roi.top)]
+    rings = list(roi.coordinates(multi=True))
+    if min(map(len, rings), default=0) < MIN_CORNERS:
+        raise LabelReadError(f"has an outline of fewer than {MIN_CORNERS} corners; draw it again")
+    return rings
+
+
+def _why_refused(roi: ImagejRoi) -> str | None:
+    """What a ROI is that encloses no area that can be read."""
+    if roi.subtype in (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.IMAGE):
+        return f"of type {roi.subtype.name.lower()}"
+    if roi.roitype not in AREAS:
+        return f"of type {roi.roitype.name.lower()}"
+    if roi.options & ROI_OPTIONS.SPLINE_FIT:
+        return "fitted with a spline"
+    return "a rounded rectangle" if roi.rounded_rect_arc_size else None
+
+
+def _oval(width: int, height: int) -> NDArray[np.int64]:
+    """(n, 2) corners of the pixels whose centres lie in an ellipse, relative to its frame."""
+    y = np.arange(height)
+    reach = width * np.sqrt(height**2 - (2 * y + 1.0 - height) ** 2) / height
+    left = np.ceil((width - 1 - reach) / 2).astype(np.int64)
+    y, left = y[2 * left < width], left[2 * left < width]  # the outermost rows may hold no centre
+    edges = np.column_stack([y, y + 1]).ravel()
+    left_side, right_side = (np.column_stack([x.repeat(2), edges]) for x in (left, width - left))
+    return np.concatenate([left_side, right_side[::-1]])

@@ -1,16 +1,85 @@
 """Run lengths in a csv table, as Kaggle's cell challenges exchange masks."""
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ConfigError
+import pandas as pd
+
+from ..errors import ConfigError, LabelReadError
 from ..instances import Instances
 from ..masks import labels_to_rles
+from ._named import named
 from .write import atomic_path
 
 HEADER = ("ImageId", "EncodedPixels")
 ORDERS = ("column", "row")
+NO_RUNS = ("", "nan")
+
+
+@dataclass(frozen=True)
+class KaggleImage:
+    """The rows of one image in a table of run lengths.
+
+    Attributes:
+        runs: text of each instance in the order of the file, not checked; none for an image without instances.
+            ``cellbundle.painting.paint_rles`` paints them: form ``"kaggle"`` for runs down the columns,
+            ``"kaggle_rows"`` along the rows, which the table does not tell.
+        shape: (H, W) of the image, or None if the table has no columns ``height`` and ``width``.
+    """
+
+    runs: list[str]
+    shape: tuple[int, int] | None
+
+
+def read_kaggle(
+    path: str | Path,
+    *,
+    id_columns: Sequence[str] = ("ImageId", "id"),
+    rle_columns: Sequence[str] = ("EncodedPixels", "annotation"),
+) -> dict[str, KaggleImage]:
+    """Read a table of run lengths, one row for each instance.
+
+    Args:
+        path: a csv file with a header.
+        id_columns: names of the column that says to which image a row belongs; the first one that is there.
+        rle_columns: names of the column of run lengths, likewise.
+
+    Returns:
+        The images by id, in the order of the file.
+
+    Raises:
+        LabelReadError: if the file cannot be read, a column is missing, or rows of one image differ in its size.
+    """
+    with named(Path(path), LabelReadError):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rle_column = _choose(table, rle_columns)
+        images = {}
+        for name, rows in table.groupby(_choose(table, id_columns), sort=False):
+            runs = [text for text in rows[rle_column] if text.strip().lower() not in NO_RUNS]
+            images[str(name)] = KaggleImage(runs, _shape(str(name), rows))
+        return images
+
+
+def _choose(table: pd.DataFrame, names: Sequence[str]) -> str:
+    """The first of the names that the table has as a column."""
+    for name in names:
+        if name in table:
+            return name
+    raise LabelReadError(f"has the columns {', '.join(map(str, table))}, expected one named {' or '.join(names)}")
+
+
+def _shape(name: str, rows: pd.DataFrame) -> tuple[int, int] | None:
+    """(H, W) that all rows of an image agree on."""
+    if not {"height", "width"} <= set(rows):
+        return None
+    sizes = set(zip(rows["height"], rows["width"], strict=True))
+    if len(sizes) > 1 or not all(text.isdecimal() for text in min(sizes)):
+        raise LabelReadError(f"image {name} has the sizes {sorted(sizes)}, expected one height and width in pixels")
+    height, width = sizes.pop()
+    return int(height), int(width)
 
 
 def write_kaggle(

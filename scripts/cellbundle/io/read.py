@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CellBundleError, DependencyError, ImageReadError, LabelReadError
+from ..errors import ImageReadError, LabelReadError
 from ..labels import renumber
 from ._axes import CHANNELS, channels_first, resolve_axes
+from ._named import named
 from ._raster import open_bmp, open_jpeg, open_png
 from ._stored import Stored
 from ._tiff import open_tiff
@@ -78,7 +78,7 @@ def read_image(path: str | Path, *, axes: str | None = None, max_pixels: int = D
         DependencyError: if the file is OME-Zarr and zarr is not installed.
     """
     path = Path(path)
-    with _named(path, ImageReadError), _open(path) as stored:
+    with named(path, ImageReadError), _open(path) as stored:
         array, letters, source = _decode(stored, axes, max_pixels)
         data = _finite(path, _colours(array, stored))
         return Image(data, path, letters, source, stored.pixel_size_um, stored.dtype)
@@ -113,7 +113,7 @@ def read_labels(
         DependencyError: if the file is OME-Zarr and zarr is not installed.
     """
     path = Path(path)
-    with _named(path, LabelReadError), _open(path) as stored:
+    with named(path, LabelReadError), _open(path) as stored:
         if stored.lossy:
             raise LabelReadError("is compressed as JPEG, which changes ids; save labels as PNG or TIFF")
         array, _, _ = _decode(stored, axes, max_pixels)
@@ -133,7 +133,7 @@ def as_image(array: NDArray, axes: str | None = None) -> NDArray[np.float32]:
     Raises:
         ImageReadError: if the axes are unclear, there is no pixel, or no finite one.
     """
-    with _named(Path("array"), ImageReadError):
+    with named(Path("array"), ImageReadError):
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
             raise ImageReadError(
                 f"is {getattr(array, 'dtype', type(array).__name__)}, expected a NumPy array of real numbers"
@@ -167,22 +167,6 @@ def _open(path: Path) -> AbstractContextManager[Stored]:
         if head.startswith(signature):
             return opener(path)
     raise ImageReadError("is not a PNG, JPEG, BMP or TIFF image by its content; convert it to one of these")
-
-
-@contextmanager
-def _named(path: Path, kind: type[CellBundleError]) -> Iterator[None]:
-    """Put the name of the file in front of every message, and make one kind of all errors of decoders."""
-    try:
-        yield
-    except (DependencyError, MemoryError):
-        raise
-    except CellBundleError as error:
-        raise kind(f"{path}: {error}") from error
-    except Exception as error:  # decoders raise anything on damaged bytes
-        if isinstance(error, OSError) and error.errno is not None:
-            raise kind(f"{path}: cannot be opened ({error.strerror}); check the path and the permissions") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(f"{path}: cannot be decoded ({reason}); it is damaged or incomplete, export it again") from error
 
 
 def _decode(stored: Stored, option: str | None, max_pixels: int) -> tuple[NDArray, str, str]:

@@ -75,6 +75,30 @@ def write_labels(path: str | Path, labels: NDArray[np.integer]) -> None:
         )
 
 
+def write_image(path: str | Path, image: NDArray) -> None:
+    """Write an image as a compressed TIFF that says its axes.
+
+    Args:
+        path: the file to write; its folder must exist.
+        image: (H, W) or (C, H, W), bool, integers or floats.
+
+    Raises:
+        ArrayError: for another number of dimensions.
+        OSError: if the file cannot be written.
+    """
+    if image.ndim not in (2, 3) or image.size == 0:
+        raise ArrayError(f"an image must be (H, W) or (C, H, W) with at least one pixel, got shape {image.shape}")
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            image,
+            photometric="minisblack",
+            compression="zlib",
+            compressionargs={"level": ZLIB_LEVEL},
+            metadata={"axes": "CYX"[-image.ndim :]},
+        )
+
+
 def printable(text: str) -> str:
     """Text that can be written as UTF-8; a byte of a file name that is not becomes a backslash and its number."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,142 @@
+"""YOLO outlines by hand, written and read again, and lines that are none."""
+
+import numpy as np
+import pytest
+
+from cellbundle.errors import ArrayError, LabelReadError
+from cellbundle.io.yolo import read_yolo, write_yolo
+from cellbundle.polygons import outlines
+
+
+def save(path, *lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_outlines_by_hand(tmp_path):
+    """4 pixels wide and 8 high, so that x and y cannot be taken for each other."""
+    path = save(
+        tmp_path / "a.txt", "0 0.25 0.125 0.5 0.125 0.5 0.5 0.25 0.5", "", "3 0 0.875 0.75 0.875 0.75 0.875", " "
+    )
+    (labels, lost), classes = read_yolo(path, (8, 4))
+    expected = np.zeros((8, 4))
+    expected[1:5, 1:3] = 1
+    expected[7] = 2
+    np.testing.assert_array_equal(labels, expected)
+    assert (labels.dtype, lost, classes) == (np.int32, [], [0, 3])
+
+
+def test_the_smaller_instance_is_on_top(tmp_path):
+    small, large = "1 0.25 0.25 0.5 0.25 0.5 0.5", "2 0 0 0 0.75 0.75 0.75 0.75 0"
+    for lines, inner, outer in (((small, large), 1, 2), ((large, small), 2, 1)):
+        (labels, lost), classes = read_yolo(save(tmp_path / "a.txt", *lines, small), (4, 4))
+        expected = [[outer] * 4, [outer, inner, inner, outer], [outer, outer, inner, outer], [outer] * 4]
+        np.testing.assert_array_equal(labels, expected)
+        assert lost == [2]
+        assert classes == [inner, outer, 1] if inner == 1 else [outer, inner, 1]
+
+
+def test_an_empty_file_has_no_instances(tmp_path):
+    (labels, lost), classes = read_yolo(save(tmp_path / "a.txt"), (2, 3))
+    np.testing.assert_array_equal(labels, np.zeros((2, 3)))
+    assert (lost, classes) == ([], [])
+
+
+def test_what_is_written_comes_back_apart_from_holes_and_parts(tmp_path, instances):
+    parts = outlines(instances.labels)
+    cut = [len(own) > 1 or any(part.holes for part in own) for own in parts]
+    assert write_yolo(tmp_path / "a.txt", instances.labels) == sum(cut)
+    (labels, _), classes = read_yolo(tmp_path / "a.txt", instances.labels.shape)
+    assert classes == [0] * len(instances)
+    whole = 1 + np.flatnonzero(~np.array(cut, bool))
+    kept = np.isin(instances.labels, whole)
+    np.testing.assert_array_equal(labels[kept], instances.labels[kept])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_many_instances(tmp_path, many):
+    assert write_yolo(tmp_path / "a.txt", many.labels) == 0
+    (labels, lost), _ = read_yolo(tmp_path / "a.txt", many.labels.shape)
+    np.testing.assert_array_equal(labels, many.labels)
+    assert lost == []
+
+
+def test_large_images_come_back(tmp_path):
+    labels = np.zeros((2, 70_001), np.int32)
+    labels[0, 69_999:], labels[1, 33_333] = 1, 2
+    write_yolo(tmp_path / "a.txt", labels)
+    np.testing.assert_array_equal(read_yolo(tmp_path / "a.txt", labels.shape)[0].labels, labels)
+
+
+def test_file_by_hand(tmp_path):
+    labels = np.array([[1, 0, 2, 2], [3, 3, 3, 0], [3, 0, 3, 4], [3, 3, 3, 0]])
+    assert write_yolo(tmp_path / "a.txt", labels, [5, 0, 1, 0]) == 1
+    assert (tmp_path / "a.txt").read_text().splitlines() == [
+        "5 0.000000 0.000000 0.000000 0.000000 0.000000 0.000000",
+        "0 0.500000 0.000000 0.750000 0.000000 0.750000 0.000000",
+        "1 0.000000 0.250000 0.500000 0.250000 0.500000 0.750000 0.000000 0.750000",
+        "0 0.750000 0.500000 0.750000 0.500000 0.750000 0.500000",
+    ]
+    (read, lost), classes = read_yolo(tmp_path / "a.txt", labels.shape)
+    np.testing.assert_array_equal(read, np.where(np.pad([[1]], ((2, 1), (1, 2))), 3, labels))
+    assert (lost, classes) == ([], [5, 0, 1, 0])
+
+
+def test_the_largest_part_is_written(tmp_path):
+    labels = np.array([[1, 0, 2, 2], [0, 2, 0, 2], [2, 2, 2, 0]])
+    assert write_yolo(tmp_path / "a.txt", labels) == 1
+    labels[0, 2:] = labels[1, 3] = 0
+    np.testing.assert_array_equal(read_yolo(tmp_path / "a.txt", labels.shape)[0].labels, labels)
+
+
+def test_an_id_without_pixels_has_no_line(tmp_path):
+    assert write_yolo(tmp_path / "a.txt", np.array([[3, 0], [1, 1]]), [7, 8, 9]) == 0
+    (labels, _), classes = read_yolo(tmp_path / "a.txt", (2, 2))
+    np.testing.assert_array_equal(labels, [[2, 0], [1, 1]])
+    assert classes == [7, 9]
+
+
+@pytest.mark.parametrize("classes", [[0], [0, 1, 2], [0, -1]])
+def test_there_must_be_a_class_for_each_id(tmp_path, classes):
+    with pytest.raises(ArrayError, match="classes must be 2 numbers from 0 up"):
+        write_yolo(tmp_path / "a.txt", np.array([[1, 2]]), classes)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.25 0.25", "line 3 is a box, not an outline"),
+        ("0 0.5 0.5", "line 3 has 3 numbers, expected a class and at least 3 points"),
+        ("0 0 0 1 0 1 1 0", "line 3 has 8 numbers"),
+        ("0", "line 3 has 1 numbers"),
+        ("0 0 0 1 0 1 1.02", "line 3 has coordinates from 0 to 1.02, expected 0 to 1"),
+        ("0 -0.02 0 1 0 1 1", "line 3 has coordinates from -0.02 to 1"),
+        ("0 10 20 30 40 50 60", "coordinates from 10 to 60, expected 0 to 1; divide x by the width"),
+        ("0 nan 0 1 0 1 1", "coordinates from nan"),
+        ("0.5 0 0 1 0 1 1", "line 3 has the class 0.5, expected a whole number"),
+        ("-1 0 0 1 0 1 1", "line 3 has the class -1"),
+        ("inf 0 0 1 0 1 1", "line 3 has the class inf"),
+        ("cell 0 0 1 0 1 1", "line 3 is no YOLO label .*'cell'.* expected class x1 y1"),
+    ],
+)
+def test_what_is_no_outline_is_refused(tmp_path, line, message):
+    good = "0 -0.005 0 1.005 0 1 1"  # a little outside, by rounding
+    assert read_yolo(save(tmp_path / "x.txt", good, "", good), (5, 5))[0].labels.any()
+    with pytest.raises(LabelReadError, match=rf"x\.txt: .*{message}"):
+        read_yolo(save(tmp_path / "x.txt", good, "", line), (5, 5))
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LabelReadError, match=r"x\.txt: cannot be decoded"):
+        read_yolo(tmp_path / "x.txt", (5, 5))
+    with pytest.raises(LabelReadError, match=r"y\.txt: cannot be opened \(No such file"):
+        read_yolo(tmp_path / "y.txt", (5, 5))
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
+    with pytest.raises(OSError, match="No space"):
+        write_yolo(tmp_path / "a.txt", scored.labels)
+    assert not list(tmp_path.iterdir())
