@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from ..errors import CellBundleError, ConfigError
-from . import datalists, doctor, predict
+from . import data, datalists, doctor, predict
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 LOGGER = logging.getLogger(__name__.partition(".")[0])
@@ -48,6 +48,13 @@ app.command("evaluate")(guarded(datalists.evaluate))
 app.command("validate-data")(guarded(datalists.validate_data))
 app.command("list")(guarded(doctor.list_command))
 app.command("doctor")(guarded(doctor.doctor))
+
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Public data sets, and your own.")
+data_app.command("list")(guarded(data.list_data_sets))
+data_app.command("info")(guarded(data.info))
+data_app.command("prepare")(guarded(data.prepare))
+data_app.command("verify")(guarded(data.verify))
+app.add_typer(data_app, name="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,128 @@
+"""From what the user has, archives or folders, to the tree of published files."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import ConfigError, DatasetError
+from .archives import archive_stem, extract, first_names, is_archive
+from .download import fetch
+from .facts import Facts, File, names, read_facts
+from .progress import Progress, silent
+from .tree import Tree, list_files
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+MAX_NESTING = 3  # archives in archives, as Kaggle packs them
+N_COMPARED = 5  # members of an archive that are looked for, to see whether it lies there extracted as well
+N_SHOWN = 4  # files that an error shows
+
+
+def open_source(
+    facts: Facts, raw: Path, output: Path, work: Path, variant: str = AUTO, progress: Progress = silent
+) -> tuple[Tree, str]:
+    """List the published files, with those in archives extracted.
+
+    Args:
+        facts: of the data set.
+        raw: folder of published files, extracted or not; or a single archive.
+        output: folder of the results, which may lie in ``raw``.
+        work: folder that archives are extracted to; what is there already is used again.
+        variant: key of ``facts.variants``, or "auto" for the first whose signature fits.
+        progress: shows how far the extraction is.
+
+    Returns:
+        The tree and the key of its variant.
+
+    Raises:
+        ConfigError: if there is no such variant.
+        DatasetError: if the files are not those of the data set, or an archive is damaged or unsafe.
+    """
+    if variant not in (AUTO, *facts.variants):
+        raise ConfigError(
+            f"{facts.name} has no variant {variant!r}; choose one of: {', '.join((AUTO, *facts.variants))}"
+        )
+    if not raw.exists():
+        raise DatasetError(f"{raw} is not there. {how_to_get(facts)}")
+    files = list_files(raw, output) if raw.is_dir() else {raw.name: raw}
+    done: set[str] = set()
+    for _ in range(MAX_NESTING):
+        archives = _archives(facts, files, done, any_name=_fitting(facts, Tree(raw, files), variant) is None)
+        if not archives:
+            break
+        for name in archives:
+            done.add(name)
+            target = work / archive_stem(name)
+            with progress(f"extracting {name}", "B") as step:
+                extract(files[name], target, progress=step)
+            files |= {f"{archive_stem(name)}/{inner}": path for inner, path in list_files(target).items()}
+    tree = Tree(raw, dict(sorted(files.items())))
+    found = _fitting(facts, tree, variant)
+    if found is None:
+        raise DatasetError(_not_recognised(facts, tree, variant))
+    return tree, found
+
+
+def download(facts: Facts, raw: Path, variant: str = AUTO, progress: Progress = silent) -> None:
+    """Fetch the files of a variant that are not in a folder yet.
+
+    Args:
+        facts: of the data set.
+        raw: the folder; made when needed.
+        variant: key of ``facts.variants``; "auto" is the first one.
+        progress: shows how far the download is.
+
+    Raises:
+        DatasetError: if a file needs a login, cannot be fetched, or has another hash than published.
+    """
+    chosen = facts.variants[next(iter(facts.variants)) if variant == AUTO else variant]
+    raw.mkdir(parents=True, exist_ok=True)
+    missing = [file for file in chosen.files if not (raw / file.name).exists()]
+    by_hand = [file for file in missing if file.url is None and not file.optional]
+    if by_hand or not chosen.files:
+        raise DatasetError(f"{facts.title} cannot be fetched without you. {how_to_get(facts, by_hand, raw)}")
+    for file in missing:
+        if file.url is not None:
+            logger.info("fetching %s", file.url)
+            with progress(file.name, "B") as step:
+                fetch(file.url, raw / file.name, sha256=file.sha256, progress=step)
+
+
+def how_to_get(facts: Facts, files: list[File] | None = None, raw: Path | None = None) -> str:
+    """Where a user gets the files of a data set, and where they belong."""
+    wanted = files or [file for variant in facts.variants.values() for file in variant.files if not file.optional]
+    listed = ", ".join(dict.fromkeys(file.name for file in wanted)) or "the files"
+    into = raw or "a folder and give that as raw_dir"
+    return f"Get {listed} from {facts.page} (needed: {facts.login}), and put them into {into}. Expected: {facts.layout}"
+
+
+def _fitting(facts: Facts, tree: Tree, variant: str) -> str | None:
+    """The first variant whose signature the files have, or None."""
+    candidates = facts.variants if variant == AUTO else [variant]
+    return next((key for key in candidates if all(map(tree.glob, facts.variants[key].signature))), None)
+
+
+def _archives(facts: Facts, files: Mapping[str, Path], done: set[str], any_name: bool) -> list[str]:
+    """Archives to extract: those of the data set; if there is none and nothing fits yet, any."""
+    own = {file.name.lower() for variant in facts.variants.values() for file in variant.files}
+    archives = [name for name in files if is_archive(Path(name)) and name not in done]
+    chosen = [name for name in archives if Path(name).name.lower() in own] or (archives if any_name else [])
+    return [name for name in chosen if not _is_extracted(files[name], files)]
+
+
+def _is_extracted(archive: Path, files: Mapping[str, Path]) -> bool:
+    """Whether the first members of an archive lie there as files too; those without a folder, in one of its name."""
+    members = first_names(archive, N_COMPARED)
+    wanted = [f"/{member}" if "/" in member else f"/{archive_stem(archive.name)}/{member}" for member in members]
+    return bool(wanted) and all(any(f"/{name}".endswith(member) for name in files) for member in wanted)
+
+
+def _not_recognised(facts: Facts, tree: Tree, variant: str) -> str:
+    """What is wrong with files that are not those of the data set."""
+    shown = ", ".join([*list(tree.files)[:N_SHOWN], *(["..."] if len(tree.files) > N_SHOWN else [])]) or "no file"
+    others = [read_facts(name) for name in names() if name not in (facts.name, "custom")]
+    alike = [other.name for other in others if _fitting(other, tree, AUTO)]
+    hint = f" It looks like {' or '.join(alike)}." if alike else ""
+    asked = "" if variant == AUTO else f", variant {variant}"
+    return f"{tree.root} does not hold {facts.title}{asked}: found {shown}.{hint} {how_to_get(facts)}"

@@ -1,0 +1,99 @@
+"""``cellbundle data``: what it prints and how it ends."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cellbundle.cli import main
+
+NAMES = ["bccd", "cellpose", "custom", "deepbacs", "dsb2018", "livecell", "neurips2022", "nuinsseg", "omnipose"]
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Six published images with two nuclei each."""
+    for n in range(6):
+        image = np.random.default_rng(n).integers(0, 255, (20, 20, 3), np.uint8)
+        for part in ("images", "masks"):
+            (tmp_path / f"raw/stage1_train/{n}a" / part).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / f"raw/stage1_train/{n}a/images/{n}a.png")
+        for k in range(2):
+            mask = np.zeros((20, 20), np.uint8)
+            mask[10 * k : 10 * k + 5, n : n + 5] = 255
+            Image.fromarray(mask).save(tmp_path / f"raw/stage1_train/{n}a/masks/{k}.png")
+    return tmp_path / "raw"
+
+
+def run(capsys, *arguments):
+    """Exit code, stdout and stderr of ``cellbundle data``."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return stopped.value.code, printed.out, printed.err
+
+
+def test_the_list_names_every_data_set_with_its_licence(capsys):
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    assert all(f"\n{name} " in f"\n{out}" for name in NAMES)
+    assert "(CC0 1.0)" in out
+
+
+def test_info_shows_source_licence_layout_and_options(capsys):
+    code, out, _ = run(capsys, "info", "dsb2018")
+    assert code == 0
+    for text in ("licence: CC0 1.0", "stage1_train.zip  https://", "variant stardist", "(670 training images)"):
+        assert text in out
+    code, out, _ = run(capsys, "info", "sartorius")
+    assert "--option KEY=VALUE" in out
+
+
+def test_prepare_prints_counts_and_the_next_step_and_verify_agrees(raw, tmp_path, capsys):
+    code, out, _ = run(capsys, "prepare", "dsb2018", "--raw_dir", raw, "--output_dir", tmp_path / "out", "--workers", 1)
+    assert code == 0
+    assert "all             6 images      6 groups       12 instances" in out
+    assert "no group and no image stands in two places" in out
+    assert f"--datalist {tmp_path / 'out/dsb2018.json'} --basedir {tmp_path / 'out'}" in out
+    assert run(capsys, "verify", tmp_path / "out")[0] == 0
+    (tmp_path / "out/labels/3a.tif").unlink()
+    code, out, _ = run(capsys, "verify", "dsb2018", "--output_dir", tmp_path / "out")
+    assert code == 1
+    assert out.startswith("labels/3a.tif: is missing\n1 damaged files in ")
+
+
+def test_broken_pairs_are_printed_and_end_with_1(raw, tmp_path, capsys):
+    (raw / "stage1_train/2a/images/2a.png").unlink()
+    code, out, _ = run(capsys, "prepare", "dsb2018", "--raw-dir", raw, "-o", tmp_path / "out", "--workers", 1)
+    assert code == 1
+    assert "error: 2a: stage1_train/2a has 0 images and 2 masks" in out
+    assert (tmp_path / "out/dsb2018.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["prepare", "dsb2081"], 1, "did you mean dsb2018?"),
+        (["prepare", "dsb2018", "--raw-dir", "missing"], 1, "missing is not there. Get stage1_train.zip"),
+        (["prepare", "dsb2018", "--raw-dir", "missing", "--option", "x"], 2, "write it as KEY=VALUE"),
+        (["verify", "nowhere"], 1, "has no manifest.csv"),
+    ],
+)
+def test_errors_are_one_line(arguments, code, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, _, err = run(capsys, *arguments)
+    assert found == code
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_commands_start_without_torch():
+    code = (
+        "import sys; from cellbundle.datasets import names, prepare, verify; import cellbundle.cli.data; "
+        "print('torch' in sys.modules, 'monai' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"

@@ -1,0 +1,66 @@
+"""Every damage of a prepared folder is named, and nothing else."""
+
+import pandas as pd
+import pytest
+
+from cellbundle.datasets import Damage, prepare, verify
+from cellbundle.datasets.convert import file_hash
+from cellbundle.errors import DatasetError
+
+
+@pytest.fixture
+def folder(twelve, tmp_path):
+    prepare("dsb2018", twelve, tmp_path / "out", workers=1)
+    return tmp_path / "out"
+
+
+def test_the_manifest_has_every_output_with_hash_size_count_and_source(folder):
+    table = pd.read_csv(folder / "manifest.csv").set_index("path")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(table.index) == {name for name in files if not name.startswith(".")} - {"manifest.csv"}
+    assert all(table.sha256[name] == file_hash(folder / name) for name in table.index)
+    assert all(table.bytes[name] == (folder / name).stat().st_size for name in table.index)
+    label = table.loc["labels/04aa.tif"]
+    assert (label.instances, label.height, label.width) == (5, 20, 30)
+    assert label.source == "stage1_train/04aa/masks/ (5 files)"
+    assert table.source["images/04aa.png"] == "stage1_train/04aa/images/04aa.png"
+    assert table.instances["dsb2018.json"] == sum(range(1, 13))
+
+
+def test_a_sound_folder_has_no_damage(folder):
+    assert verify(folder) == []
+    (folder / "notes.txt").write_text("files of the user do not matter")
+    assert verify(folder) == []
+
+
+def test_each_damage_is_named_once(folder):
+    flipped = bytearray((folder / "images/01aa.png").read_bytes())
+    flipped[40] ^= 1
+    (folder / "images/01aa.png").write_bytes(flipped)
+    (folder / "labels/02aa.tif").unlink()
+    (folder / "labels/03aa.tif").write_bytes((folder / "labels/09aa.tif").read_bytes())
+    (folder / "dsb2018.json").write_text("{}")
+    steps = []
+    assert verify(folder, lambda done, total: steps.append((done, total))) == [
+        Damage(
+            "dsb2018.json", f"has 2 bytes, not {pd.read_csv(folder / 'manifest.csv').bytes[0]} as when it was written"
+        ),
+        Damage("images/01aa.png", "has other content than when it was written, with the same size"),
+        Damage("labels/02aa.tif", "is missing"),
+        Damage("labels/03aa.tif", "has the content of labels/09aa.tif"),
+    ]
+    assert steps == [(n, 26) for n in range(1, 27)]
+
+
+def test_a_changed_manifest_is_the_damage(folder):
+    text = (folder / "manifest.csv").read_text()
+    (folder / "manifest.csv").write_text(text.replace(",20,30,5\n", ",20,30,6\n"))
+    assert [damage.path for damage in verify(folder)] == ["manifest.csv"]
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "has no manifest.csv"), ("a,b\n1,2\n", "cannot be used")])
+def test_without_a_manifest_nothing_can_be_verified(content, message, tmp_path):
+    if content:
+        (tmp_path / "manifest.csv").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        verify(tmp_path)
