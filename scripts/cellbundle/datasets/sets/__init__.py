@@ -1,0 +1,1 @@
+"""The data sets: a module and a file of facts each."""

@@ -1,0 +1,164 @@
+"""BCCD with mask: black and white masks become instances."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cellbundle.datasets import prepare
+from cellbundle.datasets.facts import read_facts
+from cellbundle.datasets.model import Item
+from cellbundle.datasets.sets import bccd
+from cellbundle.datasets.tree import Tree, list_files
+from cellbundle.errors import DatasetError, LabelReadError
+from cellbundle.io import read_labels
+
+DEFAULTS = {"min_size": 16, "split_touching": False}
+SHAPE = (32, 40)
+
+
+def discs(*circles, shape=SHAPE):
+    """Union of discs (y, x, radius)."""
+    ys, xs = np.mgrid[: shape[0], : shape[1]]
+    return np.any([np.hypot(ys - y, xs - x) <= radius for y, x, radius in circles], axis=0)
+
+
+def save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.repeat(np.uint8(values)[..., None], 3, axis=2)).save(path)
+
+
+def mask_of(values, folder):
+    """An item whose mask holds these values."""
+    save(folder / "mask.png", values)
+    return Item("a", folder / "image.png", (folder / "mask.png",))
+
+
+@pytest.fixture(params=[("original", "mask"), ("images", "masks")], ids="-".join)
+def published(request, tmp_path):
+    """Four images for training and two for testing, with two discs each."""
+    folder = tmp_path / "raw" / "BCCD Dataset with mask"
+    for number, section in enumerate(["train"] * 4 + ["test"] * 2):
+        mask = discs((8, 8, 4), (20, 25 + number, 5))
+        for kind, values in zip(request.param, (np.where(mask, 90 + number, 200), np.where(mask, 255, 0)), strict=True):
+            save(folder / section / kind / f"{number}f8b-{number}.png", values)
+    return folder
+
+
+def locate(folder, variant="original_mask"):
+    return bccd.locate(Tree(folder, list_files(folder)), variant, DEFAULTS, folder)
+
+
+def test_both_layouts_become_a_datalist(published, tmp_path):
+    prepared = prepare("bccd", tmp_path / "raw", tmp_path / "out", n_folds=2, workers=1)
+    assert prepared.problems == []
+    datalist = json.loads(prepared.datalists["bccd"].read_text())
+    assert [entry["image"] for entry in datalist["training"]] == [f"images/{n}f8b-{n}.png" for n in range(4)]
+    assert sorted(entry["fold"] for entry in datalist["training"]) == [0, 0, 1, 1]
+    assert datalist["testing"][1] == {"image": "images/5f8b-5.png", "label": "labels/5f8b-5.tif", "group": "5f8b-5"}
+    expected = discs((8, 8, 4)) + 2 * discs((20, 30, 5))
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "labels" / "5f8b-5.tif"), expected)
+    original = next((published / "test").glob("[io]*/5f8b-5.png"))
+    assert (tmp_path / "out" / "images" / "5f8b-5.png").read_bytes() == original.read_bytes()
+
+
+def test_values_near_black_and_white_make_no_cells(tmp_path):
+    mask = discs((8, 8, 4), (20, 30, 5))
+    values = np.where(mask, 254, 0)
+    values[::3][~mask[::3]] = 1  # what takes every value above 0 for a cell finds one large one
+    values[20, 30] = 128
+    values[31, :20] = 127
+    labels = bccd.convert(mask_of(values, tmp_path), DEFAULTS).labels
+    np.testing.assert_array_equal(labels, discs((8, 8, 4)) + 2 * discs((20, 30, 5)))
+
+
+def test_corners_connect_and_specks_are_left_out(tmp_path):
+    white = np.zeros(SHAPE, bool)
+    white[2:6, 2:6] = white[6:10, 6:10] = True  # one instance of 32 pixels
+    white[20:24, 2:6] = True  # 16 pixels
+    white[20:23, 10:15] = True  # 15 pixels
+    sample = bccd.convert(mask_of(255 * white, tmp_path), DEFAULTS)
+    expected = np.zeros(SHAPE, int)
+    expected[2:6, 2:6] = expected[6:10, 6:10] = 1
+    expected[20:24, 2:6] = 2
+    np.testing.assert_array_equal(sample.labels, expected)
+    assert sample.remarks == ("specks of fewer than 16 pixels are left out: 1",)
+    everything = bccd.convert(mask_of(255 * white, tmp_path), DEFAULTS | {"min_size": 1})
+    assert everything.labels.max() == 3
+    assert everything.remarks == ()
+
+
+def test_touching_cells_are_cut_on_request_only(tmp_path):
+    white = discs((15, 10, 8), (15, 24, 8))  # the neck is half as wide as the cells
+    item = mask_of(255 * white, tmp_path)
+    np.testing.assert_array_equal(bccd.convert(item, DEFAULTS).labels, white)
+    labels = bccd.convert(item, DEFAULTS | {"split_touching": True}).labels
+    np.testing.assert_array_equal(labels > 0, white)
+    assert set(labels[:, :16][white[:, :16]]) == {1}
+    assert set(labels[:, 19:][white[:, 19:]]) == {2}
+
+
+@pytest.mark.parametrize(
+    "white",
+    [
+        discs((15, 20, 10)),
+        discs((15, 16, 8), (15, 24, 8)),  # a neck of 87 % of the width of the parts
+        discs((15, 10, 6)) | np.eye(32, 40, k=1, dtype=bool),  # connected through corners
+        discs(*((15, x, 6) for x in range(8, 32))),  # long, with many places that are equally deep
+        np.zeros(SHAPE, bool),
+        np.ones(SHAPE, bool),
+    ],
+    ids=["disc", "egg", "tail", "rod", "nothing", "all"],
+)
+def test_single_cells_are_not_cut(tmp_path, white):
+    labels = bccd.convert(mask_of(255 * white, tmp_path), DEFAULTS | {"split_touching": True}).labels
+    np.testing.assert_array_equal(labels, white)
+
+
+def test_a_mask_without_white_is_refused(tmp_path):
+    with pytest.raises(LabelReadError, match=r"mask\.png: the largest value is 1; expected black \(0\) and white"):
+        bccd.convert(mask_of(discs((8, 8, 4)), tmp_path), DEFAULTS)
+
+
+def test_suffixes_may_differ(tmp_path):
+    for path in ("train/original/a.bmp", "train/mask/a.PNG", "Test/Original/b.jpg", "Test/Mask/b.jpeg"):
+        save(tmp_path / path, np.zeros(SHAPE))
+    (tmp_path / "train/mask/notes.txt").touch()
+    items = locate(tmp_path).items
+    assert [(item.name, item.section, item.image.name, item.labels[0].name) for item in items] == [
+        ("b", "testing", "b.jpg", "b.jpeg"),
+        ("a", "training", "a.bmp", "a.PNG"),
+    ]
+
+
+def test_equal_names_get_the_section_in_front(tmp_path):
+    for path in ("train/original/a.png", "train/mask/a.png", "test/original/A.png", "test/mask/A.png"):
+        save(tmp_path / path, np.zeros(SHAPE))
+    assert [item.name for item in locate(tmp_path).items] == ["test_A", "train_a"]
+
+
+def test_broken_pairs_are_named(tmp_path):
+    for path in ("train/original/a.png", "train/mask/a.png", "train/original/b.png", "test/mask/a.png"):
+        save(tmp_path / path, np.zeros(SHAPE))
+    found = locate(tmp_path)
+    assert [item.name for item in found.items] == ["a"]
+    assert [(problem.name, problem.reason.split(";")[0]) for problem in found.problems] == [
+        ("test/a", "test/mask/a.png has no image"),
+        ("train/b", "train/original/b.png has no label file"),
+    ]
+
+
+def test_nothing_to_pair_is_an_error(tmp_path):
+    save(tmp_path / "train/original/a.png", np.zeros(SHAPE))
+    with pytest.raises(DatasetError, match=r"no image has a mask; expected train/original/\*\.png beside train/mask"):
+        locate(tmp_path)
+
+
+def test_facts_tell_it_from_bccd_and_from_dsb2018():
+    facts = read_facts("bccd")
+    assert "not BCCD" in facts.notes[0]
+    assert facts.licence == "unclear"
+    files = ("dsb2018/train/images/a.tif", "dsb2018/train/masks/a.tif")
+    tree = Tree(None, dict.fromkeys(files))
+    assert not any(all(map(tree.glob, variant.signature)) for variant in facts.variants.values())
