@@ -1,0 +1,64 @@
+"""The data sets on MONAI's command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2] / "download_preprocessor"
+
+pytestmark = pytest.mark.slow
+
+
+def run(*options, config="dsb2018"):
+    """``monai.bundle run_workflow`` as the README has it."""
+    command = [sys.executable, "-m", "monai.bundle", "run_workflow", "scripts.workflow.PreprocessDataset"]
+    command += ["--config_file", f"configs/{config}.yaml", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Six published images."""
+    for n in range(6):
+        for part in ("images", "masks"):
+            (tmp_path / f"raw/stage1_train/{n}a" / part).mkdir(parents=True)
+            picture = np.random.default_rng(n).integers(0, 255, (20, 20), np.uint8)
+            Image.fromarray(picture).save(tmp_path / f"raw/stage1_train/{n}a" / part / f"{n}a.png")
+    return tmp_path / "raw"
+
+
+def test_one_command_prepares_a_data_set(raw, tmp_path):
+    done = run("--raw_dir", raw, "--output_dir", tmp_path / "out", "--n_folds", 2)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "out/dsb2018.json").read_text())
+    assert {entry["fold"] for entry in content["training"]} == {0, 1}
+    assert "all: 6 images, 6 groups, 6 instances" in done.stderr
+
+
+def test_broken_pairs_end_with_an_error_after_all_else_is_written(raw, tmp_path):
+    (raw / "stage1_train/3a/masks/3a.png").unlink()
+    done = run("--raw_dir", raw, "--output_dir", tmp_path / "out")
+    assert done.returncode != 0
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("cellbundle.errors.DatasetError: 1 images could not be converted, such as 3a:")
+    )
+    assert len(list((tmp_path / "out/labels").iterdir())) == 5
+
+
+def test_a_misspelt_option_is_an_error_that_suggests_the_right_one(raw, tmp_path):
+    done = run("--raw_dir", raw, "--out_dir", tmp_path / "out")
+    assert done.returncode != 0
+    assert "--output_dir" in done.stderr.strip().splitlines()[-1]
+
+
+def test_without_folders_it_says_which_options_are_missing():
+    done = run()
+    assert done.returncode != 0
+    assert "add --raw_dir DIR --output_dir DIR" in done.stderr.strip().splitlines()[-1]
