@@ -48,7 +48,8 @@ def hold_out(items: Sequence[Item], share: float, seed: int) -> list[Item]:
 
     Args:
         items: in any order.
-        share: of the items for testing, 0..0.5; a subset with fewer than two groups has no testing.
+        share: of the items for testing, 0..0.5, rounded to a half, a third, a quarter …; a subset with fewer than two
+            groups has no testing.
         seed: another seed gives another split.
 
     Returns:

@@ -1,0 +1,272 @@
+"""Reads the instances of one image, in any of the encodings of users' folders, into a label map."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ArrayError, CellBundleError, ConfigError, LabelReadError
+from ...io import Image, atomic_path, read_image, read_labels
+from ...io.cellpose_seg import read_cellpose_seg
+from ...io.coco import CocoImage, read_coco
+from ...io.geojson import read_geojson
+from ...io.imagej import read_imagej
+from ...io.kaggle import KaggleImage, read_kaggle
+from ...io.mask_files import read_masks
+from ...io.yolo import read_yolo
+from ...masks import Form
+from ...painting import Painted, label_components, paint_masks, paint_rings, paint_rles
+from ..model import Item
+
+FORMS: dict[str, Form] = {"columns": "kaggle", "rows": "kaggle_rows"}
+BACKGROUND = "background"
+BLACK = 0x000000
+CELLS = ("cell", "detection")  # QuPath's types; annotations beside them are the regions that they were found in
+MAX_SHOWN = 3
+
+Read = tuple[NDArray[np.integer], list[str]]  # a label map, and remarks
+
+
+def read_instances(item: Item, options: Mapping[str, Any]) -> Read:
+    """Read the label files of an item.
+
+    Args:
+        item: with its encoding in ``detail``, and for the shared encodings the file of its part in ``part``.
+        options: of the data set.
+
+    Returns:
+        (H, W) label map of integers, any ids; and sentences about what is odd.
+
+    Raises:
+        CellBundleError: if a file cannot be read, is of another encoding, or does not fit the image.
+    """
+    return READERS[item.detail["encoding"]](item, options)
+
+
+def kind_of_raster(path: Path) -> str | None:
+    """Tell label maps ("label_map"), masks that do not tell cells apart ("binary") and "colours" from each other.
+
+    A map whose only id is 1, in several places, counts as binary.
+
+    Returns:
+        The encoding; None if the file has no instance or cannot be read.
+    """
+    try:
+        labels = read_labels(path)
+    except LabelReadError:
+        return _kind_of_refused(path)
+    highest = labels.max()
+    if highest == 1 and label_components(labels > 0).max() > 1:
+        return "binary"
+    return "label_map" if highest else None
+
+
+def parse_colours(table: Any) -> dict[int, str | None]:
+    """Class by colour, 0xRRGGBB, from the option ``colours``; None is background, which black is by default.
+
+    Raises:
+        ConfigError: if it is no table of colours and classes.
+    """
+    if not isinstance(table, dict) or not table:
+        raise ConfigError(
+            f"option colours is {table!r}; give the class of each colour, such as "
+            '{"255,0,0": tumour, "#00ff00": stroma, "0,0,0": background}'
+        )
+    classes: dict[int, str | None] = {}
+    for text, name in table.items():
+        colour = _parse_colour(text)
+        if not isinstance(name, str | None):
+            raise ConfigError(f"option colours: the class of {text!r} is {name!r}; give a name, or null for background")
+        if colour in classes:
+            raise ConfigError(f"option colours: {text!r} stands there twice; give each colour one class")
+        classes[colour] = None if name == BACKGROUND else name
+    return {BLACK: None} | classes
+
+
+def cut_file(encoding: str, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Cut a file for many images into the parts that ``read_instances`` reads.
+
+    Args:
+        encoding: "coco" or "kaggle_rle".
+        path: the file.
+
+    Yields:
+        Name of an image as it stands in the file, and its part as JSON; several, if it is listed under several ids.
+
+    Raises:
+        LabelReadError: if the file cannot be read.
+    """
+    found: Mapping[str, Sequence[CocoImage | KaggleImage]] = (
+        read_coco(path) if encoding == "coco" else {name: [image] for name, image in read_kaggle(path).items()}
+    )
+    for name, images in found.items():
+        parts = ({key: value for key, value in vars(image).items() if key != "path"} for image in images)
+        yield name, [json.dumps(part) for part in parts]
+
+
+def save_part(path: Path, text: str) -> None:
+    """Write the part of one image where ``read_instances`` will find it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _label_map(item: Item, options: Mapping[str, Any]) -> Read:
+    try:
+        return read_labels(item.labels[0]), []
+    except LabelReadError as error:
+        kind = kind_of_raster(item.labels[0])
+        if kind in ("binary", "colours"):
+            raise LabelReadError(f"{error} (for this data set: the option encoding: {kind})") from error
+        raise
+
+
+def _binary(item: Item, options: Mapping[str, Any]) -> Read:
+    data = _mask(item.labels[0]).data
+    values = np.unique(data[data != 0])
+    if len(values) > 1:
+        shown = ", ".join(f"{value:g}" for value in values[:MAX_SHOWN])
+        raise LabelReadError(
+            f"{item.labels[0]}: holds {len(values)} values besides 0 ({shown}, ...), expected one; a label map needs "
+            "encoding: label_map, and a mask that JPEG has blurred must be made black and white"
+        )
+    return label_components((data != 0).any(axis=0)), []
+
+
+def _colours(item: Item, options: Mapping[str, Any]) -> Read:
+    path, classes = item.labels[0], parse_colours(options["colours"])
+    picture = _mask(path)
+    data = picture.data.astype(np.int32)
+    if len(data) not in (1, 3) or picture.dtype != np.uint8:
+        raise LabelReadError(f"{path}: has {len(data)} channels of {picture.dtype}, expected red, green, blue of uint8")
+    red, green, blue = np.broadcast_to(data, (3, *data.shape[1:]))
+    colours = red << 16 | green << 8 | blue
+    present, counts = np.unique(colours, return_counts=True)
+    unknown = [(int(c), int(n)) for c, n in zip(present, counts, strict=True) if int(c) not in classes]
+    if unknown:
+        shown = "; ".join(f"{_show_colour(c)} ({n} pixels)" for c, n in unknown[:MAX_SHOWN])
+        raise LabelReadError(
+            f"{path}: {len(unknown)} colours are not in the option colours: {shown}; add them with their class, or as "
+            "background"
+        )
+    labels = np.zeros(colours.shape, np.int32)
+    for name in sorted({name for name in classes.values() if name is not None}):
+        parts = label_components(np.isin(colours, [colour for colour, own in classes.items() if own == name]))
+        labels = np.where(parts, parts + labels.max(), labels)
+    return labels, []
+
+
+def _mask_files(item: Item, options: Mapping[str, Any]) -> Read:
+    masks = read_masks(item.labels)
+    first = next(masks)
+    return _painted(paint_masks(chain([first], masks), first.shape), len(item.labels))
+
+
+def _coco(item: Item, options: Mapping[str, Any]) -> Read:
+    image = CocoImage(item.labels[0], **_part(item))
+    cells = image.without_crowds()
+    labels, remarks = _painted(cells.paint(), len(cells.ids))
+    if n := len(image.ids) - len(cells.ids):
+        remarks.append(f"{n} regions of many cells (iscrowd) are left out")
+    return labels, remarks
+
+
+def _yolo(item: Item, options: Mapping[str, Any]) -> Read:
+    painted, classes = read_yolo(item.labels[0], _shape(item))
+    return _painted(painted, len(classes))
+
+
+def _kaggle_rle(item: Item, options: Mapping[str, Any]) -> Read:
+    image = KaggleImage(**_part(item))
+    height, width = image.shape or _shape(item)
+    try:
+        return _painted(paint_rles(image.runs, (height, width), FORMS[options["rle_order"]]), len(image.runs))
+    except ArrayError as error:
+        raise LabelReadError(f"{item.labels[0]}: image {item.name}: {error}") from error
+
+
+def _imagej(item: Item, options: Mapping[str, Any]) -> Read:
+    rois = read_imagej(item.labels[0])
+    return _painted(paint_rings([roi.rings for roi in rois], _shape(item)), len(rois))
+
+
+def _geojson(item: Item, options: Mapping[str, Any]) -> Read:
+    features = read_geojson(item.labels[0])
+    cells = [one for one in features if one.object_type in CELLS] or features
+    labels, remarks = _painted(paint_rings([one.rings for one in cells], _shape(item)), len(cells))
+    if n := len(features) - len(cells):
+        remarks.append(f"{n} annotations beside cells or detections are taken for regions and left out")
+    return labels, remarks
+
+
+def _cellpose_seg(item: Item, options: Mapping[str, Any]) -> Read:
+    return read_cellpose_seg(item.labels[0]), []
+
+
+READERS: dict[str, Callable[[Item, Mapping[str, Any]], Read]] = {
+    "label_map": _label_map,
+    "mask_files": _mask_files,
+    "coco": _coco,
+    "yolo": _yolo,
+    "kaggle_rle": _kaggle_rle,
+    "imagej": _imagej,
+    "geojson": _geojson,
+    "cellpose_seg": _cellpose_seg,
+    "colours": _colours,
+    "binary": _binary,
+}
+
+
+def _painted(painted: Painted, n: int) -> Read:
+    lost = len(painted.lost)
+    remark = f"{lost} of {n} instances have no pixel of their own: smaller ones cover them, or they are copies"
+    return painted.labels, [remark] if lost else []
+
+
+def _shape(item: Item) -> tuple[int, int]:
+    height, width = read_image(item.image).data.shape[1:]
+    return height, width
+
+
+def _part(item: Item) -> dict[str, Any]:
+    return json.loads(Path(item.detail["part"]).read_text(encoding="utf-8"))
+
+
+def _mask(path: Path) -> Image:
+    """A picture of labels."""
+    try:
+        return read_image(path)
+    except CellBundleError as error:
+        raise LabelReadError(str(error)) from error
+
+
+def _kind_of_refused(path: Path) -> str | None:
+    """Encoding of a picture that is no label map."""
+    try:
+        read_labels(path, binary="components")
+    except LabelReadError:
+        try:
+            return "colours" if len(read_image(path).data) == 3 else None
+        except CellBundleError:
+            return None
+    return "binary"
+
+
+def _parse_colour(text: Any) -> int:
+    """0xRRGGBB of ``"255,0,0"`` or ``"#ff0000"``."""
+    if isinstance(text, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", text.strip()):
+        return int(text.strip()[1:], 16)
+    numbers = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
+    if len(numbers) == 3 and all(part.isdecimal() and int(part) <= 255 for part in numbers):
+        red, green, blue = map(int, numbers)
+        return red << 16 | green << 8 | blue
+    raise ConfigError(f'option colours: {text!r} is no colour; write red, green and blue as "255,0,0" or "#ff0000"')
+
+
+def _show_colour(colour: int) -> str:
+    return f"{colour >> 16},{colour >> 8 & 255},{colour & 255}"

@@ -1,0 +1,118 @@
+"""Own images: parts of a split, groups and options."""
+
+import json
+import re
+
+import pytest
+
+from cellbundle.datasets import prepare
+from cellbundle.datasets.sets import custom
+from cellbundle.datasets.splits import hold_out
+from cellbundle.errors import ConfigError, DatasetError
+
+from .own_images import locate, save_image, save_labels
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def grouped(raw):
+    """Twelve images of four patients."""
+    for number in range(12):
+        name = f"p{number % 4}/{number // 4}_p{number % 4}_x"
+        save_image(raw / f"{name}.png", number)
+        save_labels(raw / f"{name}_masks.tif")
+    return raw
+
+
+@pytest.fixture
+def parts(raw):
+    """Folders of four images for training, two for validation and one for testing."""
+    for part, names in {"Train": "abcd", "valid": "ef", "testing": "g"}.items():
+        for name in names:
+            save_image(raw / part / f"{name}.png", ord(name))
+            save_labels(raw / part / f"{name}_mask.png")
+    return raw
+
+
+def test_folders_of_a_split_are_kept(parts, tmp_path):
+    prepared = prepare("custom", parts, tmp_path / "out", n_folds=3, workers=1)
+    content = json.loads(prepared.datalists["custom"].read_text())
+    folds = {entry["group"]: entry["fold"] for entry in content["training"]}
+    assert {name for name, fold in folds.items() if fold == 0} == {"e", "f"}
+    assert sorted(folds[name] for name in "abcd") == [1, 1, 2, 2]
+    assert [entry["image"] for entry in content["testing"]] == ["images/g.png"]
+
+
+def test_folders_of_a_split_are_ignored_on_request(parts):
+    assert {(item.section, item.fold) for item in locate(parts, split="random").items} == {(None, None)}
+
+
+def test_images_outside_of_the_folders_of_a_split_are_an_error(parts):
+    save_image(parts / "h.png")
+    save_labels(parts / "h_mask.png")
+    with pytest.raises(DatasetError, match=r"1 images such as h\.png lie in none of the folders.*split: random"):
+        locate(parts)
+    assert len(locate(parts, split="random").items) == 8
+
+
+def test_one_folder_of_a_split_is_none(raw):
+    save_image(raw / "train/a.png")
+    save_labels(raw / "train/a_mask.png")
+    assert locate(raw).items[0].section is None
+    assert locate(raw, split="folders").items[0].section == "training"
+
+
+@pytest.mark.parametrize("rule", [r"_(p\d)_", "folder"])
+def test_groups_are_never_split(grouped, rule):
+    found = locate(grouped, group=rule)
+    assert {item.group for item in found.items} == {"p0", "p1", "p2", "p3"}
+    items = custom.split(hold_out(found.items, 0.25, 0), 3, 0)
+    places = {(item.group, item.section, item.fold) for item in items}
+    assert len(places) == 4  # one for each group
+    assert sorted((section, fold) for _, section, fold in places if fold is not None) == [
+        ("training", 0),
+        ("training", 1),
+        ("training", 2),
+    ]
+    assert sum(section == "testing" for _, section, _ in places) == 1
+
+
+def test_a_fifth_is_held_out_by_default(grouped, tmp_path):
+    options = {"group": "folder"}
+    for share, n in ((None, 3), (0, 0)):
+        prepared = prepare("custom", grouped, tmp_path / "out", test_share=share, workers=1, options=options)
+        assert sum(item.section == "testing" for item in prepared.items) == n
+
+
+def test_group_of_folders_leaves_out_those_for_images_and_parts(raw):
+    for name in ("train/p1/images/a.png", "test/p1/images/b.png", "train/images/c.png"):
+        save_image(raw / name)
+        save_labels(raw / name.replace("images", "labels"))
+    assert [item.group for item in locate(raw, group="folder").items] == ["p1", "train", "p1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoding": "masks"}, "option encoding is 'masks'; choose one of auto, label_map"),
+        ({"rle_order": "F"}, "option rle_order is 'F'; choose one of columns, rows"),
+        ({"split": "yes"}, "option split is 'yes'; choose one of auto, folders, random"),
+        ({"min_size": 0}, "option min_size is 0"),
+        ({"group": "(p"}, "is no regular expression"),
+        ({"group": 3}, "option group is 3, which is no regular expression"),
+        ({"group": "p."}, "with 0 groups in parentheses"),
+        ({"group": "(p0)"}, r"finds nothing in 9 names such as 0_p1_x, 1_p1_x, 2_p1_x;"),
+        ({"colours": {"300,0,0": "a"}}, "'300,0,0' is no colour"),
+        ({"colours": {"red": "a"}}, "'red' is no colour"),
+        ({"colours": {"#ff0000": 1}}, "the class of '#ff0000' is 1; give a name"),
+        ({"colours": {"#ff0000": "a", "255,0,0": "b"}}, "'255,0,0' stands there twice"),
+        ({"colours": "red"}, "option colours is 'red'; give the class of each colour"),
+    ],
+)
+def test_options_without_a_possible_value_are_errors(grouped, options, message):
+    with pytest.raises(ConfigError, match=re.escape(message).replace(r"\ ", " ")):
+        locate(grouped, **options)
