@@ -18,7 +18,7 @@ from .kernels.masks import LENGTH, START, mask_runs, paint_runs
 from .kernels.parallel import run_chunks
 from .kernels.runs import coco_counts, find_runs, write_columns
 from .labels import check_numbered
-from .rle import read_runs
+from .rle import check_runs, read_runs
 
 Form = Literal["coco", "kaggle", "kaggle_rows"]
 FORMS = ("coco", "kaggle", "kaggle_rows")
@@ -114,12 +114,39 @@ def rles_to_labels(
     """
     _check_form(form)
     height, width = _check_shape(shape)
-    _check_share(max_overlap)
-    order = None if scores is None else _best_first(scores)
-    runs, offsets = _join(read_runs(rles, form, height, width), None if order is None else len(order), "scores")
-    flat, kept = _paint(runs, offsets, order, height * width, min_size, max_overlap)
+    flat, kept = _paint_each(read_runs(rles, form, height, width), scores, height * width, min_size, max_overlap)
     labels = flat.reshape(height, width) if form == "kaggle_rows" else flat.reshape(width, height).T
     return np.ascontiguousarray(labels), kept
+
+
+def runs_to_labels(
+    runs: Iterable[NDArray[np.int64]],
+    scores: ArrayLike | None,
+    shape: tuple[int, int],
+    *,
+    min_size: int = 1,
+    max_overlap: float = 1.0,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Give every pixel to the best of the masks that hold it, from their runs of pixels.
+
+    Args:
+        runs: for each mask (R, 2) int64, start in the image row by row, from 0, and length; ascending.
+        scores: as for ``masks_to_labels``.
+        shape: (H, W) of the image.
+        min_size: as for ``masks_to_labels``.
+        max_overlap: as for ``masks_to_labels``.
+
+    Returns:
+        As ``masks_to_labels``.
+
+    Raises:
+        ArrayError: if runs overlap or leave the image, or for scores as in ``masks_to_labels``.
+        ConfigError: if ``max_overlap`` is not a share.
+    """
+    height, width = _check_shape(shape)
+    checked = (check_runs(i, one, height * width) for i, one in enumerate(runs))
+    flat, kept = _paint_each(checked, scores, height * width, min_size, max_overlap)
+    return flat.reshape(height, width), kept
 
 
 def labels_to_rles(labels: NDArray[np.integer], form: Form = "coco") -> list[str]:
@@ -162,6 +189,16 @@ def _paint(
         order = np.argsort(np.diff(pixels_before), kind="stable")
     flat = np.zeros(n_pixels, np.int32)
     return flat, paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
+
+
+def _paint_each(
+    runs: Iterable[np.ndarray], scores: ArrayLike | None, n_pixels: int, min_size: int, max_overlap: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """As ``_paint``, from the (R, 2) runs of each mask."""
+    _check_share(max_overlap)
+    order = None if scores is None else _best_first(scores)
+    joined, offsets = _join(runs, None if order is None else len(order), "scores")
+    return _paint(joined, offsets, order, n_pixels, min_size, max_overlap)
 
 
 def _is_plain_stack(masks: Any, n: int | None, height: int, width: int) -> TypeGuard[np.ndarray]:

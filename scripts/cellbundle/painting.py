@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from skimage.draw import polygon
 
 from .errors import ArrayError
-from .masks import Form, masks_to_labels, rles_to_labels
+from .masks import Form, masks_to_labels, rles_to_labels, runs_to_labels
 
 Ring = NDArray[np.floating] | NDArray[np.integer]
 EIGHT_NEIGHBOURS = np.ones((3, 3))
@@ -43,6 +43,12 @@ def paint_rles(rles: Iterable[Any], shape: tuple[int, int], form: Form) -> Paint
     """Paint run lengths; arguments and errors as for ``cellbundle.masks.rles_to_labels``."""
     counted = _Counted(rles)
     return _by_position(*rles_to_labels(counted, None, shape, form), counted.n)
+
+
+def paint_runs(runs: Iterable[NDArray[np.int64]], shape: tuple[int, int]) -> Painted:
+    """Paint runs of pixels; arguments and errors as for ``cellbundle.masks.runs_to_labels``."""
+    counted = _Counted(runs)
+    return _by_position(*runs_to_labels(counted, None, shape), counted.n)
 
 
 def paint_rings(instances: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Painted:

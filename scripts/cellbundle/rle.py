@@ -31,14 +31,19 @@ def read_runs(rles: Iterable[Any], form: str, height: int, width: int) -> Iterat
             runs = _coco_runs(rle, height, width) if form == "coco" else _kaggle_runs(rle)
         except (ValueError, TypeError, OverflowError, KeyError) as error:
             raise ArrayError(f"run lengths of mask {i} are no {form} ones: {error}") from error
-        broken = find_broken_run(runs, height * width)
-        if broken >= 0:
-            start, length = runs[broken].tolist()
-            raise ArrayError(
-                f"run lengths of mask {i}: run {broken} (start {start} from 0, length {length}) must lie behind the "
-                f"one before it and inside of the image of {height * width} pixels"
-            )
-        yield runs
+        yield check_runs(i, runs, height * width)
+
+
+def check_runs(i: int, runs: np.ndarray, n_pixels: int) -> np.ndarray:
+    """The runs of mask i; ``ArrayError`` unless they are ascending, apart and inside of the image."""
+    broken = find_broken_run(runs, n_pixels)
+    if broken >= 0:
+        start, length = runs[broken].tolist()
+        raise ArrayError(
+            f"run lengths of mask {i}: run {broken} (start {start} from 0, length {length}) must lie behind the "
+            f"one before it and inside of the image of {n_pixels} pixels"
+        )
+    return runs
 
 
 def _coco_runs(rle: Any, height: int, width: int) -> np.ndarray:

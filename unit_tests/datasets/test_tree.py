@@ -39,6 +39,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path):
         ("*/masks/*.png", ["s/1/masks/a.png", "s/1/masks/b.PNG"]),
         ("masks/a.png", ["s/1/masks/a.png"]),
         ("s/*.png", []),
+        ("masks/[b-z].p?g", ["s/1/masks/b.PNG"]),
         ("*.tif", ["s/c.tif"]),
     ],
 )

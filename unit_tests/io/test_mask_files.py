@@ -7,7 +7,7 @@ from PIL import Image
 
 from cellbundle.errors import CellBundleError, LabelReadError
 from cellbundle.io import mask_files
-from cellbundle.io.mask_files import read_masks
+from cellbundle.io.mask_files import paint_mask_files
 
 MASK = np.zeros((30, 41), bool)
 MASK[3:9, 5:20] = True
@@ -31,27 +31,37 @@ def save(path, form):
 @pytest.mark.parametrize("form", ["grey", "optimised", "ones", "1 bit", "RGBA", "16 bits", "TIFF"])
 def test_what_is_not_zero_is_inside(form, tmp_path):
     save(tmp_path / "mask.png", form)
-    (found,) = read_masks([tmp_path / "mask.png"])
-    assert found.dtype == np.uint8
-    assert ((found > 0) == MASK).all()
+    labels, lost = paint_mask_files([tmp_path / "mask.png"])
+    assert ((labels == 1) == MASK).all()
+    assert lost == []
 
 
 def test_plain_grey_files_take_the_fast_way_and_others_do_not(tmp_path, monkeypatch):
     monkeypatch.setattr(mask_files, "read_image", None)
     save(tmp_path / "grey.png", "grey")
-    (found,) = read_masks([tmp_path / "grey.png"])
-    assert ((found > 0) == MASK).all()
+    assert ((paint_mask_files([tmp_path / "grey.png"]).labels == 1) == MASK).all()
     save(tmp_path / "1.png", "1 bit")
     with pytest.raises(TypeError):
-        next(read_masks([tmp_path / "1.png"]))
+        paint_mask_files([tmp_path / "1.png"])
 
 
-def test_noise_is_read_as_pillow_reads_it(tmp_path):
-    image = np.random.default_rng(0).integers(0, 256, (64, 50), dtype=np.uint8)
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_noise_is_read_as_pillow_reads_it(level, tmp_path):
+    image = np.random.default_rng(0).integers(0, 3, (64, 50), dtype=np.uint8)
     image[10:30] = 0
-    for level in (0, 1, 9):
-        Image.fromarray(image).save(tmp_path / "noise.png", compress_level=level)
-        assert (next(read_masks([tmp_path / "noise.png"])) == image).all()
+    Image.fromarray(image).save(tmp_path / "noise.png", compress_level=level)
+    assert (paint_mask_files([tmp_path / "noise.png"]).labels == (image > 0)).all()
+
+
+def test_ids_are_those_of_the_order_of_files_and_the_smaller_one_is_on_top(tmp_path):
+    save(tmp_path / "b.png", "grey")
+    small = np.zeros_like(MASK)
+    small[4:6, 7:9] = True
+    Image.fromarray(small.astype(np.uint8)).save(tmp_path / "a.png")
+    Image.new("L", small.shape[::-1]).save(tmp_path / "c.png")
+    labels, lost = paint_mask_files([tmp_path / f"{name}.png" for name in "bac"])
+    assert (labels == np.where(small, 2, MASK)).all()
+    assert lost == [2]
 
 
 @pytest.mark.parametrize("cut", [0, 5, 30, 45, 60, -20])
@@ -60,13 +70,15 @@ def test_a_damaged_file_is_named(cut, tmp_path):
     content = (tmp_path / "mask.png").read_bytes()
     (tmp_path / "mask.png").write_bytes(content[:cut])
     with pytest.raises(CellBundleError, match=r"mask\.png"):
-        next(read_masks([tmp_path / "mask.png"]))
+        paint_mask_files([tmp_path / "mask.png"])
 
 
 def test_another_size_and_a_missing_file_are_named(tmp_path):
     save(tmp_path / "a.png", "grey")
     Image.new("L", (41, 29)).save(tmp_path / "b.png")
     with pytest.raises(LabelReadError, match=r"b\.png: the mask is 29x41, those before it are 30x41"):
-        list(read_masks([tmp_path / "a.png", tmp_path / "b.png"]))
+        paint_mask_files([tmp_path / "a.png", tmp_path / "b.png"])
     with pytest.raises(LabelReadError, match=r"c\.png: cannot be opened \(No such file"):
-        list(read_masks([tmp_path / "c.png"]))
+        paint_mask_files([tmp_path / "c.png"])
+    with pytest.raises(LabelReadError, match="no mask files"):
+        paint_mask_files([])

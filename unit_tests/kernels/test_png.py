@@ -1,4 +1,4 @@
-"""PNG rows without their filters, as the decoder of Pillow gives them."""
+"""Runs in PNG rows, as they are in the image that Pillow decodes."""
 
 import io
 import struct
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cellbundle.kernels.png import unfilter
+from cellbundle.kernels.masks import mask_runs
+from cellbundle.kernels.png import png_runs
 
 SUB, UP, AVERAGE, PAETH = 1, 2, 3, 4
 
@@ -20,42 +21,45 @@ def predict(kind, left, up, corner):
     return {0: 0, SUB: left, UP: up, AVERAGE: (left + up) // 2}[kind]
 
 
-def filtered(image, kinds, step):
+def filtered(image, kinds):
     """Rows with their filter types, as a PNG encoder writes them."""
-    height, width = image.shape
-    padded = np.zeros((height + 1, width + step), int)
-    padded[1:, step:] = image
+    width = image.shape[1]
+    padded = np.pad(image.astype(int), ((1, 0), (1, 0)))
     rows = []
     for y, kind in enumerate(kinds):
         row = [kind]
         for x in range(width):
-            left, up, corner = padded[y + 1, x], padded[y, x + step], padded[y, x]
+            left, up, corner = padded[y + 1, x], padded[y, x + 1], padded[y, x]
             row.append((int(image[y, x]) - predict(kind, left, up, corner)) % 256)
         rows.append(row)
     return np.array(rows, np.uint8)
 
 
-@pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("sparse", [False, True])
-def test_all_filters_come_off(step, sparse):
-    rng = np.random.default_rng(step)
-    image = rng.integers(0, 256, (40, 12 * step), dtype=np.uint8)
+def test_runs_are_those_of_the_image_behind_all_filters(sparse):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 300), dtype=np.uint8)
+    image[rng.random((40, 300)) < 0.5] = 0
     if sparse:
         image[rng.random(40) < 0.6] = 0
     kinds = rng.integers(0, 5, 40)
-    rows = filtered(image, kinds, step)
-    if step == 1:  # Pillow agrees that this is the image
-        header = struct.pack(">IIBBBBB", 12, 40, 8, 0, 0, 0, 0)
-        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
-        file = b"\x89PNG\r\n\x1a\n" + b"".join(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in chunks
-        )
-        assert (np.asarray(Image.open(io.BytesIO(file))) == image).all()
-    data = rows.ravel()
-    assert unfilter(data, 40, image.shape[1], step)
-    assert (data[: image.size].reshape(image.shape) == image).all()
+    rows = filtered(image, kinds)
+    header = struct.pack(">IIBBBBB", 300, 40, 8, 0, 0, 0, 0)  # Pillow agrees that this is the image
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    assert (np.asarray(Image.open(io.BytesIO(file))) == image).all()
+    known, runs = png_runs(rows.ravel(), 40, 300)
+    assert known
+    np.testing.assert_array_equal(runs, mask_runs(image, 0, 300))
+
+
+def test_a_blank_image_has_no_runs():
+    known, runs = png_runs(np.array([2, 0, 0, 4, 0, 0], np.uint8), 2, 2)
+    assert known
+    assert runs.shape == (0, 2)
 
 
 def test_an_unknown_filter_is_reported():
-    assert not unfilter(np.array([5, 1, 2, 0, 1, 2], np.uint8), 2, 2, 1)
+    assert not png_runs(np.array([5, 1, 2, 0, 1, 2], np.uint8), 2, 2)[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DatasetError
-from ..kernels.parallel import n_threads
+from ..kernels.parallel import THREADS_VARIABLE, n_threads
 from .convert import IMAGES, LABELS, Record, convert_item, item_key, load_module, read_journal
 from .facts import Facts, read_facts
 from .model import Found, Item, Problem
@@ -217,7 +217,7 @@ def _results(
         return
     # Forked workers start at once; others import the main module again, which may be all of MONAI.
     context = get_context("fork" if "fork" in get_all_start_methods() else None)
-    pool = ProcessPoolExecutor(n, context)
+    pool = ProcessPoolExecutor(n, context, initializer=_use_one_thread)
     try:
         yield from pool.map(convert_item, *zip(*jobs, strict=True))
     except BrokenProcessPool as error:
@@ -227,3 +227,8 @@ def _results(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _use_one_thread() -> None:
+    """In a worker, of which there is one for each processor."""
+    os.environ[THREADS_VARIABLE] = "1"

@@ -31,6 +31,36 @@ def next_inside(row: np.ndarray, x: int) -> int:
 
 
 @kernel
+def add_runs(row: np.ndarray, first: int, runs: np.ndarray, n: int) -> tuple[np.ndarray, int]:
+    """Add the runs of a row of a mask to the first ``n`` of ``runs``.
+
+    Args:
+        row: (w,) uint8; every value but 0 is inside.
+        first: index of its first pixel in the flat image.
+        runs: (R, 2) int64 with space for more, or a larger copy is made.
+        n: number of runs so far.
+
+    Returns:
+        The runs and their number.
+    """
+    width = len(row)
+    x = next_inside(row, 0)
+    while x < width:
+        if n == len(runs):
+            grown = np.empty((2 * n, 2), np.int64)
+            for k in range(n):  # assigning a slice takes numba seconds to compile
+                grown[k, START], grown[k, LENGTH] = runs[k, START], runs[k, LENGTH]
+            runs = grown
+        start = x
+        while x < width and row[x] != 0:
+            x += 1
+        runs[n, START], runs[n, LENGTH] = first + start, x - start
+        n += 1
+        x = next_inside(row, x)
+    return runs, n
+
+
+@kernel
 def mask_runs(mask: np.ndarray, first: int, step: int) -> np.ndarray:
     """Find the runs of a mask, row by row; none goes on in the next row.
 
@@ -42,23 +72,10 @@ def mask_runs(mask: np.ndarray, first: int, step: int) -> np.ndarray:
     Returns:
         (R, 2) int64 start and length in the flat image, ascending.
     """
-    n, width = 0, mask.shape[1]
+    n = 0
     runs = np.empty((FIRST_RUNS, 2), np.int64)
     for y in range(mask.shape[0]):
-        row = mask[y]
-        x = next_inside(row, 0)
-        while x < width:
-            if n == len(runs):
-                grown = np.empty((2 * n, 2), np.int64)
-                for k in range(n):  # assigning a slice takes numba seconds to compile
-                    grown[k, START], grown[k, LENGTH] = runs[k, START], runs[k, LENGTH]
-                runs = grown
-            start = x
-            while x < width and row[x] != 0:
-                x += 1
-            runs[n, START], runs[n, LENGTH] = first + y * step + start, x - start
-            n += 1
-            x = next_inside(row, x)
+        runs, n = add_runs(mask[y], first + y * step, runs, n)
     return runs[:n].copy()  # the free space would stay as long as the runs
 
 

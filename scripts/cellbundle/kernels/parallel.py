@@ -15,9 +15,12 @@ import numpy as np
 CHUNKS_PER_THREAD = 8  # of uneven items
 
 
+THREADS_VARIABLE = "CELLBUNDLE_NUM_THREADS"
+
+
 def n_threads() -> int:
     """Threads that kernels may use: ``CELLBUNDLE_NUM_THREADS``, else the processors this process may run on."""
-    value = os.environ.get("CELLBUNDLE_NUM_THREADS", "")
+    value = os.environ.get(THREADS_VARIABLE, "")
     if value.isdecimal() and int(value) > 0:
         return int(value)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,9 +1,9 @@
-"""Rows of PNG images without their filters."""
+"""Runs of pixels in the rows of PNG images, which are stored as differences from their neighbours."""
 
 import numpy as np
 
 from .compile import kernel
-from .masks import next_inside
+from .masks import FIRST_RUNS, add_runs, next_inside
 
 NONE, SUB, UP, AVERAGE, PAETH = range(5)  # types of filters, in front of each row
 
@@ -18,47 +18,52 @@ def _paeth(left: np.int64, above: np.int64, corner: np.int64) -> np.int64:
 
 
 @kernel
-def unfilter(data: np.ndarray, height: int, width: int, step: int) -> bool:
-    """Take the filters from the rows of an image, in place.
+def _unfilter(row: np.ndarray, above: np.ndarray, kind: int) -> None:
+    """Take the filter from a row, in place."""
+    left, corner = np.int64(0), np.int64(0)
+    for x in range(len(row)):
+        up = np.int64(above[x])
+        value = np.int64(row[x])
+        if kind == SUB:
+            value += left
+        elif kind == UP:
+            value += up
+        elif kind == AVERAGE:
+            value += (left + up) >> 1
+        elif kind == PAETH:
+            value += _paeth(left, up, corner)
+        left, corner = value & 255, up
+        row[x] = np.uint8(left)
+
+
+@kernel
+def png_runs(data: np.ndarray, height: int, width: int) -> tuple[bool, np.ndarray]:
+    """Find the runs of pixels that are not 0 in an image of one byte a pixel.
 
     Args:
-        data: (height * (width + 1),) uint8, each row behind the type of its filter; the first height * width bytes are
-            the image afterwards.
+        data: (height * (width + 1),) uint8, each row behind the type of its filter; the filters are taken off.
         height: of the image.
-        width: of the image in bytes.
-        step: bytes of a pixel.
+        width: of the image.
 
     Returns:
-        Whether all filters are known; if not, the data are of no use.
+        Whether all filters are known, and (R, 2) int64 start and length in the flat image, row by row.
 
     Source: PNG specification, section 9 (https://www.w3.org/TR/png-3/#9Filters). A filtered row of zeros below a row of
     zeros is one of zeros whatever its filter, which is most of a mask.
     """
+    n = 0
+    runs = np.empty((FIRST_RUNS, 2), np.int64)
+    above = np.zeros(width, np.uint8)
     blank_above = True
     for y in range(height):
-        source = data[y * (width + 1) : (y + 1) * (width + 1)]
-        row = data[y * width : (y + 1) * width]  # begins before the source, so nothing is lost
-        kind = source[0]
+        kind = data[y * (width + 1)]
+        row = data[y * (width + 1) + 1 : (y + 1) * (width + 1)]
         if kind > PAETH:
-            return False
-        if blank_above and next_inside(source, 1) == width + 1:
-            for x in range(width):
-                row[x] = 0
-            continue
-        above = data[(y - 1) * width : y * width] if y > 0 else data[:0]
-        for x in range(width):
-            value = np.int64(source[x + 1])
-            left = np.int64(row[x - step]) if x >= step else np.int64(0)
-            up = np.int64(above[x]) if y > 0 else np.int64(0)
-            corner = np.int64(above[x - step]) if y > 0 and x >= step else np.int64(0)
-            if kind == SUB:
-                value += left
-            elif kind == UP:
-                value += up
-            elif kind == AVERAGE:
-                value += (left + up) >> 1
-            elif kind == PAETH:
-                value += _paeth(left, up, corner)
-            row[x] = np.uint8(value & 255)
-        blank_above = next_inside(row, 0) == width
-    return True
+            return False, runs[:0]
+        if not (blank_above and next_inside(row, 0) == width):
+            _unfilter(row, above, kind)
+            before = n
+            runs, n = add_runs(row, y * width, runs, n)
+            blank_above = n == before
+        above = row
+    return True, runs[:n].copy()

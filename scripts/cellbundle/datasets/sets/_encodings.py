@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from ...io.coco import CocoImage, read_coco
 from ...io.geojson import read_geojson
 from ...io.imagej import read_imagej
 from ...io.kaggle import KaggleImage, read_kaggle
-from ...io.mask_files import read_masks
+from ...io.mask_files import paint_mask_files
 from ...io.yolo import read_yolo
 from ...masks import Form
-from ...painting import Painted, label_components, paint_masks, paint_rings, paint_rles
+from ...painting import Painted, label_components, paint_rings, paint_rles
 from ..model import Item
 
 FORMS: dict[str, Form] = {"columns": "kaggle", "rows": "kaggle_rows"}
@@ -162,9 +161,7 @@ def _colours(item: Item, options: Mapping[str, Any]) -> Read:
 
 
 def _mask_files(item: Item, options: Mapping[str, Any]) -> Read:
-    masks = read_masks(item.labels)
-    first = next(masks)
-    return _painted(paint_masks(chain([first], masks), first.shape), len(item.labels))
+    return _painted(paint_mask_files(item.labels), len(item.labels))
 
 
 def _coco(item: Item, options: Mapping[str, Any]) -> Read:

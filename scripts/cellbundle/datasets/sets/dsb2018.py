@@ -9,13 +9,11 @@ import csv
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...io import read_labels
-from ...io.mask_files import read_masks
-from ...painting import paint_masks
+from ...io.mask_files import paint_mask_files
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import by_group as split
 from ..tree import Tree, pair
@@ -35,9 +33,7 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     """Paint the masks of an image into one label map, whatever order their files are in; see ``DatasetModule``."""
     if "masks" not in item.detail:
         return Sample(item.image, read_labels(item.labels[0]))
-    masks = read_masks(item.labels)
-    first = next(masks)
-    labels, lost = paint_masks(chain([first], masks), first.shape)
+    labels, lost = paint_mask_files(item.labels)
     remarks = (f"{len(lost)} of {len(item.labels)} masks have no pixel of their own",) if lost else ()
     return Sample(item.image, labels, remarks)
 
