@@ -58,3 +58,14 @@ def test_every_data_set_has_a_row(tmp_path):
     assert by_name["DSB2018"].startswith("not measured: ")
     assert by_name["LIVECell"].startswith("not measured: no data list here")
     assert str(tmp_path) not in by_name["DSB2018"]
+
+
+@pytest.mark.slow
+def test_the_conversion_of_mask_files_beside_the_plain_loop(tmp_path):
+    page = tmp_path / "page.md"
+    text = run("benchmark_prepare.py", "--images", "3", "--cells", "20", "--repeats", "1", "--output", page)
+    assert page.read_text().strip() == text.strip()
+    assert [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")][1:] == [
+        [f" {name} ", f" {n} "] for name, n in (("plain loop", 1), ("convert", 1), ("convert", 2), ("prepare", 2))
+    ]
+    assert "visible cells" in text

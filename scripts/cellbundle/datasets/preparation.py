@@ -96,7 +96,10 @@ def prepare(
             (Problem(problem.name, _relative(problem.reason, raw, output)) for problem in found.problems + problems),
             key=lambda problem: problem.name,
         ),
-        remarks=found.remarks + [f"{n}: {remark}" for n in sorted(records) for remark in records[n].remarks],
+        remarks=[
+            _relative(remark, raw, output)
+            for remark in found.remarks + [f"{n}: {one}" for n in sorted(records) for one in records[n].remarks]
+        ],
         leaks=find_shared(items, digests),
     )
     write_results(prepared, tree)
