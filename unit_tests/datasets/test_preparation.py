@@ -124,6 +124,7 @@ def test_folds_do_not_change_when_a_broken_image_is_repaired(twelve, tmp_path):
     broken = run(twelve, tmp_path / "out")
     assert [problem.name for problem in broken.problems] == ["07aa"]
     assert "07aa" in (tmp_path / "out/failures.csv").read_text()
+    assert "\nfailures.csv," in (tmp_path / "out/manifest.csv").read_text()
     image.write_bytes(content)
     whole = run(twelve, tmp_path / "out")
     assert not (tmp_path / "out/failures.csv").exists()

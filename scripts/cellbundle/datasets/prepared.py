@@ -85,7 +85,8 @@ def write_results(prepared: Prepared, tree: Tree) -> None:
         rows.append(_row(folder, f"{name}.json", n))
     write_report(folder / REPORT, prepared)
     rows.append(_row(folder, REPORT, prepared.instances))
-    _write_failures(folder / FAILURES, prepared.problems)
+    if _write_failures(folder / FAILURES, prepared.problems):
+        rows.append(_row(folder, FAILURES))
     write_manifest(folder, rows)
 
 
@@ -127,18 +128,19 @@ def _in_short(names: Sequence[str]) -> str:
     return f"{names[0].rpartition('/')[0]}/ ({len(names)} files)"
 
 
-def _row(folder: Path, name: str, instances: int) -> Row:
-    """Row of the manifest for a list or the report."""
+def _row(folder: Path, name: str, instances: int | None = None) -> Row:
+    """Row of the manifest for a list, the report or the failures."""
     output = Output.of(folder, name)
     return Row(output.path, "", output.bytes, output.sha256, instances=instances)
 
 
-def _write_failures(path: Path, problems: Sequence[Problem]) -> None:
-    """Write the table of what could not be converted; none, if nothing failed."""
+def _write_failures(path: Path, problems: Sequence[Problem]) -> bool:
+    """Write the table of what could not be converted; none and False, if nothing failed."""
     if not problems:
         path.unlink(missing_ok=True)
-        return
+        return False
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", "reason"])
         writer.writerows((problem.name, problem.reason) for problem in problems)
+    return True
