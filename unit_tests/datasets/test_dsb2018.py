@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,18 @@ def test_a_mask_of_another_size_is_named(twelve, tmp_path):
     prepared, _ = prepared_labels(twelve, tmp_path / "out")
     assert [problem.name for problem in prepared.problems] == ["04aa"]
     assert "ff.png: the mask is 4x5, those before it are 20x30" in prepared.problems[0].reason
+
+
+def test_folders_without_any_masks_are_no_errors(twelve, tmp_path):
+    shutil.copytree(twelve / "stage1_train", twelve / "stage1_test")
+    for masks in (twelve / "stage1_test").glob("*/masks"):
+        shutil.rmtree(masks)
+    for folder in (twelve / "stage1_test").iterdir():
+        folder.rename(folder.with_name(f"test{folder.name}"))
+    prepared, _ = prepared_labels(twelve, tmp_path / "out")
+    assert prepared.problems == []
+    assert len(prepared.items) == 12
+    assert any(remark.startswith("12 images such as stage1_test/test00aa") for remark in prepared.remarks)
 
 
 def test_known_images_have_the_split_by_field(stage1, tmp_path):

@@ -1,5 +1,7 @@
 """Every damage of a prepared folder is named, and nothing else."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -56,6 +58,16 @@ def test_a_changed_manifest_is_the_damage(folder):
     text = (folder / "manifest.csv").read_text()
     (folder / "manifest.csv").write_text(text.replace(",20,30,5\n", ",20,30,6\n"))
     assert [damage.path for damage in verify(folder)] == ["manifest.csv"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"), [(10, "lacks 16 files of dsb2018.json"), (1, "has no data list")], ids=["cut off", "empty"]
+)
+def test_a_manifest_that_is_cut_off_is_noticed_without_its_hash(keep, reason, folder):
+    shutil.rmtree(folder / ".cellbundle")
+    lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
+    (folder / "manifest.csv").write_text("".join(lines[:keep]))
+    assert verify(folder) == [Damage("manifest.csv", f"{reason}; prepare the data set again to write it anew")]
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "has no manifest.csv"), ("a,b\n1,2\n", "cannot be used")])

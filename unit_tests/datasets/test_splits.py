@@ -45,6 +45,11 @@ def test_the_order_of_the_items_does_not_matter_but_the_seed_does(many):
     assert folds(by_group(many, 5, seed=1)) != expected
 
 
+def test_subsets_with_few_groups_do_not_pile_up_in_one_fold():
+    items = [item(f"{subset}{n}", group=subset, subsets=(subset,)) for subset in "abc" for n in range(4)]
+    assert sorted({(one.group, one.fold) for one in by_group(items, 5, seed=0)}) == [("a", 0), ("b", 1), ("c", 2)]
+
+
 def test_a_group_of_two_subsets_is_not_split(many):
     wide = [item(f"w{n}", group=f"wide{n // 2}", subsets=(("even", "odd")[n % 2],)) for n in range(20)]
     places = {}

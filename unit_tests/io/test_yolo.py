@@ -140,3 +140,14 @@ def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
     with pytest.raises(OSError, match="No space"):
         write_yolo(tmp_path / "a.txt", scored.labels)
     assert not list(tmp_path.iterdir())
+
+
+def test_corners_may_be_on_the_edges_of_pixels(tmp_path):
+    (tmp_path / "a.txt").write_text("0 0.1 0.2 0.5 0.2 0.5 0.6 0.1 0.6\n")  # pixels 1..4 of rows 1..2, of 10 x 5
+    expected = np.zeros((5, 10), int)
+    expected[1:3, 1:5] = 1
+    (labels, _), _ = read_yolo(tmp_path / "a.txt", (5, 10), corners="edges")
+    np.testing.assert_array_equal(labels, expected)
+    expected[1:4, 1:6] = 1
+    (labels, _), _ = read_yolo(tmp_path / "a.txt", (5, 10))
+    np.testing.assert_array_equal(labels, expected)

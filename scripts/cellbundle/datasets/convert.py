@@ -26,26 +26,24 @@ HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Output:
-    """A file that was written: path relative to the folder of results, and what tells whether it is still the same."""
+    """A file that was written: path relative to the folder of results, size and hash."""
 
     path: str
     bytes: int
     sha256: str
-    mtime_ns: int
 
     @classmethod
     def of(cls, folder: Path, path: str) -> "Output":
         """Facts of a file as it is now."""
-        state = (folder / path).stat()
-        return cls(path, state.st_size, file_hash(folder / path), state.st_mtime_ns)
+        return cls(path, (folder / path).stat().st_size, file_hash(folder / path))
 
     def is_there(self, folder: Path) -> bool:
-        """Whether the file was not touched since."""
+        """Whether the file still has the same content."""
+        path = folder / self.path
         try:
-            state = (folder / self.path).stat()
+            return path.stat().st_size == self.bytes and file_hash(path) == self.sha256
         except OSError:
             return False
-        return (state.st_size, state.st_mtime_ns) == (self.bytes, self.mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,6 @@ class Record:
     def to_json(self) -> str:
         """The line of the journal."""
         return json.dumps(asdict(self))
-
-    def is_current(self, folder: Path, key: str) -> bool:
-        """Whether it was made from the same, and its files were not touched since."""
-        return self.key == key and self.image.is_there(folder) and self.label.is_there(folder)
 
 
 def load_module(name: str) -> DatasetModule:
@@ -159,10 +153,11 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
     image, label = f"{IMAGES}/{item.name}{suffix}", f"{LABELS}/{item.name}.tif"
     with atomic_path(output / image) as temporary:
         if isinstance(sample.image, Path):
+            data = read_image(sample.image).data  # before it is copied, so that an error names the published file
             shutil.copyfile(sample.image, temporary)
         else:
             write_image(temporary, sample.image)
-        data = read_image(temporary).data
+            data = read_image(temporary).data
         labels, n = renumber(sample.labels)
         if data.shape[1:] != labels.shape:
             sizes = ["x".join(map(str, shape)) for shape in (data.shape[1:], labels.shape)]

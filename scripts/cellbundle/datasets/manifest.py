@@ -3,7 +3,8 @@
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from .convert import file_hash
 
 MANIFEST = "manifest.csv"
 SEAL = ".cellbundle/manifest.sha256"
+AGAIN = "prepare the data set again to write it anew"
 COLUMNS = ("path", "source", "bytes", "sha256", "height", "width", "instances")
 
 
@@ -72,12 +74,11 @@ def read_manifest(folder: Path) -> list[Row]:
     """
     path = folder / MANIFEST
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
-        return [_parse(line) for line in lines[1:]]
+        return _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError(f"{folder} has no {MANIFEST}; prepare the data set first, or give its folder") from error
     except (OSError, ValueError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be used ({error}); prepare the data set again to write it anew") from error
+        raise DatasetError(f"{path} cannot be used ({error}); {AGAIN}") from error
 
 
 def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
@@ -95,8 +96,11 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
         DatasetError: if there is no manifest, or it cannot be read.
     """
     if _is_unsealed(folder):
-        return [Damage(MANIFEST, "was changed since it was written; prepare the data set again to write it anew")]
+        return [Damage(MANIFEST, f"was changed since it was written; {AGAIN}")]
     rows = read_manifest(folder)
+    incomplete = _why_incomplete(folder, rows)
+    if incomplete:
+        return [Damage(MANIFEST, f"{incomplete}; {AGAIN}")]
     owners: dict[str, str] = {}
     for row in rows:
         owners.setdefault(row.sha256, row.path)
@@ -110,11 +114,31 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
     return found
 
 
-def _parse(line: list[str]) -> Row:
-    """A row from its cells; ``ValueError`` if it is none."""
-    path, source, size, digest, height, width, instances = line
-    numbers = [int(value) if value else None for value in (height, width, instances)]
-    return Row(path, source, int(size), digest, *numbers)
+def _parse(text: str) -> list[Row]:
+    """Rows of a manifest; ``ValueError`` if it is none."""
+    head, *lines = [*csv.reader(io.StringIO(text, newline=""), strict=True)] or [[]]
+    if tuple(head) != COLUMNS:
+        raise ValueError(f"its first line is {','.join(head)!r}, not {','.join(COLUMNS)!r}")
+    rows = []
+    for path, source, size, digest, *numbers in lines:
+        height, width, instances = [int(value) if value else None for value in numbers]
+        rows.append(Row(path, source, int(size), digest, height, width, instances))
+    return rows
+
+
+def _why_incomplete(folder: Path, rows: Sequence[Row]) -> str | None:
+    """What a manifest lacks that was cut off or edited: every data list, or images and label maps in one of them."""
+    known = {row.path for row in rows}
+    lists = [row for row in rows if row.path.endswith(".json")]
+    if not lists:
+        return "has no data list"
+    for row in lists:
+        if _compare(folder, row, {}) is None:
+            content = json.loads((folder / row.path).read_text(encoding="utf-8"))
+            listed = {entry[key] for entries in content.values() for entry in entries for key in ("image", "label")}
+            if not listed <= known:
+                return f"lacks {len(listed - known)} files of {row.path}"
+    return None
 
 
 def _is_unsealed(folder: Path) -> bool:

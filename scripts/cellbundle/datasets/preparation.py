@@ -3,26 +3,25 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DatasetError
+from ..errors import DatasetError
 from ..kernels.parallel import THREADS_VARIABLE, n_threads
-from .convert import IMAGES, LABELS, Record, convert_item, item_key, load_module, read_journal
+from .checks import check_found, check_options, remark_on_split
+from .convert import Record, convert_item, item_key, load_module, read_journal
 from .facts import Facts, read_facts
-from .model import Found, Item, Problem
+from .folder import JOURNAL, STATE, check_folder, claim_folder, remark_on_leftovers
+from .model import Item, Problem
 from .prepared import Prepared, write_results
 from .progress import Progress, silent
-from .source import AUTO, download, open_source
+from .source import AUTO, download, look_alikes, open_source
 from .splits import find_shared, hold_out, join_equal_images
 
 logger = logging.getLogger(__name__)
-
-STATE = ".cellbundle"
-JOURNAL, OWNER = f"{STATE}/journal.jsonl", f"{STATE}/dataset"
 
 
 def prepare(
@@ -68,24 +67,34 @@ def prepare(
     facts = read_facts(name)
     share = facts.test_share if test_share is None else test_share
     hold_out([], share, seed)  # a wrong share shall not wait for the conversion
-    chosen = _check_options(facts, options or {}, n_folds, workers)
+    chosen = check_options(facts, options or {}, n_folds, workers)
     raw, output = Path(raw_dir).absolute(), Path(output_dir).absolute()
     if fetch:
         download(facts, raw, str(variant), progress)
-    _claim(output, raw, facts)
+    check_folder(output, raw, name)
     tree, variant = open_source(facts, raw, output, output / STATE / "extracted", str(variant), progress)
     work = output / STATE / "work"
     work.mkdir(parents=True, exist_ok=True)
     module = load_module(name)
-    found = _check_found(facts, variant, module.locate(tree, variant, chosen, work))
+    found = check_found(facts, variant, module.locate(tree, variant, chosen, work))
+    claim_folder(output, name)
     records, problems = _convert_all(facts, found.items, chosen, output, workers, progress)
     digests = {record.name: record.digest or "" for record in records.values()}
     items = hold_out(join_equal_images(found.items, digests), share, seed)
     items = module.split(items, n_folds, seed)
     items = sorted((item for item in items if item.name in records), key=lambda item: item.name)
     if not items:
-        reasons = [problem.reason for problem in found.problems + problems] or ["all that was found is left out"]
-        raise DatasetError(f"{raw}: no image of {facts.title} could be converted: {reasons[0]}")
+        reasons = [f"{one.name}: {one.reason}" for one in found.problems + problems] or [
+            "all that was found is left out"
+        ]
+        hint = "".join(f". It looks like {other}" for other in look_alikes(facts, tree))
+        raise DatasetError(f"{raw}: no image of {facts.title} could be converted: {reasons[0]}{hint}")
+    remarks = [
+        *found.remarks,
+        *remark_on_split(items, n_folds, share),
+        *remark_on_leftovers(output, records.values()),
+        *(f"{n}: {one}" for n in sorted(records) for one in records[n].remarks),
+    ]
     prepared = Prepared(
         facts=facts,
         variant=variant,
@@ -96,10 +105,7 @@ def prepare(
             (Problem(problem.name, _relative(problem.reason, raw, output)) for problem in found.problems + problems),
             key=lambda problem: problem.name,
         ),
-        remarks=[
-            _relative(remark, raw, output)
-            for remark in found.remarks + [f"{n}: {one}" for n in sorted(records) for one in records[n].remarks]
-        ],
+        remarks=[_relative(remark, raw, output) for remark in remarks],
         leaks=find_shared(items, digests),
     )
     write_results(prepared, tree)
@@ -113,64 +119,6 @@ def _relative(text: str, *folders: Path) -> str:
     return text
 
 
-def _check_options(facts: Facts, given: Mapping[str, Any], n_folds: int, workers: int | None) -> dict[str, Any]:
-    """Every option of the data set with its value."""
-    if n_folds < 2:
-        raise ConfigError(f"n_folds is {n_folds}; give at least 2, one to validate on")
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers is {workers}; give at least 1")
-    unknown = sorted(set(given) - set(facts.options))
-    if unknown:
-        known = ", ".join(facts.options) or "none"
-        raise ConfigError(f"{facts.name} has no option {', '.join(unknown)}; its options are: {known}")
-    for key, value in given.items():
-        default = facts.options[key].default
-        if default is not None and not isinstance(
-            value, type(default) if not isinstance(default, float) else (int, float)
-        ):
-            raise ConfigError(f"option {key} is {value!r}; expected {type(default).__name__} such as {default!r}")
-    return {key: given.get(key, option.default) for key, option in facts.options.items()}
-
-
-def _claim(output: Path, raw: Path, facts: Facts) -> None:
-    """Make the folder of results, or refuse one that holds something else."""
-    if output == raw or output in raw.parents:
-        raise ConfigError(f"output_dir {output} holds the published files in {raw}; give another folder")
-    owner = output / OWNER
-    held = owner.read_text().strip() if owner.is_file() else None
-    if held is None and any((output / part).exists() for part in (IMAGES, LABELS)):
-        raise ConfigError(f"{output} holds {IMAGES} or {LABELS} that are not ours; give another output_dir")
-    if held not in (None, facts.name):
-        raise ConfigError(f"{output} holds the data set {held}; give {facts.name} an output_dir of its own")
-    for part in (STATE, IMAGES, LABELS):
-        (output / part).mkdir(parents=True, exist_ok=True)
-    owner.write_text(facts.name + "\n")
-
-
-def _check_found(facts: Facts, variant: str, found: Found) -> Found:
-    """Leave out what is excluded and what has no name of its own; remark on counts that are not the published ones."""
-    remarks = list(found.remarks)
-    for part, published in facts.variants[variant].counts.items():
-        only = len(facts.variants[variant].counts) == 1
-        n = sum(only or (item.section or "training") == part for item in found.items)
-        if n != published:
-            remarks.append(f"{n} {'' if only else part + ' '}images found, {published} are published")
-    items = [item for item in found.items if item.name not in facts.excluded]
-    remarks += [
-        f"{item.name} is left out: {facts.excluded[item.name]}" for item in found.items if item.name in facts.excluded
-    ]
-    spellings: dict[str, list[str]] = {}
-    for item in items:
-        spellings.setdefault(item.name.casefold(), []).append(item.name)
-    double = {key: sorted(names) for key, names in spellings.items() if len(names) > 1}
-    problems = [
-        Problem(" and ".join(names), "are one name where upper and lower case are the same; rename one of the images")
-        for names in double.values()
-    ]
-    items = sorted((item for item in items if item.name.casefold() not in double), key=lambda item: item.name)
-    return Found(items, found.problems + problems, remarks)
-
-
 def _convert_all(
     facts: Facts,
     items: Sequence[Item],
@@ -180,20 +128,15 @@ def _convert_all(
     progress: Progress,
 ) -> tuple[dict[str, Record], list[Problem]]:
     """Convert what is not finished yet; records by name, and problems."""
-    journal = read_journal(output / JOURNAL)
-    records: dict[str, Record] = {}
     problems: list[Problem] = []
-    waiting: list[tuple[Item, str]] = []
+    keys: dict[str, str] = {}
     for item in items:
         try:
-            key = item_key(facts.name, item, options)
+            keys[item.name] = item_key(facts.name, item, options)
         except OSError as error:
             problems.append(Problem(item.name, f"{error.filename}: cannot be read ({error.strerror})"))
-            continue
-        if item.name in journal and journal[item.name].is_current(output, key):
-            records[item.name] = journal[item.name]
-        else:
-            waiting.append((item, key))
+    records = _finished(output, keys)
+    waiting = [(item, keys[item.name]) for item in items if item.name in keys.keys() - records.keys()]
     if records:
         logger.info("%d of %d images are there already", len(records), len(items))
     with (output / JOURNAL).open("a", encoding="utf-8") as file, progress("converting", "image") as step:
@@ -207,6 +150,15 @@ def _convert_all(
                 file.flush()
             step(done, len(waiting))
     return records, problems
+
+
+def _finished(output: Path, keys: Mapping[str, str]) -> dict[str, Record]:
+    """Records of the items that an earlier run made from the same, and whose files still have the same content."""
+    journal = read_journal(output / JOURNAL)
+    known = [journal[name] for name, key in keys.items() if name in journal and journal[name].key == key]
+    with ThreadPoolExecutor(n_threads()) as pool:
+        unchanged = pool.map(lambda record: record.image.is_there(output) and record.label.is_there(output), known)
+        return {record.name: record for record, same in zip(known, unchanged, strict=True) if same}
 
 
 def _results(

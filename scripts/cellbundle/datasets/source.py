@@ -1,7 +1,9 @@
 """From what the user has, archives or folders, to the tree of published files."""
 
+import hashlib
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetError
@@ -15,8 +17,9 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 MAX_NESTING = 3  # archives in archives, as Kaggle packs them
-N_COMPARED = 5  # members of an archive that are looked for, to see whether it lies there extracted as well
-N_SHOWN = 4  # files that an error shows
+MAX_COMPARED = 10**6  # members of an archive that are looked for, to see whether it lies there extracted as well
+N_SHOWN = 3  # files that an error shows
+SHOWN_LENGTH = 60  # of their names
 
 
 def open_source(
@@ -47,16 +50,21 @@ def open_source(
         raise DatasetError(f"{raw} is not there. {how_to_get(facts)}")
     files = list_files(raw, output) if raw.is_dir() else {raw.name: raw}
     done: set[str] = set()
+    used: dict[Path, str] = {}
     for _ in range(MAX_NESTING):
         archives = _archives(facts, files, done, any_name=_fitting(facts, Tree(raw, files), variant) is None)
         if not archives:
             break
         for name in archives:
+            prefix = archive_stem(name) if archive_stem(name) not in used.values() else name
+            target = _target(work, files[name])
             done.add(name)
-            target = work / archive_stem(name)
+            used[target] = prefix
             with progress(f"extracting {name}", "B") as step:
                 extract(files[name], target, progress=step)
-            files |= {f"{archive_stem(name)}/{inner}": path for inner, path in list_files(target).items()}
+            inside = list_files(target)
+            files = _without_copies(files, inside) | {f"{prefix}/{inner}": path for inner, path in inside.items()}
+    _remove_others(work, used)
     tree = Tree(raw, dict(sorted(files.items())))
     found = _fitting(facts, tree, variant)
     if found is None:
@@ -94,7 +102,14 @@ def how_to_get(facts: Facts, files: list[File] | None = None, raw: Path | None =
     wanted = files or [file for variant in facts.variants.values() for file in variant.files if not file.optional]
     listed = ", ".join(dict.fromkeys(file.name for file in wanted)) or "the files"
     into = raw or "a folder and give that as raw_dir"
-    return f"Get {listed} from {facts.page} (needed: {facts.login}), and put them into {into}. Expected: {facts.layout}"
+    login = "" if facts.login == "none" else f" (needed: {facts.login})"
+    return f"Get {listed} from {facts.page}{login}, and put what is missing into {into}. Expected: {facts.layout}"
+
+
+def look_alikes(facts: Facts, tree: Tree) -> list[str]:
+    """Names of the other data sets whose signature the files have; one at the most is usual."""
+    others = [read_facts(name) for name in names() if name not in (facts.name, "custom")]
+    return [other.name for other in others if _fitting(other, tree, AUTO)]
 
 
 def _fitting(facts: Facts, tree: Tree, variant: str) -> str | None:
@@ -112,17 +127,43 @@ def _archives(facts: Facts, files: Mapping[str, Path], done: set[str], any_name:
 
 
 def _is_extracted(archive: Path, files: Mapping[str, Path]) -> bool:
-    """Whether the first members of an archive lie there as files too; those without a folder, in one of its name."""
-    members = first_names(archive, N_COMPARED)
-    wanted = [f"/{member}" if "/" in member else f"/{archive_stem(archive.name)}/{member}" for member in members]
-    return bool(wanted) and all(any(f"/{name}".endswith(member) for name in files) for member in wanted)
+    """Whether all members of an archive lie there as files too; those without a folder, in one of its name."""
+    members = first_names(archive, MAX_COMPARED)
+    wanted = [member if "/" in member else f"{archive_stem(archive.name)}/{member}" for member in members]
+    if not wanted:
+        return False
+    homes = [name[: -len(wanted[0])] for name in files if f"/{name}".endswith(f"/{wanted[0]}")]
+    return any(all(f"{home}{member}" in files for member in wanted) for home in homes)
+
+
+def _without_copies(files: Mapping[str, Path], inside: Mapping[str, Path]) -> dict[str, Path]:
+    """Files but those that somebody has begun to extract from the same archive."""
+    first = next((name for name in inside if "/" in name), None)
+    homes = [name[: -len(first)] for name in files if f"/{name}".endswith(f"/{first}")] if first else []
+    copies = {f"{home}{name}" for home in homes for name in inside}
+    return {name: path for name, path in files.items() if name not in copies}
+
+
+def _target(work: Path, archive: Path) -> Path:
+    """Where an archive is extracted to: another place for another archive, or another content under the same name."""
+    state = archive.stat()
+    identity = hashlib.sha256(f"{archive.name} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
+    return work / f"{archive_stem(archive.name)}-{identity[:12]}"
+
+
+def _remove_others(work: Path, used: Iterable[Path]) -> None:
+    """Remove what was extracted from archives that are not there any more."""
+    kept = {path.name for path in used}
+    for path in work.iterdir() if work.is_dir() else ():
+        if path.is_dir() and path.name not in kept:
+            shutil.rmtree(path)
 
 
 def _not_recognised(facts: Facts, tree: Tree, variant: str) -> str:
     """What is wrong with files that are not those of the data set."""
-    shown = ", ".join([*list(tree.files)[:N_SHOWN], *(["..."] if len(tree.files) > N_SHOWN else [])]) or "no file"
-    others = [read_facts(name) for name in names() if name not in (facts.name, "custom")]
-    alike = [other.name for other in others if _fitting(other, tree, AUTO)]
+    first = [name if len(name) <= SHOWN_LENGTH else f"...{name[-SHOWN_LENGTH:]}" for name in list(tree.files)[:N_SHOWN]]
+    shown = ", ".join([*first, *(["..."] if len(tree.files) > N_SHOWN else [])]) or "no file"
+    alike = look_alikes(facts, tree)
     hint = f" It looks like {' or '.join(alike)}." if alike else ""
     asked = "" if variant == AUTO else f", variant {variant}"
     return f"{tree.root} does not hold {facts.title}{asked}: found {shown}.{hint} {how_to_get(facts)}"

@@ -1,6 +1,6 @@
 """Sections and folds of a data set, and what leaks between them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,8 +15,8 @@ def by_group(items: Sequence[Item], n_folds: int, seed: int, *, first_fold: int 
     """Give each item without a section to training, and each training item without a fold one by its group.
 
     The groups of each finest subset are distributed for themselves, so that a list of one subset and the list of all
-    have the same folds, and each fold has something of each subset that has groups enough. A group of two subsets goes
-    with the one that is first in the alphabet.
+    have the same folds, and each fold has something of each subset that has groups enough; others fill the folds that
+    are emptiest so far. A group of two subsets goes with the one that is first in the alphabet.
 
     Args:
         items: in any order.
@@ -30,9 +30,15 @@ def by_group(items: Sequence[Item], n_folds: int, seed: int, *, first_fold: int 
     result = [replace(item, section=item.section or "training") for item in items]
     undecided = [item for item in result if item.section == "training" and item.fold is None]
     folds: dict[str, int] = {}
+    filled = [0] * n_folds
     for groups in _by_subset(undecided):
         parts = split_by_group(groups, min(n_folds, len(set(groups))), seed)
-        folds |= dict(zip(groups, parts, strict=True))
+        sizes = Counter(parts)
+        emptiest = sorted(range(n_folds), key=filled.__getitem__)  # where subsets with few groups do not pile up
+        fold_of = dict(zip(sorted(sizes, key=lambda part: (-sizes[part], part)), emptiest, strict=False))
+        folds |= {group: fold_of[part] for group, part in zip(groups, parts, strict=True)}
+        for part, size in sizes.items():
+            filled[fold_of[part]] += size
     chosen = {item.name for item in undecided}
     return [replace(item, fold=folds[item.group] + first_fold) if item.name in chosen else item for item in result]
 

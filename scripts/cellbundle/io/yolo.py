@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError, LabelReadError
-from ..painting import Painted, paint_contours
+from ..painting import Painted, paint_contours, paint_rings
 from ..polygons import contours, outlines
 from ._named import named
 from .write import atomic_path
@@ -17,15 +18,19 @@ NUMBERS_OF_A_BOX = 5  # class, centre, width and height: the labels of detectors
 TOLERANCE = 0.01  # outlines of some tools leave the image a little, by rounding; in shares of its side
 
 
-def read_yolo(path: str | Path, shape: tuple[int, int]) -> tuple[Painted, list[int]]:
+def read_yolo(
+    path: str | Path, shape: tuple[int, int], *, corners: Literal["centres", "edges"] = "centres"
+) -> tuple[Painted, list[int]]:
     """Read and paint the outlines of one image; an empty file is an image without instances.
 
-    Outlines are taken to run through the centres of the outermost pixels, which belong to the instance: so OpenCV's
-    ``findContours`` gives them, with which such files are usually made. Corners between pixels are rounded.
+    The format does not say where in a pixel a corner is. By default outlines run through the centres of the outermost
+    pixels, which belong to the instance: so OpenCV's ``findContours`` gives them, with which such files are usually
+    made; corners between pixels are rounded.
 
     Args:
         path: a text file of lines ``class x1 y1 x2 y2 …``; blank lines do not count.
         shape: (H, W) of the image.
+        corners: ``"edges"`` if outlines run along the edges of pixels, as those made from COCO or drawn by hand.
 
     Returns:
         The label map, with the ids 1, 2 … in the order of the lines, and what is lost in it; the class of each line.
@@ -40,8 +45,11 @@ def read_yolo(path: str | Path, shape: tuple[int, int]) -> tuple[Painted, list[i
     with named(path, LabelReadError):
         lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         rows = [_read_line(line, number) for number, line in lines if line.strip()]
-        corners = [row[1:].reshape(-1, 2) * (shape[1], shape[0]) for row in rows]
-        return paint_contours(corners, shape), [int(row[0]) for row in rows]
+        outlined = [row[1:].reshape(-1, 2) * (shape[1], shape[0]) for row in rows]
+        classes = [int(row[0]) for row in rows]
+        if corners == "edges":
+            return paint_rings([[outline] for outline in outlined], shape), classes
+        return paint_contours(outlined, shape), classes
 
 
 def write_yolo(path: str | Path, labels: NDArray[np.integer], classes: Sequence[int] | None = None) -> int:

@@ -174,7 +174,7 @@ def _coco(item: Item, options: Mapping[str, Any]) -> Read:
 
 
 def _yolo(item: Item, options: Mapping[str, Any]) -> Read:
-    painted, classes = read_yolo(item.labels[0], _shape(item))
+    painted, classes = read_yolo(item.labels[0], _shape(item), corners=options["yolo_corners"])
     return _painted(painted, len(classes))
 
 

@@ -88,7 +88,12 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    for name, allowed in (("encoding", (AUTO, *READERS)), ("rle_order", tuple(FORMS)), ("split", SPLITS)):
+    for name, allowed in (
+        ("encoding", (AUTO, *READERS)),
+        ("rle_order", tuple(FORMS)),
+        ("yolo_corners", ("centres", "edges")),
+        ("split", SPLITS),
+    ):
         if options[name] not in allowed:
             raise ConfigError(f"option {name} is {options[name]!r}; choose one of {', '.join(allowed)}")
     if options["min_size"] < 1:

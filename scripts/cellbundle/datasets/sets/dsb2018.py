@@ -47,7 +47,13 @@ def _locate_mask_files(tree: Tree) -> Found:
         for name in tree.glob(pattern):
             names[str(PurePosixPath(name).parents[1])].append(name)
     fields = _read_fields()
-    for folder in sorted(images.keys() | masks.keys()):
+    labelled = {str(PurePosixPath(folder).parent) for folder in masks}
+    without = [folder for folder in images if str(PurePosixPath(folder).parent) not in labelled]
+    if without:
+        found.remarks.append(
+            f"{len(without)} images such as {images[min(without)][0]} are left out: none there has masks"
+        )
+    for folder in sorted((images.keys() | masks.keys()) - set(without)):
         name = PurePosixPath(folder).name
         if len(images[folder]) != 1 or not masks[folder]:
             counts = f"{len(images[folder])} images and {len(masks[folder])} masks"
