@@ -28,6 +28,7 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def guard(*args: object, **options: object) -> None:
+        """Run the command and leave with its exit code."""
         try:
             code = command(*args, **options)
         except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from .prepared import Prepared, write_results
 from .progress import Progress, silent
 from .source import AUTO, download, look_alikes, open_source
 from .splits import find_shared, hold_out, join_equal_images
+from .tree import Tree
 
 logger = logging.getLogger(__name__)
 
@@ -79,21 +80,17 @@ def prepare(
     found = check_found(facts, variant, module.locate(tree, variant, chosen, work))
     claim_folder(output, name)
     records, problems = _convert_all(facts, found.items, chosen, output, workers, progress)
+    problems = [Problem(one.name, _relative(one.reason, raw, output)) for one in found.problems + problems]
     digests = {record.name: record.digest or "" for record in records.values()}
-    items = hold_out(join_equal_images(found.items, digests), share, seed)
-    items = module.split(items, n_folds, seed)
+    items = module.split(hold_out(join_equal_images(found.items, digests), share, seed), n_folds, seed)
     items = sorted((item for item in items if item.name in records), key=lambda item: item.name)
     if not items:
-        reasons = [f"{one.name}: {one.reason}" for one in found.problems + problems] or [
-            "all that was found is left out"
-        ]
-        hint = "".join(f". It looks like {other}" for other in look_alikes(facts, tree))
-        raise DatasetError(f"{raw}: no image of {facts.title} could be converted: {reasons[0]}{hint}")
+        raise DatasetError(f"{raw}: no image of {facts.title} could be converted{_why_none(facts, tree, problems)}")
     remarks = [
         *found.remarks,
         *remark_on_split(items, n_folds, share),
         *remark_on_leftovers(output, records.values()),
-        *(f"{n}: {one}" for n in sorted(records) for one in records[n].remarks),
+        *(f"{item.name}: {remark}" for item in items for remark in records[item.name].remarks),
     ]
     prepared = Prepared(
         facts=facts,
@@ -101,15 +98,18 @@ def prepare(
         folder=output,
         items=items,
         records={item.name: records[item.name] for item in items},
-        problems=sorted(
-            (Problem(problem.name, _relative(problem.reason, raw, output)) for problem in found.problems + problems),
-            key=lambda problem: problem.name,
-        ),
+        problems=sorted(problems, key=lambda problem: problem.name),
         remarks=[_relative(remark, raw, output) for remark in remarks],
         leaks=find_shared(items, digests),
     )
     write_results(prepared, tree)
     return prepared
+
+
+def _why_none(facts: Facts, tree: Tree, problems: Sequence[Problem]) -> str:
+    """What is wrong, if nothing could be converted: the first problem, and what the files may be instead."""
+    reason = f": {problems[0].name}: {problems[0].reason}" if problems else ": all that was found is left out"
+    return reason + "".join(f". It looks like {other}" for other in look_alikes(facts, tree))
 
 
 def _relative(text: str, *folders: Path) -> str:

@@ -134,6 +134,7 @@ def render_image(rng: np.random.Generator, kind: Kind, labels: LabelArray, diame
     margin = math.ceil(MARGIN * diameter)
 
     def strip(first: int, last: int) -> _Strip:
+        """The rows from ``first`` to before ``last``."""
         ids = labels[first:last]
         y, x = np.ogrid[first:last, :width]
         inside = (ids > 0) & (ids == ndimage.maximum_filter(ids, 3))
