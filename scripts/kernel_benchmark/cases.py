@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cellbundle.decode.flows import decode_flows
-from cellbundle.decode.hover import decode_hover
+from cellbundle.decode.hover import PUBLISHED, decode_hover
 from cellbundle.masks import labels_to_rles, masks_to_labels
 from cellbundle.measure import measure
 from cellbundle.metrics import image_scores
@@ -18,7 +18,7 @@ from cellbundle.targets.hover import labels_to_hover
 
 from . import agreement, inputs, peers
 from .agreement import jaccard_error, quality_error
-from .peers import HOVER_KERNEL, THRESHOLDS
+from .peers import THRESHOLDS
 
 EARLY_STOP = 0.01  # pixels
 MANY = 5000  # instances
@@ -122,7 +122,7 @@ CASES = (
         package="monai",
         goal=2,
         inputs=inputs.noisy_hover,
-        ours=lambda prediction: decode_hover(prediction, kernel_size=HOVER_KERNEL),
+        ours=lambda prediction: decode_hover(prediction, **PUBLISHED),
         theirs=peers.monai_hover_instances,
         error=agreement.other_instances,
         error_name="instances",

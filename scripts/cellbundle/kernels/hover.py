@@ -4,6 +4,8 @@ import numpy as np
 
 from .compile import kernel
 
+LARGEST_STEP = 2.0  # of a distance in -1..1
+
 
 @kernel
 def _distances(n: int, total: int, first: int, stop: int) -> np.ndarray:
@@ -119,3 +121,89 @@ def correlate_rows(
         out[y] = 0
         for k in range(across.size):
             _add_row(out[y], line[k : k + width], across[k])
+
+
+@kernel
+def foreground_steps(
+    start: int, stop: int, values: np.ndarray, cells: np.ndarray, axis: int, steps: np.ndarray, known: np.ndarray
+) -> None:
+    """How far the values rise from the pixel before, along an axis and where both pixels are foreground.
+
+    Args:
+        start: first row.
+        stop: row after the last.
+        values: (H, W) float32, finite.
+        cells: (H, W) bool.
+        axis: 0 from the pixel above, 1 from the one to the left.
+        steps: (H, W) float32, rows ``start..stop`` are written: the rise, cut at ``LARGEST_STEP``; 0 where unknown.
+        known: (H, W) float32, the same rows: 1 where both pixels are foreground, else 0.
+    """
+    down, across = 1 - axis, axis
+    for y in range(start, stop):
+        for x in range(values.shape[1]):
+            v, u = y - down, x - across
+            both = v >= 0 and u >= 0 and cells[y, x] and cells[v, u]
+            known[y, x] = both
+            steps[y, x] = min(max(values[y, x] - values[v, u], -LARGEST_STEP), LARGEST_STEP) if both else 0
+
+
+@kernel
+def border_places(labels: np.ndarray, axis: int) -> np.ndarray:
+    """Flat indices (K,) int64 of the pixels of a map (H, W) int32 next to which, along an axis, is another instance."""
+    height, width = labels.shape
+    down, across = 1 - axis, axis
+    places = np.empty(1024, np.int64)
+    n = 0
+    for y in range(height - down):
+        if n + width > places.size:
+            places = np.concatenate((places, np.empty(places.size + width, np.int64)))
+        for x in range(width - across):
+            i, j = labels[y, x], labels[y + down, x + across]
+            if i != j and i > 0 and j > 0:
+                places[n] = y * width + x
+                n += 1
+    return places[:n]
+
+
+@kernel
+def measure_drops(
+    start: int,
+    stop: int,
+    places: np.ndarray,
+    axis: int,
+    labels: np.ndarray,
+    values: np.ndarray,
+    reach: int,
+    drops: np.ndarray,
+) -> None:
+    """How far the values drop across the border between two instances, at pairs of neighbouring pixels ``start..stop``.
+
+    From either pixel, a walk away from the border stays in the instance and ends after ``reach`` pixels at most. The
+    drop is from the highest value of the first walk to the lowest of the second.
+
+    Args:
+        start: index of the first pair.
+        stop: index after the last.
+        places: (K,) int64, flat index of the first pixel of each pair; the second is the next along ``axis``.
+        axis: 0 downwards, 1 to the right.
+        labels: (H, W) int32.
+        values: (H, W) float32, the distance along ``axis``.
+        reach: pixels, from 1 on.
+        drops: (K,) float64, receives the drops.
+    """
+    height, width = labels.shape
+    down, across = 1 - axis, axis
+    for i in range(start, stop):
+        y, x = places[i] // width, places[i] % width
+        highest, lowest = values[y, x], values[y + down, x + across]
+        for k in range(1, reach):
+            v, u = y - k * down, x - k * across
+            if v < 0 or u < 0 or labels[v, u] != labels[y, x]:
+                break
+            highest = max(highest, values[v, u])
+        for k in range(2, reach + 1):
+            v, u = y + k * down, x + k * across
+            if v >= height or u >= width or labels[v, u] != labels[y + down, x + across]:
+                break
+            lowest = min(lowest, values[v, u])
+        drops[i] = highest - lowest
