@@ -14,6 +14,7 @@ from .datalist import Entry, load_datalists
 from .errors import CellBundleError, ConfigError, LabelReadError
 from .io import atomic_path, printable, read_labels, stem
 from .metrics import image_scores, pool
+from .metrics.details import ImageDetails, detail_scores, mean_details
 
 REPORTED = ("ap50", "ap75", "ap_mean", "precision50", "recall50", "f150", "pq", "aji", "dice")
 KEY_COLUMNS = ("image", "group")  # of the table; all other columns are scores
@@ -194,9 +195,7 @@ def write_report(content: Mapping[str, Any], table: pd.DataFrame, folder: Path) 
         OSError: if a file cannot be written.
         ValueError: if ``content`` has NaN or infinite values, which JSON has not.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_metrics(content, folder / "report.json")
     with atomic_path(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False)
 
@@ -206,6 +205,51 @@ def report_content(evaluation: Evaluation) -> dict[str, Any]:
     groups = dict(evaluation.summaries)
     failures = [{"image": f.image, "group": f.group, "message": f.message} for f in evaluation.failures]
     return {ALL: groups.pop(ALL, None), "groups": groups, "n_failed": len(failures), "failures": failures}
+
+
+def metrics_content(
+    evaluation: Evaluation, details: Sequence[ImageDetails], class_names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All scores of all images: those of the evaluation, COCO's average precision, and scores by class.
+
+    Args:
+        evaluation: of these images.
+        details: one for each row of its table, in the same order.
+        class_names: of the classes 1..K; empty without classes.
+
+    Returns:
+        ``n_images``, ``class_names``, ``pooled`` and ``per_image_mean`` (see ``pool``, ``detail_scores`` and
+        ``mean_details``; None without images), and ``images``: a row of the table each, with its own ``detail_scores``.
+        None, JSON's null, stands where a score has no value: COCO's without a true instance, and those of a class that
+        is absent.
+    """
+    single = [detail_scores([image], class_names) for image in details]
+    rows = [row | more for row, more in zip(evaluation.table.to_dict("records"), single, strict=True)]
+    pooled = per_image_mean = None
+    if rows:
+        summary = evaluation.summaries[ALL]
+        pooled = summary["pooled"] | detail_scores(details, class_names)
+        per_image_mean = summary["per_image_mean"] | mean_details(single, class_names)
+    return {
+        "n_images": len(rows),
+        "class_names": list(class_names),
+        "pooled": pooled,
+        "per_image_mean": per_image_mean,
+        "images": rows,
+    }
+
+
+def write_metrics(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write scores as JSON; the folder is made when needed.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if ``content`` has NaN or infinite values, which JSON has not.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _find_predictions(folder: Path, names: Sequence[str]) -> dict[str, Path | str]:

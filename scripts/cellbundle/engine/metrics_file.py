@@ -1,0 +1,95 @@
+"""Writes ``metrics.json`` when an evaluation ends: all scores, pooled, as means and for each image."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.utils.enums import CommonKeys as Keys
+from monai.utils.type_conversion import convert_to_numpy
+
+from ..errors import ArrayError
+from ..evaluation import metrics_content, write_metrics
+from ..metrics import InstanceScores
+from ..metrics.details import ImageDetails, image_details
+from . import distributed
+from .evaluation import build_evaluation
+
+
+class MetricsFile:
+    """A handler that computes COCO's AP and scores by class beside ``InstanceScores``, and writes them all.
+
+    It looks at the decoded items of ``engine.state.output``, and in ``engine.state.batch`` for entries that are not
+    there. An image that failed is in no score; ``n_failed`` of the file tells how many did.
+
+    Args:
+        path: file to write, such as ``results/metrics.json``; its folder is made when needed.
+        metric: the metric of the same evaluator; its scores are used, not computed again.
+        data: entries of the data set, in the order of their index.
+        class_names: of the classes 1..K; none leaves classes out.
+        scores_key: entry with the (N,) scores of the predicted instances; without it, all score alike.
+        true_classes_key: entry with the true class map, (1, H, W) or (H, W).
+        pred_classes_key: entry with the predicted one.
+        enabled: False does nothing.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        metric: InstanceScores,
+        data: Sequence[Mapping[str, Any]],
+        class_names: Sequence[str] | None = None,
+        scores_key: str = "scores",
+        true_classes_key: str = "class_label",
+        pred_classes_key: str = "class_pred",
+        enabled: bool = True,
+    ) -> None:
+        self.path, self.metric, self.data, self.class_names = Path(path), metric, data, list(class_names or ())
+        self.scores_key, self.enabled = scores_key, enabled
+        self.true_classes_key, self.pred_classes_key = true_classes_key, pred_classes_key
+        self.details: dict[int, ImageDetails] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        if self.enabled:
+            engine.add_event_handler(Events.STARTED, self._start)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+            engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self.details = {}
+
+    def _add(self, engine: Any) -> None:
+        if not engine.state.output:  # the image failed
+            return
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            item = {**batch, **output}
+            try:
+                self.details[int(item["index"])] = self._compare(item)
+            except ArrayError as error:
+                raise ArrayError(f"{item['path']}: {error}") from error
+
+    def _compare(self, item: Mapping[str, Any]) -> ImageDetails:
+        scores = item.get(self.scores_key)
+        return image_details(
+            _flat(item[Keys.LABEL]),
+            _flat(item[Keys.PRED]),
+            None if scores is None else convert_to_numpy(scores),
+            true_classes=_flat(item.get(self.true_classes_key)),
+            pred_classes=_flat(item.get(self.pred_classes_key)),
+            n_classes=len(self.class_names),
+        )
+
+    def _write(self, engine: Engine) -> None:
+        evaluation = build_evaluation(self.metric, self.data)
+        details = {index: image for part in distributed.gather(self.details) for index, image in part.items()}
+        if distributed.rank() == 0:
+            ordered = [details[index] for index in sorted(details)]
+            n_failed = len(self.data) - len(ordered)
+            write_metrics({"n_failed": n_failed} | metrics_content(evaluation, ordered, self.class_names), self.path)
+
+
+def _flat(values: Any) -> Any:
+    """(H, W) array of a map (1, H, W) or (H, W); None stays None."""
+    return None if values is None else np.asarray(convert_to_numpy(values)).reshape(values.shape[-2:])
