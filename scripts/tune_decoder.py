@@ -28,10 +28,32 @@ SHOWN = 8
 def predictions(workflow: CellWorkflow) -> Any:
     """Yield prediction (3, H, W) and labels (H, W) of every image of the workflow's data set."""
     network, inferer = workflow.content("network").eval(), workflow.content("inferer")
+    device = next(network.parameters()).device
     for item in workflow.content("dataset"):
         with torch.inference_mode():
-            prediction = inferer(item["image"].as_tensor()[None], network)[0]
-        yield prediction.numpy(), np.asarray(item["label"][0])
+            prediction = inferer(item["image"].as_tensor()[None].to(device), network)[0]
+        yield prediction.cpu().numpy(), np.asarray(item["label"][0])
+
+
+def open_workflow(arguments: argparse.Namespace, overrides: dict[str, Any] | None = None) -> CellWorkflow:
+    """The workflow of a bundle, ready to predict the validation fold.
+
+    Args:
+        arguments: ``bundle``, ``datalist``, ``basedir``, ``fold`` and ``weights``.
+        overrides: of the configuration.
+    """
+    options: dict[str, Any] = {
+        "datalist": str(arguments.datalist),
+        "basedir": str(arguments.basedir),
+        "fold": arguments.fold,
+    }
+    if arguments.weights:
+        options["pretrained_ckpt_path"] = str(arguments.weights)
+    options |= overrides or {}
+    config = str(arguments.bundle / "configs" / "hyper_parameters.yaml")
+    workflow = CellWorkflow(config_file=config, mode="eval", split="validation", logging_file=False, **options)
+    workflow.initialize()
+    return workflow
 
 
 def decode_grid(prediction: np.ndarray, across_borders: bool) -> Any:
@@ -49,16 +71,7 @@ def decode_grid(prediction: np.ndarray, across_borders: bool) -> Any:
 
 def main(arguments: argparse.Namespace) -> None:
     """Score the grid and print the best combinations."""
-    options: dict[str, Any] = {
-        "datalist": str(arguments.datalist),
-        "basedir": str(arguments.basedir),
-        "fold": arguments.fold,
-    }
-    if arguments.weights:
-        options["pretrained_ckpt_path"] = str(arguments.weights)
-    config = str(arguments.bundle / "configs" / "hyper_parameters.yaml")
-    workflow = CellWorkflow(config_file=config, mode="eval", split="validation", logging_file=False, **options)
-    workflow.initialize()
+    workflow = open_workflow(arguments)
     across = workflow.content("across_borders")
     scores = defaultdict(list)
     for prediction, labels in tqdm(predictions(workflow), total=len(workflow.content("dataset")), disable=None):

@@ -1,0 +1,183 @@
+"""Search the options of a bundle's decoder that give the best scores on the validation fold, with Optuna.
+
+python scripts/search_decoder.py --bundle bundles/hover_uni --datalist FILE --basedir DIR [--weights FILE] [--trials N]
+
+The network runs once an image. The first trial has the options of the configuration, so the result is never worse.
+Prints the best trials as a table, and the best options as overrides for the command line. Further arguments are
+overrides of the configuration, for example --backbone vit_tiny_4.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import yaml
+from tqdm import tqdm
+
+from cellbundle.decode.flows import decode_flows
+from cellbundle.decode.hover import decode_hover
+from cellbundle.metrics import image_scores
+from tune_decoder import open_workflow, predictions
+
+try:
+    import optuna
+except ImportError:
+    raise SystemExit("the search needs Optuna: pip install optuna") from None
+
+Image = tuple[np.ndarray, np.ndarray]  # prediction (C, H, W) and labels (H, W)
+Choice = tuple[str, Any, Any] | list[Any]  # (int or float, lowest, highest), or what to choose from
+
+SHOWN = 8
+
+# What is searched, by the decoder's transform: the function, how many channels it takes, and its options.
+SPACES: dict[str, tuple[Callable[..., np.ndarray], int, dict[str, Choice]]] = {
+    "DecodeHoverd": (
+        decode_hover,
+        3,
+        {
+            "cell_threshold": ("float", -1.5, 1.5),
+            "kernel_size": [3, 5, 7],
+            "marker_threshold": ("float", -0.02, 0.1),
+            "marker_radius": [0, 1, 2],
+            "min_size": ("int", 0, 60),
+            "min_marker_size": ("int", 1, 12),
+            "smoothing": ("float", 0.0, 2.0),
+            "merge_drop": ("float", 0.0, 0.5),
+            "merge_reach": ("int", 1, 4),
+            "keep_unmarked": [True, False],
+        },
+    ),
+    "DecodeFlowsd": (
+        decode_flows,
+        3,
+        {
+            "cell_threshold": ("float", -1.0, 1.5),
+            "flow_threshold": [0.4, 0.8, 1.6, None],
+            "min_size": ("int", 0, 60),
+        },
+    ),
+}
+
+
+def suggest(trial: Any, space: dict[str, Choice]) -> dict[str, Any]:
+    """Options of a trial."""
+    options = {}
+    for name, choice in space.items():
+        if isinstance(choice, list):
+            options[name] = trial.suggest_categorical(name, choice)
+        else:
+            draw = trial.suggest_int if choice[0] == "int" else trial.suggest_float
+            options[name] = draw(name, *choice[1:])
+    return options
+
+
+def fits(value: Any, choice: Choice) -> bool:
+    """Whether a trial may have a value."""
+    return value in choice if isinstance(choice, list) else value is not None and choice[1] <= value <= choice[2]
+
+
+def score(decode: Callable[[np.ndarray], np.ndarray], images: Sequence[Image], metric: str) -> float:
+    """Mean of a score over the images."""
+    return fmean(image_scores(labels, decode(prediction))[metric] for prediction, labels in images)
+
+
+def search(
+    decode: Callable[..., np.ndarray],
+    space: dict[str, Choice],
+    start: dict[str, Any],
+    images: Sequence[Image],
+    trials: int,
+    metric: str = "ap_mean",
+    seed: int = 0,
+) -> Any:
+    """Let Optuna look for the options with the best mean score.
+
+    Args:
+        decode: prediction (C, H, W) and options to a label map (H, W).
+        space: what to choose the options from.
+        start: options of the first trial; those that are not searched stay.
+        images: predictions with their labels.
+        trials: how many settings are tried.
+        metric: a score of ``image_scores``.
+        seed: of the sampler; the same trials again for the same seed.
+
+    Returns:
+        The finished ``optuna.Study``.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    searched = {name: choice for name, choice in space.items() if name not in start or fits(start[name], choice)}
+    fixed = {name: value for name, value in start.items() if name not in searched}
+    study.enqueue_trial({name: value for name, value in start.items() if name in searched})
+
+    def objective(trial: Any) -> float:
+        options = fixed | suggest(trial, searched)
+        return score(lambda prediction: decode(prediction, **options), images, metric)
+
+    bar = tqdm(total=trials, disable=None)
+    study.optimize(objective, n_trials=trials, callbacks=[lambda *_: bar.update()])
+    bar.close()
+    return study
+
+
+def start_options(decode: Callable[..., np.ndarray], given: dict[str, Any]) -> dict[str, Any]:
+    """All options of a decoder: those that the configuration gives, and the defaults of the others."""
+    defaults = {p.name: p.default for p in signature(decode).parameters.values() if p.default is not p.empty}
+    return defaults | given
+
+
+def table(study: Any, metric: str) -> Iterable[str]:
+    """The best trials as lines of Markdown; the first trial, which the configuration set, comes last."""
+    names = list(study.best_trial.params)
+    yield "| trial | " + " | ".join(names) + f" | {metric} |"
+    yield "|---|" + "---|" * (len(names) + 1)
+    ranked = sorted(study.trials, key=lambda trial: -trial.value)[:SHOWN]
+    for trial in [*ranked, study.trials[0]]:
+        values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in (trial.params[name] for name in names))
+        label = "configuration" if trial.number == 0 else trial.number
+        yield f"| {label} | " + " | ".join(values) + f" | {trial.value:.4f} |"
+
+
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``--key value`` pairs as a dictionary; values are YAML."""
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise SystemExit(f"expected overrides as --key value, got {' '.join(words)}")
+    return {key[2:]: yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def main(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    """Predict, search and print."""
+    known_metrics = image_scores(np.zeros((1, 1), int), np.zeros((1, 1), int))
+    if arguments.metric not in known_metrics:
+        raise SystemExit(f"metric is {arguments.metric!r}; give one of {', '.join(known_metrics)}")
+    workflow = open_workflow(arguments, overrides)
+    decoder = workflow.content("decoder")
+    name = type(decoder).__name__
+    if name not in SPACES:
+        raise SystemExit(f"the decoder is {name}; there are search spaces for {', '.join(SPACES)}")
+    decode, channels, space = SPACES[name]
+    total = len(workflow.content("dataset"))
+    images = [(p[:channels], labels) for p, labels in tqdm(predictions(workflow), total=total, disable=None)]
+    start = start_options(decode, decoder.options)
+    study = search(decode, space, start, images, arguments.trials, arguments.metric, arguments.seed)
+    print("\n".join(table(study, arguments.metric)))
+    best = {key: "$None" if value is None else value for key, value in study.best_params.items()}
+    print("\n" + " ".join(f"--decoder#{key} {value}" for key, value in best.items()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--datalist", type=Path, required=True)
+    parser.add_argument("--basedir", type=Path, required=True)
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--weights", type=Path, help="by default the bundle's models/model.pt")
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--metric", default="ap_mean", help="a score of image_scores, for example ap50, pq, aji")
+    parser.add_argument("--seed", type=int, default=0)
+    known, others = parser.parse_known_args()
+    main(known, read_overrides(others))
