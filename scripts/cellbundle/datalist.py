@@ -2,7 +2,8 @@
 
 A datalist is a JSON file ``{"training": [{"image", "label", "fold"}, ...], "testing": [{"image", "label"}, ...]}``
 whose paths are relative to a base directory, as ``monai.auto3dseg.utils.datafold_read`` reads it. Entries may have more
-keys, for example ``group``: what comes from one field of view, slide or patient, and has to stay together.
+keys, for example ``group``: what comes from one field of view, slide or patient, and has to stay together; or
+``classes`` of the instances, see ``cellbundle.transforms.LoadClassesd``.
 """
 
 import hashlib
@@ -39,8 +40,9 @@ def read_datalist(
         require_labels: every entry needs a ``label``; give False for inference.
 
     Returns:
-        ``training`` and ``testing``, as far as the file has them. ``image`` and ``label`` are paths below ``basedir``
-        (symbolic links are not followed); all other keys are as in the file.
+        ``training`` and ``testing``, as far as the file has them. ``image``, ``label`` and
+        ``classes``, if it is a string, are paths below ``basedir`` (symbolic links are not followed); all other keys
+        are as in the file.
 
     Raises:
         DatalistError: if the file is not a datalist, a path leaves ``basedir``, or files are missing.
@@ -210,6 +212,8 @@ def resolve_entry(entry: Any, basedir: Path, where: str, require_labels: bool) -
             resolved.pop(key, None)
             continue
         resolved[key] = path_below(basedir, entry.get(key), f"{where}: {key!r}")
+    if isinstance(entry.get("classes"), str):  # a file; else the classes themselves
+        resolved["classes"] = path_below(basedir, entry["classes"], f"{where}: 'classes'")
     return resolved
 
 

@@ -47,6 +47,15 @@ def test_one_item_twice_in_an_epoch_is_augmented_twice():
     assert len({float(data[key]["image"][1]) for key in keys}) == 5
 
 
+def test_a_limited_number_of_augmentations():
+    """They are taken in turn by the epochs, wherever in the epoch the item stands."""
+    data = SeededDataset([{"image": 0.0}, {"image": 1.0}], Compose([Draw()]), variants=2)
+    drawn = {key: float(data[key]["image"][1]) for key in [(0, 0, 0), (1, 0, 0), (2, 5, 0), (3, 1, 0), (0, 0, 1)]}
+    assert drawn[0, 0, 0] == drawn[2, 5, 0]
+    assert drawn[1, 0, 0] == drawn[3, 1, 0]
+    assert len(set(drawn.values())) == 3
+
+
 def test_sampler_follows_the_weights():
     data = Dataset([0, 1, 2])
     drawn = Counter(key[2] for key in SeededSampler(data, num_samples=6000, weights=[1, 3, 0], seed=1))

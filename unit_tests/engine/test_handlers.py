@@ -4,9 +4,10 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+import torch
 from ignite.engine import Engine, Events
 
-from cellbundle.engine.handlers import LowAccuracyGuard
+from cellbundle.engine.handlers import History, LowAccuracyGuard
 from cellbundle.errors import TrainingError
 
 
@@ -44,3 +45,23 @@ def epochs_until_stopped(scores, max_epochs=100, **options):
 )
 def test_low_accuracy_stops_a_training(scores, max_epochs, options, stopped):
     assert epochs_until_stopped(scores, max_epochs, **options) == stopped
+
+
+def test_history_keeps_the_terms_of_the_loss_and_the_rates_of_all_groups(tmp_path):
+    parameters = [{"params": torch.nn.Parameter(torch.zeros(1)), "lr": lr} for lr in (0.5, 0.25)]
+    loss = SimpleNamespace(terms={})
+
+    def iterate(engine, value):
+        loss.terms = {"first": torch.tensor(value), "second": torch.tensor(2 * value)}
+        return {"loss": torch.tensor(3 * value)}
+
+    validator = SimpleNamespace(state=SimpleNamespace(epoch=-1))
+    history = History(str(tmp_path / "history.csv"), validator, torch.optim.SGD(parameters), loss, phase=2)
+    history.rows = [{"phase": 1, "epoch": 7, "loss": 9.0}, {"phase": 2, "epoch": 1, "loss": 8.0}]  # of an earlier run
+    engine = Engine(iterate)
+    history.attach(engine)
+    engine.run([1.0, 3.0], max_epochs=2)
+    assert [(row["phase"], row["epoch"]) for row in history.rows] == [(1, 7), (2, 1), (2, 2)]
+    wanted = {"loss": 6, "first": 2, "second": 4, "learning_rate": 0.5, "learning_rate_1": 0.25}
+    assert {key: history.rows[2][key] for key in wanted} == wanted
+    assert (tmp_path / "history.csv").read_text().startswith("phase,epoch,loss,first,second,learning_rate,")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cellbundle.engine.schedule import is_validation_epoch, make_optimizer, warmup_cosine
+from cellbundle.engine.schedule import is_validation_epoch, make_optimizer, warmup_cosine, warmup_restarts
 from cellbundle.errors import ConfigError
 
 
@@ -26,6 +26,20 @@ def test_exact_values():
 
 def test_final_share_and_no_warmup():
     assert rates(2.0, 2, 0, final=0.1) == pytest.approx([2.0, 1.1, 0.2])
+
+
+def test_warm_restarts():
+    groups = [{"params": torch.nn.Parameter(torch.zeros(1)), "lr": lr} for lr in (1.0, 0.1)]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    schedule = warmup_restarts(optimizer, period_steps=2, warmup_steps=2, start=0.1, final=0.0)
+    seen = []
+    for _ in range(7):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    expected = [0.1, 0.55, 1, 0.5, 1, 0.5, 1]
+    assert [lr for lr, _ in seen] == pytest.approx(expected)
+    assert [lr for _, lr in seen] == pytest.approx([0.1 * lr for lr in expected])
 
 
 def test_scales_with_the_learning_rate():

@@ -28,9 +28,12 @@ def save_atomically(content: Any, path: Path) -> None:
 
 
 def flat_weights(network: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    """State dict on the CPU in plain memory order, floating tensors in ``dtype`` if one is given."""
+    """State dict on the CPU in plain memory order, floating tensors in ``dtype`` if one is given.
+
+    A network with adapters has a method ``merged_state_dict``, which gives the keys that it has without them.
+    """
     weights = {}
-    for key, value in network.state_dict().items():
+    for key, value in getattr(network, "merged_state_dict", network.state_dict)().items():
         wanted = dtype if dtype is not None and value.is_floating_point() else value.dtype
         weights[key] = value.detach().to("cpu", wanted).contiguous()
     return weights
@@ -73,6 +76,7 @@ class TrainingCheckpoint:
         history: its rows are kept.
         resume: go on from ``latest.pt``.
         weights_dtype: "float32", or "float16" for files of half the size.
+        phase: of a training of several phases; ``latest.pt`` belongs to one of them. 0 for one phase.
     """
 
     def __init__(
@@ -87,8 +91,9 @@ class TrainingCheckpoint:
         history: History,
         resume: bool = False,
         weights_dtype: str = "float32",
+        phase: int = 0,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder, self.phase = Path(folder), phase
         self.parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
         self.network, self.validator, self.step, self.early_stop, self.history = (
             network,
@@ -115,6 +120,7 @@ class TrainingCheckpoint:
             save_atomically(flat_weights(self.network, self.weights_dtype), self.folder / BEST)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {
+            "phase": self.phase,
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
@@ -145,6 +151,8 @@ class TrainingCheckpoint:
         if not path.is_file():
             raise CheckpointError(f"{path} does not exist, so there is nothing to resume; start without --resume")
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("phase", 0) != self.phase:
+            raise CheckpointError(f"{path} was written in phase {state['phase']}, this is phase {self.phase}")
         if state["epoch_length"] != engine.state.epoch_length:
             raise CheckpointError(
                 f"{path} was written with {state['epoch_length']} iterations an epoch, this run has "

@@ -75,6 +75,7 @@ class SeededDataset(CacheDataset):
         transform: transforms; what precedes the first random one is cached in memory.
         seed: seed of the run.
         cache_rate: share of the items to cache; 0 reads files each time.
+        variants: number of different augmentations of an item, which epochs take in turn; None for new ones each time.
     """
 
     def __init__(
@@ -83,14 +84,16 @@ class SeededDataset(CacheDataset):
         transform: Sequence[Callable] | Callable,
         seed: int = 0,
         cache_rate: float = 1.0,
+        variants: int | None = None,
     ) -> None:
-        self.seed = seed
+        self.seed, self.variants = seed, variants
         super().__init__(data, transform, cache_rate=cache_rate, num_workers=2, progress=False, copy_cache=False)
 
     def __getitem__(self, index: int | Key) -> Any:  # type: ignore[override]
         """Item ``index``; a key (epoch, position, item) seeds its random transforms."""
         if isinstance(index, tuple):
-            seed = np.random.SeedSequence([self.seed, *index]).generate_state(1)[0]
+            key = index if self.variants is None else (index[0] % self.variants, index[2])
+            seed = np.random.SeedSequence([self.seed, *key]).generate_state(1)[0]
             if isinstance(self.transform, Compose):
                 self.transform.set_random_state(seed=int(seed))
             index = index[2]

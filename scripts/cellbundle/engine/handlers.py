@@ -118,14 +118,24 @@ class History:
     Args:
         path: the CSV file, rewritten after each epoch.
         validator: the evaluator whose metrics are kept.
-        optimizer: whose learning rate is kept.
+        optimizer: whose learning rate is kept; the groups beyond the first as ``learning_rate_1`` and so on.
+        loss_function: its attribute ``terms``, the parts of the last loss by name, is kept too if it has one.
+        phase: of a training of several phases, each of which counts its epochs from 1; 0 for one phase.
     """
 
-    def __init__(self, path: str, validator: Evaluator, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        path: str,
+        validator: Evaluator,
+        optimizer: torch.optim.Optimizer,
+        loss_function: nn.Module | None = None,
+        phase: int = 0,
+    ) -> None:
         self.path, self.validator, self.optimizer = Path(path), validator, optimizer
+        self.loss_function, self.phase = loss_function, phase
         self.rows: list[dict[str, float]] = []
-        self._losses: list[float] = []
-        self._rate = math.nan
+        self._losses: list[dict[str, float]] = []
+        self._rates: dict[str, float] = {}
         self._started = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
@@ -139,23 +149,25 @@ class History:
         self._losses, self._started = [], time.monotonic()
 
     def _note_rate(self, engine: Engine) -> None:
-        self._rate = self.optimizer.param_groups[0]["lr"]
+        groups = self.optimizer.param_groups
+        self._rates = {f"learning_rate_{i}" if i else "learning_rate": group["lr"] for i, group in enumerate(groups)}
 
     def _note_loss(self, engine: Engine) -> None:
-        self._losses.append(engine.state.output["loss"].item())  # type: ignore[index, union-attr]
+        terms = getattr(self.loss_function, "terms", {})
+        loss = engine.state.output["loss"]  # type: ignore[index, call-overload]
+        self._losses.append({"loss": loss.item(), **{name: float(value) for name, value in terms.items()}})
 
     def _finish(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        losses = [loss for part in gather(self._losses) for loss in part if math.isfinite(loss)]
-        row = {
-            "epoch": epoch,
-            "loss": sum(losses) / len(losses) if losses else math.nan,
-            "learning_rate": self._rate,
-            "seconds": round(time.monotonic() - self._started, 2),
-        }
+        losses = [loss for part in gather(self._losses) for loss in part if math.isfinite(loss["loss"])]
+        names = losses[0] if losses else {"loss": math.nan}
+        row: dict[str, float] = {"phase": self.phase} if self.phase else {}
+        row["epoch"] = epoch
+        row |= {name: sum(loss[name] for loss in losses) / len(losses) if losses else math.nan for name in names}
+        row |= {**self._rates, "seconds": round(time.monotonic() - self._started, 2)}
         if self.validator.state.epoch == epoch:
             row |= {f"val_{name}": value for name, value in self.validator.state.metrics.items()}
-        self.rows = [r for r in self.rows if r["epoch"] < epoch] + [row]
+        self.rows = [r for r in self.rows if (r.get("phase", 0), r["epoch"]) < (self.phase, epoch)] + [row]
         logger.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
         if rank() == 0:
             self._write()

@@ -55,6 +55,30 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0,
     return LambdaLR(optimizer, factor)
 
 
+def warmup_restarts(
+    optimizer: Optimizer, period_steps: int, warmup_steps: int = 0, start: float = 0.1, final: float = 0.01
+) -> LambdaLR:
+    """Linear warm-up, then half cosines of equal length that each begin at the full learning rate again.
+
+    Args:
+        optimizer: the learning rates of its groups are the peaks.
+        period_steps: calls of ``step`` from one restart to the next; with those of the whole run, there is none.
+        warmup_steps: steps of the warm-up, which are not part of the first period.
+        start: share of the peak that the warm-up starts from.
+        final: share of the peak at the end of a period.
+
+    Source: Loshchilov & Hutter, ICLR 2017.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return start + (1 - start) * step / warmup_steps
+        progress = (step - warmup_steps) % period_steps / period_steps
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+
 def is_validation_epoch(epoch: int, max_epochs: int, interval: int) -> bool:
     """Whether to validate after an epoch: every ``interval``, more often in the last quarter, always in the last tenth.
 

@@ -104,6 +104,11 @@ class CellWorkflow(ConfigWorkflow):
         return self.parser.get_parsed_content(name)
 
     def _train(self) -> None:
+        self._fit()
+        if self.content("final_test"):
+            self._final_test()
+
+    def _fit(self) -> None:
         trainer = self.trainer
         if trainer.state.epoch >= trainer.state.max_epochs:
             logger.info(
@@ -122,8 +127,6 @@ class CellWorkflow(ConfigWorkflow):
                 system_metrics=self.content("mlflow_log_system_metrics"),
             )
             trainer.run()
-        if self.content("final_test"):
-            self._final_test()
 
     def _final_test(self) -> None:
         """Scores of the best weights on the testing entries of each data list, if there are any."""

@@ -1,18 +1,30 @@
 """MONAI dictionary transforms: thin wrappers around the pure functions of the core."""
 
 from .augment import RandChannelsd, RandCropAffined
+from .classes import LoadClassesd, SaveClassesd
 from .files import LoadCelld, SaveLabelsd
 from .intensity import NormaliseIntensityd, normalise_intensity, to_channels
-from .masks import DecodeFlowsd, FlowTargetsd, RenumberLabelsd, ToPictureLayoutd
+from .masks import (
+    DecodeFlowsd,
+    DecodeHoverd,
+    FlowTargetsd,
+    HoverTargetsd,
+    RenumberLabelsd,
+    ToPictureLayoutd,
+)
 
 __all__ = [
     "DecodeFlowsd",
+    "DecodeHoverd",
     "FlowTargetsd",
+    "HoverTargetsd",
     "LoadCelld",
+    "LoadClassesd",
     "NormaliseIntensityd",
     "RandChannelsd",
     "RandCropAffined",
     "RenumberLabelsd",
+    "SaveClassesd",
     "SaveLabelsd",
     "ToPictureLayoutd",
     "normalise_intensity",

@@ -8,10 +8,13 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from ..decode.classes import class_map, classify_instances
 from ..decode.flows import decode_flows, mean_probability
+from ..decode.hover import decode_hover
 from ..errors import ArrayError
 from ..labels import renumber, split_components
 from ..targets.flows import labels_to_flows
+from ..targets.hover import labels_to_hover
 
 
 class FlowTargetsd(MapTransform):
@@ -35,6 +38,40 @@ class FlowTargetsd(MapTransform):
             labels = split_components(np.asarray(result[key][0]).astype(np.int32))
             flows = labels_to_flows(labels, across_borders=self.across_borders)
             result[key] = torch.from_numpy(np.concatenate([(labels > 0)[None].astype(np.float32), flows]))
+        return result
+
+
+class HoverTargetsd(MapTransform):
+    """Replace label maps (1, H, W) by training targets (3, H, W) float32: foreground, horizontal, vertical distance.
+
+    Where there is a table of classes, as ``LoadClassesd`` makes it, a fourth channel has the class of each pixel, and
+    the table and the map that are no longer needed go. To be used after all geometric augmentation, so that distances
+    belong to the transformed outlines.
+
+    Args:
+        keys: entries to replace.
+        classes_key: entry with the class of each id, (N + 1,) int64.
+        map_key: entry to drop.
+    """
+
+    def __init__(
+        self, keys: KeysCollection = "label", classes_key: str = "classes", map_key: str = "class_label"
+    ) -> None:
+        super().__init__(keys)
+        self.classes_key, self.map_key = classes_key, map_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with targets in place of label maps."""
+        result = dict(data)
+        table = result.pop(self.classes_key, None)
+        result.pop(self.map_key, None)
+        for key in self.key_iterator(result):
+            ids = np.asarray(result[key][0]).astype(np.int32)
+            labels = split_components(ids)
+            maps = [(labels > 0)[None].astype(np.float32), labels_to_hover(labels)]
+            if table is not None:
+                maps.append(np.asarray(table)[ids][None].astype(np.float32))
+            result[key] = torch.from_numpy(np.concatenate(maps))
         return result
 
 
@@ -82,6 +119,50 @@ class DecodeFlowsd(MapTransform):
             result[key] = torch.from_numpy(labels[None])
             result[self.scores_key] = mean_probability(labels, prediction[0].cpu().numpy())
         return result
+
+
+class DecodeHoverd(MapTransform):
+    """Replace predictions (3 + K, H, W) by label maps (1, H, W) int32, and add (N,) float32 ``scores``.
+
+    The channels are the logit of the foreground, the horizontal and the vertical distance and the logits of K classes,
+    the background first. The score is the mean probability of an instance's pixels to be foreground. With classes,
+    there are also ``classes``, (N,) int64 in 1..K - 1, ``class_scores``, (N,) float32, the share of the pixels that
+    voted for them, and ``class_pred``, the map (1, H, W) int64 of the classes.
+
+    Args:
+        keys: entries to replace.
+        scores_key: entry for the scores.
+        maps_key: entry for the prediction after its activations, (3 + K, H, W) float32: probability of the foreground,
+            distances clipped to [-1, 1], probabilities of the classes; by default it is not kept.
+        **options: options of ``cellbundle.decode.hover.decode_hover``.
+    """
+
+    def __init__(
+        self, keys: KeysCollection = "pred", scores_key: str = "scores", maps_key: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(keys)
+        self.scores_key, self.maps_key, self.options = scores_key, maps_key, options
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with label maps in place of predictions."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            prediction = torch.as_tensor(result[key]).detach().float().cpu().numpy()
+            labels = decode_hover(np.ascontiguousarray(prediction[:3]), **self.options)
+            result[key] = torch.from_numpy(labels[None])
+            result[self.scores_key] = mean_probability(labels, prediction[0])
+            if len(prediction) > 3:
+                result["classes"], result["class_scores"] = classify_instances(labels, prediction[3:])
+                result["class_pred"] = torch.from_numpy(class_map(labels, result["classes"])[None])
+            if self.maps_key is not None:
+                result[self.maps_key] = activated(torch.from_numpy(prediction))
+        return result
+
+
+def activated(prediction: torch.Tensor) -> torch.Tensor:
+    """Probability, distances in [-1, 1] and class probabilities of (3 + K, H, W) logits and distances."""
+    maps = [prediction[:1].sigmoid(), prediction[1:3].clamp(-1, 1), prediction[3:].softmax(0)]
+    return torch.cat(maps)
 
 
 class ToPictureLayoutd(MapTransform):
