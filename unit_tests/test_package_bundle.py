@@ -350,7 +350,8 @@ parser.read_config("configs/hyper_parameters.yaml")
 device = parser.get_parsed_content("device")
 workflow = importlib.import_module("scripts.workflow")
 from scripts.cellbundle.engine.workflow import CellWorkflow
-classes = [c for c in CellWorkflow.__subclasses__() if c.__module__ == workflow.__name__]
+found = [c for c in vars(workflow).values() if isinstance(c, type) and issubclass(c, CellWorkflow)]
+classes = [c for c in found if c.__module__ == workflow.__name__]
 print(device, CellWorkflow.__module__, [c.__name__ for c in classes])
 """
 

@@ -1,0 +1,153 @@
+"""hover_uni keeps to the contract, and its two phases do what they say."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+
+from cellbundle.engine.workflow import CellWorkflow
+from cellbundle.errors import CheckpointError, ConfigError, DatalistError
+from cellbundle.io import read_labels
+from cellbundle.predictor import Predictor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from contract import BundleContract
+
+SMALL = {
+    "network_def#backbone": "vit_tiny_4",
+    "network_def#pyramid_width": 16,
+    "backbone": "vit_tiny_4",
+    "crops_per_epoch": 8,
+    "batch_size": 4,
+    "roi_size": [64, 64],
+}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def latest(folder: Path) -> dict:
+    return torch.load(folder / "latest.pt", weights_only=True)
+
+
+class TestHoverUni(BundleContract):
+    name = "hover_uni"
+    workflow = "HoverUni"
+    small = SMALL
+    n_outputs = 3
+
+    def trained(self, data: Path, folder: Path, **options) -> CellWorkflow:
+        options = {"final_test": False, "tile_overlap": 0.0, "train#trainer#max_epochs": 1, **options}
+        workflow = self.make(data, folder, **options)
+        workflow.run()
+        return workflow
+
+    def test_both_phases_in_one_command_equal_two_commands(self, data: Path, tmp_path: Path):
+        both, two = tmp_path / "both", tmp_path / "two"
+        self.trained(data, both, **{"train#trainer#max_epochs": 2})
+        history = rows(both)
+        assert [(row["phase"], row["epoch"]) for row in history] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+        assert all(float(row[name]) > 0 for row in history for name in ("np_bce", "np_dice", "hv_mse", "hv_msge"))
+        assert float(history[1]["loss"]) < float(history[0]["loss"])
+        assert [row["learning_rate_1"] == "" for row in history] == [True, True, False, False], "the adapters' rate"
+        assert float(history[2]["learning_rate"]) == pytest.approx(10 * float(history[2]["learning_rate_1"]))
+        self.trained(data, two, phase=1, **{"train#trainer#max_epochs": 2})
+        assert [row["phase"] for row in rows(two)] == ["1", "1"]
+        self.trained(data, two, phase=2, num_workers=1, **{"train#trainer#max_epochs": 2})
+        assert same(latest(both)["network"], latest(two)["network"])
+        first, plain = (torch.load(both / name, weights_only=True) for name in ("model_phase1.pt", "model_final.pt"))
+        assert list(first) == list(plain), "adapters are merged"
+        changed = {key for key in first if key.startswith("backbone.") and not torch.equal(first[key], plain[key])}
+        assert changed == {f"backbone.blocks.{i}.attn.qkv.weight" for i in range(4)}
+
+    def test_resuming_equals_never_stopping_in_both_phases(self, data: Path, tmp_path: Path):
+        options = {"train#trainer#max_epochs": 2}
+        self.trained(data, tmp_path / "whole", **options)
+        parts = tmp_path / "parts"
+        workflow = self.make(data, parts, final_test=False, tile_overlap=0.0, phase=1, **options)
+        workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
+        workflow.run()
+        assert (latest(parts)["phase"], latest(parts)["epoch"]) == (1, 1)
+        self.trained(data, parts, resume=True, phase=1, **options)
+        workflow = self.make(data, parts, final_test=False, tile_overlap=0.0, phase=2, **options)
+        workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
+        workflow.run()
+        assert (latest(parts)["phase"], latest(parts)["epoch"]) == (2, 1)
+        with pytest.raises(CheckpointError, match="was written in phase 2; resume with --phase both or --phase 2"):
+            self.make(data, parts, phase=1, resume=True, **options).run()
+        self.trained(data, parts, resume=True, phase="both", **options)
+        assert same(latest(tmp_path / "whole")["network"], latest(parts)["network"])
+
+    def test_cached_features_train_the_same_network(self, data: Path, tmp_path: Path):
+        options = {"phase": 1, "augmentation_variants": 2, "train#trainer#max_epochs": 3}
+        self.trained(data, tmp_path / "plain", **options)
+        workflow = self.trained(data, tmp_path / "cached", feature_cache=str(tmp_path / "features"), **options)
+        assert same(latest(tmp_path / "plain")["network"], latest(tmp_path / "cached")["network"])
+        cache = workflow.content("network").feature_cache
+        assert cache.hits > 8, "the third epoch has the crops of the first, and each validation the same windows"
+        assert len(list((tmp_path / "features").rglob("*.pt"))) == cache.misses
+
+    def test_feature_cache_without_a_limit_is_refused(self, data: Path, tmp_path: Path):
+        with pytest.raises(ConfigError, match="--augmentation_variants 8"):
+            self.make(data, tmp_path, feature_cache="memory").run()
+
+    def test_classes(self, data: Path, tmp_path: Path):
+        content = json.loads(data.read_text())
+        for entry in [*content["training"], *content["testing"]]:
+            ids = read_labels(data.parent / entry["label"])
+            entry["classes"] = {str(i): "even" if i % 2 == 0 else "odd" for i in set(ids.ravel().tolist()) - {0}}
+        listed = tmp_path / "classes.json"
+        listed.write_text(json.dumps(content))
+        names = {"class_names": ["odd", "even"], "train#loss#class_weights": [0.1, 1, 1]}
+        workflow = self.trained(listed, tmp_path, basedir=str(data.parent), phase=1, **names)
+        assert workflow.content("network").nc_head[-1].out_channels == 3
+        assert float(rows(tmp_path)[0]["nc_ce"]) > 0
+        self.make(listed, tmp_path, mode="eval", basedir=str(data.parent), figures=True, tta_flips=True, **names).run()
+        metrics = json.loads((tmp_path / "eval" / "results" / "metrics.json").read_text())
+        assert metrics["class_names"] == ["odd", "even"]
+        assert metrics["n_images"] == 2
+        assert len(list((tmp_path / "eval" / "figures").glob("*.png"))) == 2
+        self.make(listed, tmp_path, mode="infer", basedir=str(data.parent), **names).run()
+        tables = list((tmp_path / "eval").glob("*_classes.csv"))
+        assert [table.read_text().splitlines()[0] for table in tables] == ["id,class,name,class_score,score"] * 2
+        with pytest.raises(DatalistError, match="has no 'classes'"):
+            self.make(data, tmp_path, **names).run()
+        with pytest.raises(CheckpointError, match=r"3 classes, here vit_tiny_4 .* 0 classes; give the --backbone"):
+            self.make(data, tmp_path, mode="eval").run()
+
+    def test_predictor(self, data: Path, tmp_path: Path):
+        """A copy of the bundle for another backbone, with classes and stain normalisation."""
+        copy = tmp_path / "tiny"
+        shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
+        config = json.loads((copy / "configs" / "inference.json").read_text())
+        config |= {"backbone": "vit_tiny_4", "class_names": ["a", "b"], "stain": "reinhard"}
+        config["network_def"]["pyramid_width"] = 16
+        (copy / "configs" / "inference.json").write_text(json.dumps(config))
+        (copy / "models").mkdir()
+        predictor_config = {"network_def#pyramid_width": 16, "backbone": "vit_tiny_4", "class_names": ["a", "b"]}
+        network = self.make(data, tmp_path, phase=1, **predictor_config).content("network")
+        torch.save(network.state_dict(), copy / "models" / "model.pt")
+        predictor = Predictor(copy, device="cpu")
+        labels, scores = predictor.segment(np.random.default_rng(0).uniform(0, 255, (3, 70, 90)).astype(np.float32))
+        assert labels.shape == (70, 90)
+        assert len(scores) == labels.max()
+
+    def test_what_is_missing(self, data: Path, tmp_path: Path):
+        with pytest.raises(ConfigError, match="phase is 3; choose one of both, 1, 2"):
+            self.make(data, tmp_path, phase=3).run()
+        with pytest.raises(CheckpointError, match=r"model_phase1\.pt does not exist, and phase 2 starts from"):
+            self.make(data, tmp_path, phase=2).run()
+        with pytest.raises(CheckpointError, match=r"uni\.bin or uni\.safetensors in .*models does not exist; they are"):
+            self.make(data, tmp_path, backbone="uni", **{"network_def#backbone": "@backbone"}).run()
