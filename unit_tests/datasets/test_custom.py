@@ -100,15 +100,19 @@ def test_masks_that_are_not_black_and_white_are_no_binary_masks(own):
 
 
 def test_colours_without_a_table_are_refused(own):
-    with pytest.raises(DatasetError, match=r"hold colours, not ids.*option colours"):
+    with pytest.raises(
+        DatasetError, match=r"hold colours, not ids.*option colours.*suggests .\"0,0,0\": \"background\", "
+    ):
         locate(own("colours"))
-    with pytest.raises(ConfigError, match="give the class of each colour"):
+    with pytest.raises(ConfigError, match="give the class of each, such as"):
         locate(own("colours"), encoding="colours")
 
 
 def test_a_colour_that_is_not_in_the_table_is_named(own):
     folder, options = own("colours"), {"colours": {"0,255,0": "stroma"}}
-    with pytest.raises(LabelReadError, match=r"a\.png: 1 colours are not in the option.*: 255,0,0 \(40 pixels\)"):
+    with pytest.raises(
+        LabelReadError, match=r"a\.png: 1 colours are not in the table of colours: 255,0,0 \(40 pixels\)"
+    ):
         custom.convert(locate(folder, **options).items[0], DEFAULTS | options)
 
 

@@ -108,9 +108,9 @@ def test_group_of_folders_leaves_out_those_for_images_and_parts(raw):
         ({"group": "(p0)"}, r"finds nothing in 9 names such as 0_p1_x, 1_p1_x, 2_p1_x;"),
         ({"colours": {"300,0,0": "a"}}, "'300,0,0' is no colour"),
         ({"colours": {"red": "a"}}, "'red' is no colour"),
-        ({"colours": {"#ff0000": 1}}, "the class of '#ff0000' is 1; give a name"),
-        ({"colours": {"#ff0000": "a", "255,0,0": "b"}}, "'255,0,0' stands there twice"),
-        ({"colours": "red"}, "option colours is 'red'; give the class of each colour"),
+        ({"colours": {"#ff0000": 1}}, "the class of colour '#ff0000' is 1; give a name"),
+        ({"colours": {"#ff0000": "a", "255,0,0": "b"}}, "option colours: colour '255,0,0' stands twice in the table"),
+        ({"colours": "red"}, "option colours: the table of colours is 'red'; give the class of each"),
     ],
 )
 def test_options_without_a_possible_value_are_errors(grouped, options, message):

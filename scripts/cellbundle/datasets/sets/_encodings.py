@@ -1,7 +1,6 @@
 """Reads the instances of one image, in any of the encodings of users' folders, into a label map."""
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ArrayError, CellBundleError, ConfigError, LabelReadError
+from ...errors import ArrayError, CellBundleError, LabelReadError
 from ...io import Image, atomic_path, read_image, read_labels
 from ...io.cellpose_seg import read_cellpose_seg
 from ...io.coco import CocoImage, read_coco
+from ...io.colour_masks import read_colour_mask
 from ...io.geojson import read_geojson
 from ...io.imagej import read_imagej
 from ...io.kaggle import KaggleImage, read_kaggle
@@ -23,8 +23,6 @@ from ...painting import Painted, label_components, paint_rings, paint_rles
 from ..model import Item
 
 FORMS: dict[str, Form] = {"columns": "kaggle", "rows": "kaggle_rows"}
-BACKGROUND = "background"
-BLACK = 0x000000
 CELLS = ("cell", "detection")  # QuPath's types; annotations beside them are the regions that they were found in
 MAX_SHOWN = 3
 
@@ -63,28 +61,6 @@ def kind_of_raster(path: Path) -> str | None:
     if highest == 1 and label_components(labels > 0).max() > 1:
         return "binary"
     return "label_map" if highest else None
-
-
-def parse_colours(table: Any) -> dict[int, str | None]:
-    """Class by colour, 0xRRGGBB, from the option ``colours``; None is background, which black is by default.
-
-    Raises:
-        ConfigError: if it is no table of colours and classes.
-    """
-    if not isinstance(table, dict) or not table:
-        raise ConfigError(
-            f"option colours is {table!r}; give the class of each colour, such as "
-            '{"255,0,0": tumour, "#00ff00": stroma, "0,0,0": background}'
-        )
-    classes: dict[int, str | None] = {}
-    for text, name in table.items():
-        colour = _parse_colour(text)
-        if not isinstance(name, str | None):
-            raise ConfigError(f"option colours: the class of {text!r} is {name!r}; give a name, or null for background")
-        if colour in classes:
-            raise ConfigError(f"option colours: {text!r} stands there twice; give each colour one class")
-        classes[colour] = None if name == BACKGROUND else name
-    return {BLACK: None} | classes
 
 
 def cut_file(encoding: str, path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -138,26 +114,8 @@ def _binary(item: Item, options: Mapping[str, Any]) -> Read:
 
 
 def _colours(item: Item, options: Mapping[str, Any]) -> Read:
-    path, classes = item.labels[0], parse_colours(options["colours"])
-    picture = _mask(path)
-    data = picture.data.astype(np.int32)
-    if len(data) not in (1, 3) or picture.dtype != np.uint8:
-        raise LabelReadError(f"{path}: has {len(data)} channels of {picture.dtype}, expected red, green, blue of uint8")
-    red, green, blue = np.broadcast_to(data, (3, *data.shape[1:]))
-    colours = red << 16 | green << 8 | blue
-    present, counts = np.unique(colours, return_counts=True)
-    unknown = [(int(c), int(n)) for c, n in zip(present, counts, strict=True) if int(c) not in classes]
-    if unknown:
-        shown = "; ".join(f"{_show_colour(c)} ({n} pixels)" for c, n in unknown[:MAX_SHOWN])
-        raise LabelReadError(
-            f"{path}: {len(unknown)} colours are not in the option colours: {shown}; add them with their class, or as "
-            "background"
-        )
-    labels = np.zeros(colours.shape, np.int32)
-    for name in sorted({name for name in classes.values() if name is not None}):
-        parts = label_components(np.isin(colours, [colour for colour, own in classes.items() if own == name]))
-        labels = np.where(parts, parts + labels.max(), labels)
-    return labels, []
+    table = dict(sorted(options["colours"].items(), key=lambda pair: str(pair[1])))  # its order does not matter here
+    return read_colour_mask(item.labels[0], table)[1], []
 
 
 def _mask_files(item: Item, options: Mapping[str, Any]) -> Read:
@@ -252,18 +210,3 @@ def _kind_of_refused(path: Path) -> str | None:
         except CellBundleError:
             return None
     return "binary"
-
-
-def _parse_colour(text: Any) -> int:
-    """0xRRGGBB of ``"255,0,0"`` or ``"#ff0000"``."""
-    if isinstance(text, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", text.strip()):
-        return int(text.strip()[1:], 16)
-    numbers = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
-    if len(numbers) == 3 and all(part.isdecimal() and int(part) <= 255 for part in numbers):
-        red, green, blue = map(int, numbers)
-        return red << 16 | green << 8 | blue
-    raise ConfigError(f'option colours: {text!r} is no colour; write red, green and blue as "255,0,0" or "#ff0000"')
-
-
-def _show_colour(colour: int) -> str:
-    return f"{colour >> 16},{colour >> 8 & 255},{colour & 255}"

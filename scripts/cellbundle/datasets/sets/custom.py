@@ -5,6 +5,7 @@ two encodings fit, or masks do not tell cells apart, an error names the option t
 and test are a split and kept.
 """
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import ConfigError, DatasetError
+from ...errors import ConfigError, DatasetError, LabelReadError
 from ...io import IMAGE_SUFFIXES
+from ...io.colour_masks import colour_classes, find_colours
 from ...labels import keep_ids, renumber
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import beside_validation as split
 from ..tree import Tree
-from ._encodings import FORMS, READERS, cut_file, kind_of_raster, parse_colours, read_instances, save_part
+from ._encodings import FORMS, READERS, cut_file, kind_of_raster, read_instances, save_part
 from ._layout import EXPECTED, SHARED, Layout, key, place_of, read_layout
 
 __all__ = ["convert", "locate", "split"]
@@ -99,7 +101,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
     if options["min_size"] < 1:
         raise ConfigError(f"option min_size is {options['min_size']}; give a number of pixels, at least 1")
     if options["colours"] is not None or options["encoding"] == "colours":
-        parse_colours(options["colours"])
+        try:
+            colour_classes(options["colours"])
+        except ConfigError as error:
+            raise ConfigError(f"option colours: {error}") from error
 
 
 def _choose_encoding(tree: Tree, layout: Layout, options: Mapping[str, Any]) -> str:
@@ -139,9 +144,17 @@ def _check_rasters(tree: Tree, layout: Layout) -> str:
     if "label_map" not in peeked and "colours" in peeked:
         raise DatasetError(
             f"{tree.root}: labels such as {peeked['colours']} hold colours, not ids. If a colour is a class, set "
-            'the option colours to a table of all of them, such as {"255,0,0": tumour, "0,0,0": background}'
+            f"the option colours to a table of all of them{_propose(tree.files[peeked['colours']])}"
         )
     return "label_map"
+
+
+def _propose(path: Path) -> str:
+    """The table that a mask suggests, or how one looks if it suggests none."""
+    try:
+        return f"; this one suggests {json.dumps(find_colours(path).proposal)}"
+    except LabelReadError:
+        return ', such as {"255,0,0": tumour, "0,0,0": background}'
 
 
 def _item_names(images: Sequence[str]) -> dict[str, str]:
