@@ -110,9 +110,7 @@ def test_colours_without_a_table_are_refused(own):
 
 def test_a_colour_that_is_not_in_the_table_is_named(own):
     folder, options = own("colours"), {"colours": {"0,255,0": "stroma"}}
-    with pytest.raises(
-        LabelReadError, match=r"a\.png: 1 colours are not in the table of colours: 255,0,0 \(40 pixels\)"
-    ):
+    with pytest.raises(LabelReadError, match=r"a\.png: 1 colours are not in the table.*: 255,0,0 \(40 pixels\)"):
         custom.convert(locate(folder, **options).items[0], DEFAULTS | options)
 
 
