@@ -10,7 +10,6 @@ overrides of the configuration, for example --backbone vit_tiny_4.
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from cellbundle.decode.flows import decode_flows
 from cellbundle.decode.hover import decode_hover
 from cellbundle.metrics import image_scores
-from tune_decoder import open_workflow, predictions
+from tune_decoder import make_parser, open_workflow, predictions
 
 try:
     import optuna
@@ -170,12 +169,7 @@ def main(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--datalist", type=Path, required=True)
-    parser.add_argument("--basedir", type=Path, required=True)
-    parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--weights", type=Path, help="by default the bundle's models/model.pt")
+    parser = make_parser(__doc__)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--metric", default="ap_mean", help="a score of image_scores, for example ap50, pq, aji")
     parser.add_argument("--seed", type=int, default=0)

@@ -84,11 +84,16 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"| {' | '.join(map(str, setting))} | {means[setting][0]:.4f} | {means[setting][1]:.4f} |")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Parser of what ``open_workflow`` needs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--datalist", type=Path, required=True)
     parser.add_argument("--basedir", type=Path, required=True)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--weights", type=Path, help="by default the bundle's models/model.pt")
-    main(parser.parse_args())
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser(__doc__).parse_args())

@@ -52,7 +52,7 @@ def open_source(
     done: set[str] = set()
     used: dict[Path, str] = {}
     for _ in range(MAX_NESTING):
-        archives = _archives(facts, files, done, any_name=_fitting(facts, Tree(raw, files), variant) is None)
+        archives = _archives(facts, files, done, work, any_name=_fitting(facts, Tree(raw, files), variant) is None)
         if not archives:
             break
         for name in archives:
@@ -118,12 +118,13 @@ def _fitting(facts: Facts, tree: Tree, variant: str) -> str | None:
     return next((key for key in candidates if all(map(tree.glob, facts.variants[key].signature))), None)
 
 
-def _archives(facts: Facts, files: Mapping[str, Path], done: set[str], any_name: bool) -> list[str]:
+def _archives(facts: Facts, files: Mapping[str, Path], done: set[str], work: Path, any_name: bool) -> list[str]:
     """Archives to extract: those of the data set; if there is none and nothing fits yet, any."""
     own = {file.name.lower() for variant in facts.variants.values() for file in variant.files}
     archives = [name for name in files if is_archive(Path(name)) and name not in done]
     chosen = [name for name in archives if Path(name).name.lower() in own] or (archives if any_name else [])
-    return [name for name in chosen if not _is_extracted(files[name], files)]
+    # What an earlier run extracted need not be read again, which takes minutes for a large tar archive.
+    return [name for name in chosen if _target(work, files[name]).exists() or not _is_extracted(files[name], files)]
 
 
 def _is_extracted(archive: Path, files: Mapping[str, Path]) -> bool:

@@ -14,6 +14,7 @@ from monai.utils import ImageMetaKey
 from ..errors import ConfigError, DatalistError, LabelReadError
 from ..io import atomic_path, read_labels, stem
 from ..labels import renumber
+from ..metrics.classes import majority_classes
 
 Classes = str | Path | Mapping[str, Any] | Sequence[Any]
 
@@ -97,11 +98,7 @@ class LoadClassesd(MapTransform):
             raise LabelReadError(f"the map of classes is {classes.shape}, the label is {labels.shape}")
         if classes.max(initial=0) > len(self.class_names):
             raise LabelReadError(f"holds class {classes.max()}; there are {len(self.class_names)}")
-        numbered, n = renumber(labels)
-        width = len(self.class_names) + 1
-        votes = np.bincount(numbered.ravel() * width + classes.ravel(), minlength=(n + 1) * width)
-        votes = votes.reshape(n + 1, width)[1:, 1:]
-        return [int(row.argmax()) + 1 if row.any() else None for row in votes]
+        return [int(number) or None for number in majority_classes(labels, classes, len(self.class_names))]
 
     def _number(self, name: Any, instance: int) -> int:
         if name in self.class_names:
