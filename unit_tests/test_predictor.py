@@ -1,6 +1,7 @@
 """From arrays and files to instances."""
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -199,3 +200,56 @@ def test_two_bundles_in_one_process(tmp_path, picture):
     image = picture[0][None].astype(np.float32)
     np.testing.assert_array_equal(first.segment(image)[0], second.segment(image)[0])
     assert Predictor("cell_unet").network is not second.network
+
+
+SQUARES = """
+import torch
+
+
+class Squares(torch.nn.Module):
+    def forward(self, tiles):
+        boxes = torch.tensor([[4.0, 4, 12, 12], [20, 6, 30, 16]])
+        answer = {"boxes": boxes, "scores": torch.tensor([0.75, 0.5]), "labels": torch.tensor([2, 1])}
+        return [answer | {"masks": torch.ones(2, 28, 28)} for _ in tiles]
+"""
+
+
+def detector(folder, class_names):
+    """A bundle whose network finds the same two squares in every tile."""
+    (folder / "scripts").mkdir(parents=True)
+    (folder / "configs").mkdir()
+    (folder / "scripts" / "__init__.py").touch()
+    (folder / "scripts" / "network.py").write_text(SQUARES)
+    config = {
+        "bundle_root": ".",
+        "device": None,
+        "amp": False,
+        "amp_dtype": "auto",
+        "scale": 1.0,
+        "class_names": class_names,
+        "network": {"_target_": "scripts.network.Squares"},
+        "inferer": {"_target_": "cellbundle.detection_inferer.DetectionInferer", "scale": "@scale"},
+        "normaliser": {"_target_": "cellbundle.transforms.NormaliseIntensityd"},
+        "decoder": {"_target_": "cellbundle.transforms.DecodeDetectionsd"},
+    }
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_detector_with_classes(tmp_path):
+    """Predictions are dictionaries; the names of the classes stand in the table."""
+    image = np.random.default_rng(0).uniform(0, 255, (1, 20, 40)).astype(np.float32)
+    predictor = Predictor(detector(tmp_path / "classes", ["round", "long"]), device="cpu")
+    instances = predictor(image)
+    assert instances.table[["label", "score", "class", "area"]].values.tolist() == [
+        [1, 0.75, "long", 64],
+        [2, 0.5, "round", 100],
+    ]
+    assert instances.classes == ["long", "round"]
+    labels, scores = predictor.segment(image)
+    np.testing.assert_array_equal(labels, instances.labels)
+    assert scores.tolist() == [0.75, 0.5]
+    assert len(predictor(image[:, :2, :2])) == 0
+    instances = Predictor(detector(tmp_path / "no_classes", []), device="cpu")(image)
+    assert "class" not in instances.table
+    assert len(instances) == 2

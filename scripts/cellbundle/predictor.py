@@ -76,6 +76,7 @@ class Predictor:
                 parser.get_parsed_content(name) for name in ("inferer", "decoder", "normaliser")
             )
         self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
+        self.class_names = list(parser.get_parsed_content("class_names") or ()) if "class_names" in parser else []
         self.tile, step = max(self.inferer.roi_size), self.inferer.multiple
         if self.tile < step or self.tile % step:
             raise ConfigError(f"tile is {self.tile}, expected a multiple of {step}")
@@ -96,16 +97,28 @@ class Predictor:
         Raises:
             ArrayError: if there are more channels than the bundle takes and none were chosen.
         """
-        tensor = self.normaliser({"image": torch.from_numpy(image)})["image"]
-        with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
-            prediction = self.inferer(tensor[None].to(self.device), self.network)[0]
-        decoded = self.decoder({"pred": prediction})
-        return np.asarray(decoded["pred"][0], np.int32), np.asarray(decoded["scores"], np.float32)
+        labels, scores, _ = self._decode(image)
+        return labels, scores
 
     def __call__(self, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None) -> Instances:
-        """``segment``, with the measurements of ``cellbundle.measure.measure`` and the scores in a table."""
-        labels, scores = self.segment(image)
-        return measured(labels, scores, image, pixel_size_um)
+        """``segment``, with the measurements of ``cellbundle.measure.measure``, scores and any classes in a table."""
+        labels, scores, classes = self._decode(image)
+        return measured(labels, scores, image, pixel_size_um, classes)
+
+    def _decode(self, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str] | None]:
+        """Label map, scores, and the names of the classes if the decoder gives classes and the bundle names."""
+        tensor = self.normaliser({"image": torch.from_numpy(image)})["image"]
+        with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
+            prediction = first_of_batch(self.inferer(tensor[None].to(self.device), self.network))
+        decoded = self.decoder({"pred": prediction})
+        numbers = decoded.get("classes") if self.class_names else None
+        classes = None if numbers is None else [self.class_names[number - 1] for number in numbers]
+        return np.asarray(decoded["pred"][0], np.int32), np.asarray(decoded["scores"], np.float32), classes
+
+
+def first_of_batch(prediction: Any) -> Any:
+    """The first of a batch of predictions: tensors, or dictionaries of tensors as detectors give them."""
+    return {key: value[0] for key, value in prediction.items()} if isinstance(prediction, dict) else prediction[0]
 
 
 def measured(
@@ -113,10 +126,13 @@ def measured(
     scores: NDArray[np.float32],
     image: NDArray[np.float32],
     pixel_size_um: tuple[float, float] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Instances:
-    """Instances (ids 1..N) with their measurements and scores."""
+    """Instances (ids 1..N) with their measurements, scores and the names of their classes, if there are any."""
     table: pd.DataFrame = measure(labels, image, pixel_size_um)
     table.insert(1, "score", scores)
+    if classes is not None:
+        table.insert(2, "class", np.array(classes, object))
     return Instances(labels, table, pixel_size_um)
 
 

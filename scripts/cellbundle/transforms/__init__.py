@@ -1,7 +1,9 @@
 """MONAI dictionary transforms: thin wrappers around the pure functions of the core."""
 
 from .augment import RandChannelsd, RandCropAffined
+from .boxes import InstanceMapsd
 from .classes import LoadClassesd, SaveClassesd
+from .detections import DecodeDetectionsd
 from .files import LoadCelld, SaveLabelsd
 from .intensity import NormaliseIntensityd, normalise_intensity, to_channels
 from .masks import (
@@ -14,10 +16,12 @@ from .masks import (
 )
 
 __all__ = [
+    "DecodeDetectionsd",
     "DecodeFlowsd",
     "DecodeHoverd",
     "FlowTargetsd",
     "HoverTargetsd",
+    "InstanceMapsd",
     "LoadCelld",
     "LoadClassesd",
     "NormaliseIntensityd",
