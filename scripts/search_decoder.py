@@ -14,26 +14,34 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from cellbundle.decode.flows import decode_flows
 from cellbundle.decode.hover import decode_hover
 from cellbundle.metrics import image_scores
-from tune_decoder import make_parser, open_workflow, predictions
+from cellbundle.transforms.detections import DecodeDetectionsd
+from tune_decoder import make_parser, open_workflow, predictions, read_overrides
 
 try:
     import optuna
 except ImportError:
     raise SystemExit("the search needs Optuna: pip install optuna") from None
 
-Image = tuple[np.ndarray, np.ndarray]  # prediction (C, H, W) and labels (H, W)
+Prediction = np.ndarray | dict[str, np.ndarray]  # (C, H, W), or what a detector gives
+Image = tuple[Prediction, np.ndarray]  # with the labels (H, W)
 Choice = tuple[str, Any, Any] | list[Any]  # (int or float, lowest, highest), or what to choose from
 
 SHOWN = 8
 
-# What is searched, by the decoder's transform: the function, how many channels it takes, and its options.
-SPACES: dict[str, tuple[Callable[..., np.ndarray], int, dict[str, Choice]]] = {
+
+def decode_masks(prediction: dict[str, np.ndarray], **options: Any) -> np.ndarray:
+    """Label map of the detections of an image; options as for ``DecodeDetectionsd``."""
+    return DecodeDetectionsd(**options)({"pred": prediction})["pred"][0].numpy()
+
+
+# What is searched, by the decoder's transform: the function, how many channels it takes (None: all that there is), and
+# its options.
+SPACES: dict[str, tuple[Callable[..., np.ndarray], int | None, dict[str, Choice]]] = {
     "DecodeHoverd": (
         decode_hover,
         3,
@@ -59,6 +67,16 @@ SPACES: dict[str, tuple[Callable[..., np.ndarray], int, dict[str, Choice]]] = {
             "min_size": ("int", 0, 60),
         },
     ),
+    "DecodeDetectionsd": (
+        decode_masks,
+        None,
+        {
+            "score_threshold": ("float", 0.05, 0.95),
+            "mask_threshold": ("float", 0.3, 0.7),
+            "max_overlap": ("float", 0.0, 1.0),
+            "min_size": ("int", 0, 60),
+        },
+    ),
 }
 
 
@@ -79,7 +97,7 @@ def fits(value: Any, choice: Choice) -> bool:
     return value in choice if isinstance(choice, list) else value is not None and choice[1] <= value <= choice[2]
 
 
-def score(decode: Callable[[np.ndarray], np.ndarray], images: Sequence[Image], metric: str) -> float:
+def score(decode: Callable[[Prediction], np.ndarray], images: Sequence[Image], metric: str) -> float:
     """Mean of a score over the images."""
     return fmean(image_scores(labels, decode(prediction))[metric] for prediction, labels in images)
 
@@ -96,7 +114,7 @@ def search(
     """Let Optuna look for the options with the best mean score.
 
     Args:
-        decode: prediction (C, H, W) and options to a label map (H, W).
+        decode: a prediction and options to a label map (H, W).
         space: what to choose the options from.
         start: options of the first trial; those that are not searched stay.
         images: predictions with their labels.
@@ -124,7 +142,7 @@ def search(
 
 
 def start_options(decode: Callable[..., np.ndarray], given: dict[str, Any]) -> dict[str, Any]:
-    """All options of a decoder: those that the configuration gives, and the defaults of the others."""
+    """All options of a decoder: those that its transform has, and the defaults of the others."""
     defaults = {p.name: p.default for p in signature(decode).parameters.values() if p.default is not p.empty}
     return defaults | given
 
@@ -141,13 +159,6 @@ def table(study: Any, metric: str) -> Iterable[str]:
         yield f"| {label} | " + " | ".join(values) + f" | {trial.value:.4f} |"
 
 
-def read_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """``--key value`` pairs as a dictionary; values are YAML."""
-    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
-        raise SystemExit(f"expected overrides as --key value, got {' '.join(words)}")
-    return {key[2:]: yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
-
-
 def main(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """Predict, search and print."""
     known_metrics = image_scores(np.zeros((1, 1), int), np.zeros((1, 1), int))
@@ -160,7 +171,10 @@ def main(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise SystemExit(f"the decoder is {name}; there are search spaces for {', '.join(SPACES)}")
     decode, channels, space = SPACES[name]
     total = len(workflow.content("dataset"))
-    images = [(p[:channels], labels) for p, labels in tqdm(predictions(workflow), total=total, disable=None)]
+    images = [
+        (prediction if channels is None else prediction[:channels], labels)
+        for prediction, labels in tqdm(predictions(workflow), total=total, disable=None)
+    ]
     start = start_options(decode, decoder.options)
     study = search(decode, space, start, images, arguments.trials, arguments.metric, arguments.seed)
     print("\n".join(table(study, arguments.metric)))

@@ -8,16 +8,19 @@ as a table.
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from tqdm import tqdm
 
 from cellbundle.decode.flows import clean, drop_inconsistent, group_by_sink
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.metrics import image_scores
+from cellbundle.predictor import first_of_batch
 
 CELL_THRESHOLDS = (-0.5, 0.0, 0.3, 0.5, 1.0)  # logits
 FLOW_THRESHOLDS = (0.4, 0.8, 1.6, None)  # mean squared flow error
@@ -26,13 +29,18 @@ SHOWN = 8
 
 
 def predictions(workflow: CellWorkflow) -> Any:
-    """Yield prediction (3, H, W) and labels (H, W) of every image of the workflow's data set."""
+    """Yield the prediction, (C, H, W) or the arrays of a detector by name, and labels (H, W) of every image."""
     network, inferer = workflow.content("network").eval(), workflow.content("inferer")
     device = next(network.parameters()).device
     for item in workflow.content("dataset"):
         with torch.inference_mode():
-            prediction = inferer(item["image"].as_tensor()[None].to(device), network)[0]
-        yield prediction.cpu().numpy(), np.asarray(item["label"][0])
+            prediction = first_of_batch(inferer(item["image"].as_tensor()[None].to(device), network))
+        arrays = (
+            {key: value.cpu().numpy() for key, value in prediction.items()}
+            if isinstance(prediction, dict)
+            else prediction.cpu().numpy()
+        )
+        yield arrays, np.asarray(item["label"][0])
 
 
 def open_workflow(arguments: argparse.Namespace, overrides: dict[str, Any] | None = None) -> CellWorkflow:
@@ -93,6 +101,13 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--weights", type=Path, help="by default the bundle's models/model.pt")
     return parser
+
+
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``--key value`` pairs as a dictionary; values are YAML."""
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise SystemExit(f"expected overrides as --key value, got {' '.join(words)}")
+    return {key[2:]: yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
 
 
 if __name__ == "__main__":

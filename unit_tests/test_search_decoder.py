@@ -3,13 +3,17 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 
 from cellbundle.decode.hover import decode_hover
 from cellbundle.synthetic import generate, write_dataset
 from cellbundle.targets.hover import labels_to_hover
+from cellbundle.transforms.detections import DecodeDetectionsd
 
 pytest.importorskip("optuna")
 
@@ -61,6 +65,48 @@ def test_a_start_outside_the_space_stays(script, images):
     study = script.search(decode_hover, space, {"merge_drop": None, "min_size": 5, "cell_threshold": -2}, images, 3)
     assert all(set(trial.params) == {"min_size"} for trial in study.trials)
     assert study.trials[0].value > 0.7  # with the threshold that was given
+
+
+@pytest.fixture
+def detected():
+    """Prediction of a detector: two square cells, one of them faint, and a wrong detection."""
+    labels = np.zeros((40, 60), np.int32)
+    labels[5:20, 5:20], labels[20:35, 30:45] = 4, 2
+    corners = np.array([(5, 5, 20, 20), (30, 20, 45, 35), (10, 25, 20, 35)], np.float32)
+    mask = np.full((3, 28, 28), 0.65, np.float32)
+    mask[0] = 0.45
+    arrays = {"boxes": corners, "scores": np.array([0.9, 0.8, 0.55], np.float32), "labels": np.ones(3, np.int64)}
+    tiles = {"tile_of": np.zeros(3, np.int64), "tiles": np.array([[0, 0, 40, 60]]), "size": np.array([40, 60])}
+    return [(arrays | {"masks": mask} | tiles, labels)]
+
+
+def test_thresholds_of_a_detector_are_found(script, detected):
+    decode, channels, space = script.SPACES["DecodeDetectionsd"]
+    decoder = DecodeDetectionsd(min_size=5)
+    start = script.start_options(decode, decoder.options)
+    assert channels is None
+    assert all(script.fits(start[name], choice) for name, choice in space.items())
+    study = script.search(decode, space, start, detected, 40)
+    assert study.trials[0].params == {name: decoder.options[name] for name in space}
+    assert study.trials[0].value == 1 / 3  # one is found, one missed, one wrong
+    assert study.best_value == 1
+    assert 0.55 < study.best_params["score_threshold"] <= 0.8
+    assert study.best_params["mask_threshold"] < 0.45
+
+
+def test_the_raw_prediction_of_a_detector_is_kept(script, detected):
+    ((arrays, labels),) = detected
+    batch = {key: torch.from_numpy(value)[None] for key, value in arrays.items()}
+    image = MetaTensor(torch.zeros(3, 40, 60))
+    contents = {
+        "network": torch.nn.Linear(1, 1),
+        "inferer": lambda image, network: batch,
+        "dataset": [{"image": image, "label": labels[None]}],
+    }
+    ((kept, true),) = script.predictions(SimpleNamespace(content=contents.get))
+    np.testing.assert_array_equal(true, labels)
+    assert kept.keys() == arrays.keys()
+    assert all(np.array_equal(kept[key], value) and kept[key].dtype == value.dtype for key, value in arrays.items())
 
 
 def test_overrides(script):

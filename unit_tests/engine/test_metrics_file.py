@@ -7,23 +7,26 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from cellbundle.detections import Detections
 from cellbundle.engine.metrics_file import MetricsFile
 from cellbundle.errors import ArrayError, CellBundleError
 from cellbundle.metrics import InstanceScores
+from cellbundle.metrics.detection import DetectionScores
 
 TRUE = torch.tensor([[[1, 1, 0, 4, 4, 4]]])
 PRED = torch.tensor([[[2, 2, 0, 0, 0, 7]]])
 CLASSES = torch.tensor([[[1, 1, 0, 2, 2, 2]]])
 
 
-def evaluate(tmp_path, items, **options):
+def evaluate(tmp_path, items, metric=None, **options):
     """Run an engine whose iterations give these pairs of batch and output; the content of the file."""
-    metric = InstanceScores()
+    metric = InstanceScores() if metric is None else metric
 
     def step(engine, pair):
         engine.state.batch, output = pair
         for item in output:
-            metric([item["pred"]], [item["label"]], index=[item["index"]])
+            more = {"detections": [item["detections"]]} if "detections" in item else {}
+            metric([item["pred"]], [item["label"]], index=[item["index"]], **more)
         return output
 
     engine = Engine(step)
@@ -86,6 +89,21 @@ def test_every_run_starts_anew(tmp_path):
     engine.run([item(1)])
     content = json.loads((tmp_path / "m.json").read_text())
     assert [row["image"] for row in content["images"]] == ["b"]
+
+
+def test_detections(tmp_path):
+    boxes = np.array([[0, 0, 1, 2], [0, 3, 1, 6], [0, 0, 1, 3]])
+    masks = [np.ones((1, right - left), bool) for _, left, _, right in boxes.tolist()]
+    found = Detections(masks, boxes, np.array([0.9, 0.8, 0.2], np.float32), np.ones(3, np.int64), (1, 6))
+    steps = [item(1, TRUE, detections=found.select([0])), item(0, detections=found)]
+    content = evaluate(tmp_path, steps, metric=DetectionScores())
+    # All found in the first image, though the label map has one of two; half in the second.
+    assert [row["mask_ap"] for row in content["images"]] == pytest.approx([1, 51 / 101])
+    assert [row["box_ar"] for row in content["images"]] == [1, 1 / 2]
+    assert content["per_image_mean"]["mask_ap50"] == pytest.approx((1 + 51 / 101) / 2)
+    # In the order of their scores .9, .9, .8, .2: three of four are found before anything is wrong.
+    assert content["pooled"]["mask_ap"] == pytest.approx(76 / 101)
+    assert content["per_image_mean"]["sartorius_score"] == content["per_image_mean"]["ap_mean"] == (1 + 1 / 3) / 2
 
 
 def test_in_a_workflow(make, tmp_path):

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from cellbundle.io.coco import write_coco
+from cellbundle.detections import Detections
+from cellbundle.io.coco import result_texts, write_coco, write_image_info, write_results
 
 from .conftest import make
 
@@ -72,3 +73,27 @@ def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
     with pytest.raises(OSError, match="No space"):
         write_coco(tmp_path / "a.json", scored, "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_results_by_hand(tmp_path):
+    masks = [np.array([[True, True], [False, True]]), np.ones((1, 1), bool)]
+    boxes = np.array([[1, 2, 3, 4], [0, 0, 1, 1]])
+    found = Detections(masks, boxes, np.array([0.25, 0.5], np.float32), np.array([2, 1]), (3, 5))
+    write_results(tmp_path / "a.json", [(4, result_texts(found)), (5, []), ("x", result_texts(found.select([0])))])
+    first = '{"size":[3,5],"counts":"01>"},"bbox":[0,0,1,1],"score":0.5}'
+    assert (tmp_path / "a.json").read_text().splitlines() == [
+        "[",
+        f'{{"image_id":4,"category_id":1,"segmentation":{first},',
+        '{"image_id":4,"category_id":2,"segmentation":{"size":[3,5],"counts":"71211"},"bbox":[2,1,2,2],"score":0.25},',
+        f'{{"image_id":"x","category_id":1,"segmentation":{first}',
+        "]",
+    ]
+    write_results(tmp_path / "none.json", [(4, [])])
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+
+
+def test_image_info_without_classes(tmp_path):
+    images = [{"id": 4, "file_name": "é.png", "height": 3, "width": 5}]
+    write_image_info(tmp_path / "a.json", images)
+    data = load(tmp_path / "a.json")
+    assert (data.imgs, data.cats) == ({4: images[0]}, {1: {"id": 1, "name": "cell"}})

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cellbundle.errors import ArrayError, ConfigError, LabelReadError
-from cellbundle.io.kaggle import KaggleImage, read_kaggle, write_kaggle
+from cellbundle.io.kaggle import KaggleImage, read_kaggle, write_kaggle, write_submission
 from cellbundle.painting import paint_rles
 
 from .conftest import make
@@ -89,6 +89,31 @@ def test_a_table_of_sartorius_has_sizes_and_runs_along_rows(tmp_path):
     np.testing.assert_array_equal(painted.labels, [[1, 1, 2], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
 
 
+def test_a_submission_by_hand(tmp_path):
+    write_submission(tmp_path / "a.csv", [("b,c", ["1 2", "4 1 6 1"]), ("007", []), ("a", ["3 1"])])
+    text = 'idx,id,annotation\n0,"b,c",1 2\n1,"b,c",4 1 6 1\n2,007,-1\n3,a,3 1\n'
+    assert (tmp_path / "a.csv").read_text() == text
+    assert read_kaggle(tmp_path / "a.csv") == {
+        "b,c": KaggleImage(["1 2", "4 1 6 1"], None),
+        "007": KaggleImage([], None),
+        "a": KaggleImage(["3 1"], None),
+    }
+    write_submission(tmp_path / "none.csv", [])
+    assert read_kaggle(tmp_path / "none.csv") == {}
+
+
+def test_a_failed_submission_leaves_the_older_one(tmp_path):
+    write_submission(tmp_path / "a.csv", [("a", ["3 1"])])
+
+    def images():
+        yield "b", ["1 1"]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_submission(tmp_path / "a.csv", images())
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["idx,id,annotation\n0,a,3 1\n"]
+
+
 def test_other_columns_can_be_named(tmp_path):
     (tmp_path / "a.csv").write_text("id,rle,file\n1,1 2,x\n2,3 1,x\n")
     images = read_kaggle(tmp_path / "a.csv", id_columns=["file"], rle_columns=["rle"])
@@ -102,6 +127,8 @@ def test_other_columns_can_be_named(tmp_path):
         ("id,runs\na,1 2\n", "has the columns id, runs, expected one named EncodedPixels or annotation"),
         ("id,annotation,width,height\na,1 2,3,4\na,1 2,4,3\n", "image a has the sizes .* expected one height"),
         ("id,annotation,width,height\na,1 2,3,x\n", r"image a has the sizes \[\('x', '3'\)\]"),
+        ("id,annotation,width,height\na,1 2,0,4\n", "image a has the sizes .* expected one height and width"),
+        ("id,annotation,width,height\na,1 2,-3,4\n", "image a has the sizes"),
         ("", "cannot be decoded"),
     ],
 )
@@ -115,6 +142,17 @@ def test_broken_runs_are_found_when_they_are_painted(tmp_path):
     (tmp_path / "a.csv").write_text("id,annotation\na,1 2\na,1 2 3\n")
     with pytest.raises(ArrayError, match="run lengths of mask 1"):
         paint_rles(read_kaggle(tmp_path / "a.csv")["a"].runs, (2, 3), "kaggle")
+    (tmp_path / "b.csv").write_text("id,annotation,width,height\nb,1 2 12 2,3,4\n")
+    image = read_kaggle(tmp_path / "b.csv")["b"]
+    with pytest.raises(ArrayError, match=r"mask 0: run 1 \(start 11 from 0, length 2\) .* image of 12 pixels"):
+        paint_rles(image.runs, image.shape, "kaggle_rows")
+
+
+def test_copies_of_a_row_are_found_when_they_are_painted(tmp_path):
+    (tmp_path / "a.csv").write_text("id,annotation\na,1 2\nb,5 1\na,1 2\n")
+    painted = paint_rles(read_kaggle(tmp_path / "a.csv")["a"].runs, (1, 5), "kaggle_rows")
+    np.testing.assert_array_equal(painted.labels, [[1, 1, 0, 0, 0]])
+    assert painted.lost == [1]
 
 
 def test_a_missing_table_is_named(tmp_path):

@@ -92,6 +92,11 @@ def test_crowds_are_told_and_left_out(tmp_path):
     np.testing.assert_array_equal(image.paint().labels, [[3, 2, 2, 1], [3, 2, 2, 1], [3, 1, 1, 1]])
 
 
+def test_annotations_with_one_id_stay_two(tmp_path):
+    image = only(read_coco(save(tmp_path / "a.json", [annotation(7, [SQUARE]), annotation(7, TALL)])))
+    np.testing.assert_array_equal(image.paint().labels, [[2, 1, 1, 0], [2, 1, 1, 0], [2, 0, 0, 0]])
+
+
 def test_one_file_under_two_ids_keeps_its_annotations_apart(tmp_path):
     names = {4: "a.png", 9: "b.png", 2: "a.png"}
     listed = [{"id": i, "file_name": name, "height": 3, "width": 4} for i, name in names.items()]
@@ -152,6 +157,7 @@ def test_broken_masks_are_named(tmp_path, segmentation, message):
         ({"images": [{"id": 5, "file_name": "a", "height": 3.5, "width": 4}]}, "image 5 has height 3.5 and width 4"),
         ({"images": [{"id": 5, "file_name": "a", "height": 0, "width": 4}]}, "image 5 has height 0"),
         ({"images": [{"id": 5, "file_name": c, "height": 3, "width": 4} for c in "ab"]}, "two images with the id 5"),
+        ({"categories": [{"id": 2, "name": c} for c in "aba"]}, "two categories with the id 2; give each its own"),
         ({"categories": [{"id": 2}]}, r"a category \(id 2\) has no name"),
     ],
 )

@@ -14,7 +14,7 @@ from cellbundle.errors import ArrayError
 from cellbundle.instances import Instances
 from cellbundle.io.coco import write_coco
 from cellbundle.metrics import image_scores
-from cellbundle.metrics.coco_ap import coco_ap, match_detections
+from cellbundle.metrics.coco_ap import coco_ap, match_detections, match_in_order
 
 
 def boxes(*places):
@@ -56,6 +56,22 @@ def test_thresholds():
 
 def test_an_iou_of_exactly_three_fifths_reaches_its_threshold():
     assert match_detections(boxes((1, 0, 10)), boxes((1, 0, 6))).found[:, 0].tolist() == [True] * 3 + [False] * 7
+
+
+@pytest.mark.parametrize(("start", "levels"), [(0, slice(0, 7)), (6, slice(4, 7))])
+def test_of_equal_ious_the_last_one_is_taken_as_in_cocoeval(start, levels):
+    # The first detection has an IoU of 8/12 with both, the second one of 8/10 with one of them.
+    true, pred = [[0, 0, 10, 1], [4, 0, 10, 1]], [[2, 0, 10, 1], [start, 0, 8, 1]]
+    found = match_in_order(true, pred, np.array([0.9, 0.8])).found
+    assert found[:, 0].tolist() == [True] * 4 + [False] * 6
+    assert np.flatnonzero(found[:, 1]).tolist() == list(range(10))[levels]
+
+
+def test_of_equal_scores_the_earlier_one_is_right():
+    wrong, right, close = [5, 0, 1, 1], [0, 0, 10, 1], [0, 0, 9, 1]
+    detections = match_in_order([right], [wrong, right] + [wrong, close] * 99, np.tile([0.5, 0.25], 100))
+    assert detections.scores.tolist() == [0.5] * 100 + [0.25] * 100
+    assert np.argwhere(detections.found).tolist() == [[level, 100] for level in range(10)]
 
 
 def test_missed_instances_limit_the_recall():

@@ -12,7 +12,9 @@ from monai.utils.type_conversion import convert_to_numpy
 from ..errors import ArrayError
 from ..evaluation import metrics_content, write_metrics
 from ..metrics import InstanceScores
+from ..metrics.classes import mean_known
 from ..metrics.details import ImageDetails, image_details
+from ..metrics.detection import DETECTION_NAMES, SARTORIUS, DetectionScores, MatchedDetections, detection_scores
 from . import distributed
 from .evaluation import build_evaluation
 
@@ -21,7 +23,8 @@ class MetricsFile:
     """A handler that computes COCO's AP and scores by class beside ``InstanceScores``, and writes them all.
 
     It looks at the decoded items of ``engine.state.output``, and in ``engine.state.batch`` for entries that are not
-    there. An image that failed is in no score; ``n_failed`` of the file tells how many did.
+    there. An image that failed is in no score; ``n_failed`` of the file tells how many did. If the metric is
+    ``DetectionScores``, its scores of detections, and the ``sartorius_score``, are in the file too.
 
     Args:
         path: file to write, such as ``results/metrics.json``; its folder is made when needed.
@@ -84,10 +87,27 @@ class MetricsFile:
     def _write(self, engine: Engine) -> None:
         evaluation = build_evaluation(self.metric, self.data)
         details = {index: image for part in distributed.gather(self.details) for index, image in part.items()}
+        matched = self.metric.matched() if isinstance(self.metric, DetectionScores) else {}
         if distributed.rank() == 0:
             ordered = [details[index] for index in sorted(details)]
-            n_failed = len(self.data) - len(ordered)
-            write_metrics({"n_failed": n_failed} | metrics_content(evaluation, ordered, self.class_names), self.path)
+            content = metrics_content(evaluation, ordered, self.class_names)
+            if matched:
+                add_detection_scores(content, list(matched.values()))
+            write_metrics({"n_failed": len(self.data) - len(ordered)} | content, self.path)
+
+
+def add_detection_scores(content: dict[str, Any], images: Sequence[MatchedDetections]) -> None:
+    """Add ``detection_scores`` of all images, of each and as means, and the ``sartorius_score``.
+
+    Args:
+        content: of ``metrics_content``.
+        images: one for each of its images, in the same order.
+    """
+    for row, image in zip(content["images"], images, strict=True):
+        row.update(detection_scores([image]))
+    mean = content["per_image_mean"]
+    mean |= mean_known(content["images"], DETECTION_NAMES) | {SARTORIUS: mean["ap_mean"]}
+    content["pooled"] |= detection_scores(images)
 
 
 def _flat(values: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..detections import Detections, mask_rles
 from ..errors import ArrayError, LabelReadError
 from ..instances import Instances
 from ..kernels.geometry import boxes_and_areas
@@ -112,7 +113,11 @@ def read_coco(path: str | Path) -> dict[str, list[CocoImage]]:
             if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
                 raise LabelReadError(f"image {image['id']} has height {height} and width {width}, expected pixels")
             images[image["id"]] = CocoImage(path, image["file_name"], height, width, [], [], [], [])
-        names = {_checked(entry, ("id", "name"), "a category")["id"]: entry["name"] for entry in document["categories"]}
+        names: dict[Any, str] = {}
+        for entry in document["categories"]:
+            _checked(entry, ("id", "name"), "a category")
+            if names.setdefault(entry["id"], entry["name"]) != entry["name"]:
+                raise LabelReadError(f"lists two categories with the id {entry['id']}; give each its own")
         for annotation in document["annotations"]:
             _add(annotation, images, names)
     by_name: dict[str, list[CocoImage]] = {}
@@ -222,3 +227,64 @@ def _annotations(instances: Instances, category_ids: list[int]) -> Iterator[dict
         if math.isfinite(score):
             annotation["score"] = score
         yield annotation
+
+
+def result_texts(detections: Detections) -> list[str]:
+    """An entry of a result file for each detection, as JSON without the image: what ``write_results`` takes."""
+    rows = zip(
+        detections.classes.tolist(),
+        mask_rles(detections),
+        detections.boxes.tolist(),
+        detections.scores.tolist(),
+        strict=True,
+    )
+    return [
+        ENCODER.encode(
+            {
+                "category_id": category,
+                "segmentation": {"size": list(detections.shape), "counts": counts},
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": score,
+            }
+        )
+        for category, counts, (y0, x0, y1, x1), score in rows
+    ]
+
+
+def write_results(path: str | Path, images: Iterable[tuple[int | str, Sequence[str]]]) -> None:
+    """Write detections of many images in COCO's result format, one a line, as ``COCO.loadRes`` reads it.
+
+    Args:
+        path: the file to write; its folder must exist.
+        images: id of each image, and its ``result_texts``.
+
+    Raises:
+        OSError: if the file cannot be written.
+
+    Source: https://cocodataset.org/#format-results.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        before = "["
+        for image_id, texts in images:
+            for text in texts:
+                file.write(f'{before}\n{{"image_id":{ENCODER.encode(image_id)},{text[1:]}')
+                before = ","
+        file.write("[]\n" if before == "[" else "\n]\n")
+
+
+def write_image_info(path: str | Path, images: Sequence[Mapping[str, Any]], class_names: Sequence[str] = ()) -> None:
+    """Write which images and categories the numbers of a result file mean, as COCO's ``image_info`` files say it.
+
+    Args:
+        path: the file to write; its folder must exist.
+        images: ``id``, ``file_name``, ``height`` and ``width`` of each.
+        class_names: of the categories 1..K; without names there is one category.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    names = class_names or [DEFAULT_CATEGORY]
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    listed = ",\n".join(map(ENCODER.encode, images))
+    with atomic_path(path) as temporary:
+        temporary.write_text(f'{{"images":[\n{listed}\n],\n"categories":{ENCODER.encode(categories)}}}\n', "utf-8")

@@ -1,7 +1,7 @@
 """Run lengths in a csv table, as Kaggle's cell challenges exchange masks."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,10 @@ from ._named import named
 from .write import atomic_path
 
 HEADER = ("ImageId", "EncodedPixels")
+SUBMISSION_HEADER = ("idx", "id", "annotation")
 ORDERS = ("column", "row")
-NO_RUNS = ("", "nan")
+NOTHING = "-1"  # in a submission, of an image without instances
+NO_RUNS = ("", "nan", NOTHING)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def read_kaggle(
         The images by id, in the order of the file.
 
     Raises:
-        LabelReadError: if the file cannot be read, a column is missing, or rows of one image differ in its size.
+        LabelReadError: if the file cannot be read, a column is missing, rows of one image differ in its size, or that
+            is no number of pixels.
     """
     with named(Path(path), LabelReadError):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -76,7 +79,7 @@ def _shape(name: str, rows: pd.DataFrame) -> tuple[int, int] | None:
     if not {"height", "width"} <= set(rows):
         return None
     sizes = set(zip(rows["height"], rows["width"], strict=True))
-    if len(sizes) > 1 or not all(text.isdecimal() for text in min(sizes)):
+    if len(sizes) > 1 or not all(text.isdecimal() and int(text) for text in min(sizes)):
         raise LabelReadError(f"image {name} has the sizes {sorted(sizes)}, expected one height and width in pixels")
     height, width = sizes.pop()
     return int(height), int(width)
@@ -109,3 +112,21 @@ def write_kaggle(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(rows)
+
+
+def write_submission(path: str | Path, images: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Write a table ``idx,id,annotation`` of the instances of many images, one a row; ``read_kaggle`` reads it.
+
+    Args:
+        path: the file to write; its folder must exist.
+        images: id of each image, and the runs of its instances, ``start length start length …`` from 1, in the order
+            of pixels that the challenge asks for; an image without instances gets a row that says -1.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    rows = ((name, text) for name, runs in images for text in runs or [NOTHING])
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SUBMISSION_HEADER)
+        writer.writerows((number, *row) for number, row in enumerate(rows))

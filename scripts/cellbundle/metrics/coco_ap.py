@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -22,10 +23,12 @@ from .scores import IOU_THRESHOLDS
 CATEGORY = 1
 EVERY_AREA = (0.0, 1e10)  # px², COCO's own limits; its small, medium and large are made for photographs
 COCO_NAMES = ("coco_ap", "coco_ap50", "coco_ap75", "coco_ar")
+LIMITS = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # as in COCOeval
+DETECTIONS_AT_ONCE = 1024  # of which the IoU with every true instance is in memory
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class RankedDetections:
     """The predicted instances of one image, best first, and which of them are right.
 
     Attributes:
@@ -41,7 +44,7 @@ class Detections:
 
 def match_detections(
     true: npt.NDArray[Any], pred: npt.NDArray[Any], scores: npt.NDArray[Any] | None = None
-) -> Detections:
+) -> RankedDetections:
     """Match the instances of one image by COCO's rule: in the order of their scores, each takes the best that is left.
 
     Args:
@@ -65,17 +68,48 @@ def match_detections(
             f"scores must be one finite number for each of {len(pred_masks)} predicted instances, got shape "
             f"{scores.shape} with {np.count_nonzero(~np.isfinite(scores))} that are not finite"
         )
-    for mask, score in zip(pred_masks, scores.tolist(), strict=True):
-        mask["score"] = score
-    with redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        evaluation = _evaluation(1, len(pred_masks), true_masks, pred_masks)
-    (result,) = evaluation.evalImgs
-    if result is None:
-        return Detections(np.zeros(0), np.zeros((len(IOU_THRESHOLDS), 0), bool), 0)
-    return Detections(np.array(result["dtScores"], np.float64), result["dtMatches"] > 0, len(true_masks))
+    return match_in_order(true_masks, pred_masks, scores)
 
 
-def coco_ap(images: Sequence[Detections]) -> dict[str, float | None]:
+def match_in_order(true: Sequence[Any], pred: Sequence[Any], scores: npt.NDArray[np.floating]) -> RankedDetections:
+    """Match masks, or boxes, of one image by COCO's rule.
+
+    The result is that of ``COCOeval.evaluateImg``, whose loops go through all pairs at each threshold and take seconds
+    at 1,000 cells. Here a detection looks at those true instances only that an IoU of 0.5 puts near it.
+
+    Args:
+        true: G masks as pycocotools has them, ``size`` and ``counts``, or boxes ``[x, y, width, height]``.
+        pred: D of the same kind, in any order; they may overlap.
+        scores: (D,) finite; of equal ones the earlier comes first.
+
+    Returns:
+        All detections: COCO's limit of 100 an image is lifted.
+    """
+    order = np.argsort(-scores, kind="stable")
+    found = np.zeros((len(LIMITS), len(order)), bool)
+    if len(true):
+        free = np.ones((len(LIMITS), len(true)), bool)
+        for start in range(0, len(order), DETECTIONS_AT_ONCE):
+            some = [pred[i] for i in order[start : start + DETECTIONS_AT_ONCE]]
+            for place, row in enumerate(coco_mask.iou(some, true, [0] * len(true)), start):
+                found[:, place] = _take_best(row, free)
+    return RankedDetections(scores[order].astype(np.float64), found, len(true))
+
+
+def _take_best(iou: npt.NDArray[np.float64], free: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(10,) whether a detection finds a true instance at each threshold; what it finds is ``free`` (10, G) no more."""
+    near = np.flatnonzero(iou >= LIMITS[0])[::-1]  # of equal ones COCOeval takes the last
+    if not len(near):
+        return np.zeros(len(LIMITS), bool)
+    possible = free[:, near] & (iou[near] >= LIMITS[:, None])
+    best = np.where(possible, iou[near], 0).argmax(axis=1)
+    levels = np.arange(len(LIMITS))
+    found = possible[levels, best]
+    free[levels, near[best]] &= ~found
+    return found
+
+
+def coco_ap(images: Sequence[RankedDetections]) -> dict[str, float | None]:
     """Average precision and recall over the instances of all images.
 
     Args:
@@ -90,7 +124,7 @@ def coco_ap(images: Sequence[Detections]) -> dict[str, float | None]:
     if not sum(image.n_true for image in images):
         return dict.fromkeys(COCO_NAMES)
     with redirect_stdout(io.StringIO()):
-        evaluation = _evaluation(len(images), max(len(image.scores) for image in images), [], [])
+        evaluation = _evaluation(len(images), max(len(image.scores) for image in images))
         evaluation.evalImgs = [
             {
                 "dtScores": image.scores,
@@ -108,46 +142,23 @@ def coco_ap(images: Sequence[Detections]) -> dict[str, float | None]:
 
 
 def _masks(labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
-    """COCO annotations of all instances in the order of their ids."""
+    """Masks of all instances, as pycocotools has them, in the order of their ids."""
     check_labels(labels)
-    numbered, n = renumber(labels)
-    areas = np.bincount(numbered.ravel(), minlength=n + 1)[1:].tolist()
-    rles = labels_to_rles(numbered)
-    return [
-        {
-            "id": number,  # COCOeval takes 0 for "no match"
-            "image_id": 1,
-            "category_id": CATEGORY,
-            "segmentation": {"size": list(labels.shape), "counts": rle},
-            "area": area,
-            "iscrowd": 0,
-        }
-        for number, (area, rle) in enumerate(zip(areas, rles, strict=True), start=1)
-    ]
+    return [{"size": list(labels.shape), "counts": counts} for counts in labels_to_rles(renumber(labels)[0])]
 
 
-def _evaluation(n_images: int, n_detections: int, true: list[dict[str, Any]], pred: list[dict[str, Any]]) -> COCOeval:
-    """Matched detections of the images 1..n."""
-    images = [_image(number, true or pred) for number in range(1, n_images + 1)]
-    evaluation = COCOeval(_coco(images, true), _coco(images, pred), "segm")
+def _evaluation(n_images: int, n_detections: int) -> COCOeval:
+    """An evaluation of the images 1..n that waits for their matches."""
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": number} for number in range(1, n_images + 1)],
+        "annotations": [],
+        "categories": [{"id": CATEGORY, "name": "instance"}],
+    }
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco, "segm")
     evaluation.params.iouThrs = np.array(IOU_THRESHOLDS)
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [list(EVERY_AREA)], ["all"]
     evaluation.params.maxDets = [max(1, n_detections)]
     evaluation.evaluate()
     return evaluation
-
-
-def _image(number: int, masks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    height, width = masks[0]["segmentation"]["size"] if masks else (0, 0)
-    return {"id": number, "height": height, "width": width}
-
-
-def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": CATEGORY, "name": "instance"}],
-    }
-    coco.createIndex()
-    return coco

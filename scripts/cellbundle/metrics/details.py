@@ -17,7 +17,7 @@ from .classes import (
     majority_classes,
     mean_known,
 )
-from .coco_ap import COCO_NAMES, Detections, coco_ap, match_detections
+from .coco_ap import COCO_NAMES, RankedDetections, coco_ap, match_detections
 from .matching import overlap_table
 
 CLASS_RATIOS = (*RATIOS, "coco_ap", "coco_ap50")
@@ -34,8 +34,8 @@ class ImageDetails:
         confusion: (K + 1, K + 1) of ``class_confusion``.
     """
 
-    detections: Detections
-    of_class: tuple[Detections, ...]
+    detections: RankedDetections
+    of_class: tuple[RankedDetections, ...]
     pixels: IntArray
     confusion: IntArray
 
