@@ -4,21 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..errors import ArrayError
-from ..io import atomic_path, draw_outlines
-from ..io.overlay import OKABE_ITO, PNG_OPTIONS, to_picture
+from ..io import draw_outlines
+from ..io.overlay import OKABE_ITO, to_picture
 from ..labels import check_labels
 from ..metrics import match, overlap_table
-
-Picture = NDArray[np.uint8]  # (H, W, 3)
-Panel = tuple[str, Picture]
-Colour = tuple[int, int, int]
-Legend = list[tuple[Colour, str]]
+from .sheets import Colour, Legend, Panel, Picture, compose, write_picture
 
 GREEN, RED, BLUE = (0, 170, 0), (220, 0, 0), (0, 0, 220)
 BOTH = (220, 0, 220)
@@ -26,8 +21,6 @@ HEAT = ((0, 0, 0), (110, 20, 110), (220, 60, 50), (250, 170, 40), (255, 255, 200
 DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))  # -1..1, 0 is white
 N_MAPS = 3  # probability, horizontal and vertical distance; classes follow
 MIN_SIDE, MAX_SIDE = 256, 1024  # pixels of a panel: small images are enlarged, large ones reduced
-GAP, TITLE, SWATCH, TEXT = 8, 24, 14, 14  # pixels
-BACKGROUND, INK = (255, 255, 255), (20, 20, 20)
 ERRORS = ((GREEN, "matched"), (RED, "false positive"), (BLUE, "missed"), (BOTH, "both: unmatched overlap"))
 
 
@@ -82,7 +75,7 @@ def draw_hover_figure(
             best = maps[N_MAPS:].max(axis=0)
             rows[2].append(("best class probability, 0 to 1", colour(best, HEAT, 0, 1)))
         legends.append(_class_legend([values for _, values in classes], class_names))
-    return _compose(rows, legends)
+    return compose([[(title, _scale(picture)) for title, picture in row] for row in rows], legends)
 
 
 def write_hover_figure(
@@ -107,9 +100,7 @@ def write_hover_figure(
         ArrayError: as ``draw_hover_figure``.
         OSError: if the file cannot be written.
     """
-    data = imagecodecs.png_encode(draw_hover_figure(image, true, pred, maps, **options), **PNG_OPTIONS)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    write_picture(path, draw_hover_figure(image, true, pred, maps, **options))
 
 
 def error_map(true: NDArray[np.integer], pred: NDArray[np.integer]) -> Picture:
@@ -196,28 +187,6 @@ def _class_legend(maps: Sequence[NDArray[np.integer]], names: Sequence[str]) -> 
 def _as_colour(values: NDArray) -> Colour:
     red, green, blue = values.tolist()
     return red, green, blue
-
-
-def _compose(rows: Sequence[Sequence[Panel]], legends: Sequence[Legend]) -> Picture:
-    """Put the panels under their titles into a grid, and each legend behind the last panel of its row."""
-    scaled = [[(title, _scale(picture)) for title, picture in row] for row in rows]
-    height, width = scaled[0][0][1].shape[:2]
-    step_y, step_x = TITLE + height + GAP, max(width, MIN_SIDE) + GAP
-    columns = max(map(len, rows))
-    size = (GAP + columns * step_x, GAP + len(rows) * step_y)
-    canvas = Image.new("RGB", size, BACKGROUND)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(TEXT)
-    for y, (row, legend) in enumerate(zip(scaled, legends, strict=True)):
-        top = GAP + y * step_y
-        for x, (title, picture) in enumerate(row):
-            draw.text((GAP + x * step_x, top), title, INK, font)
-            canvas.paste(Image.fromarray(picture), (GAP + x * step_x, top + TITLE))
-        left = GAP + len(row) * step_x
-        for line, (fill, text) in enumerate(legend):
-            place = top + TITLE + line * (SWATCH + GAP)
-            draw.rectangle((left, place, left + SWATCH, place + SWATCH), fill, INK)
-            draw.text((left + SWATCH + GAP, place), text, INK, font)
-    return np.asarray(canvas)
 
 
 def _scale(picture: Picture) -> Picture:
