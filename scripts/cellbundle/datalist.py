@@ -3,7 +3,8 @@
 A datalist is a JSON file ``{"training": [{"image", "label", "fold"}, ...], "testing": [{"image", "label"}, ...]}``
 whose paths are relative to a base directory, as ``monai.auto3dseg.utils.datafold_read`` reads it. Entries may have more
 keys, for example ``group``: what comes from one field of view, slide or patient, and has to stay together; or
-``classes`` of the instances, see ``cellbundle.transforms.LoadClassesd``.
+``classes`` of the instances, see ``cellbundle.transforms.LoadClassesd``. Their names may be under ``class_names``,
+beside the sections.
 """
 
 import hashlib
@@ -182,8 +183,26 @@ def check_leakage(datalist: Mapping[str, Sequence[Entry]]) -> None:
         raise DatalistError(f"{len(leaks)} leaks between splits; move each to one place: {shorten(leaks)}")
 
 
+def read_class_names(path: str | Path) -> list[str]:
+    """Names of the classes 1..K of a datalist, from its key ``class_names``; none where it has no such key.
+
+    Raises:
+        DatalistError: if the file is not a datalist, or its class names are not different texts.
+    """
+    names = _read_content(path).get("class_names", [])
+    if not isinstance(names, list) or any(not isinstance(n, str) for n in names) or len(set(names)) < len(names):
+        raise DatalistError(f"{path}: 'class_names' is {shorten(names)}; expected a list of different names")
+    return names
+
+
 def read_sections(path: str | Path) -> dict[str, list[Any]]:
     """The sections of a JSON file, entries unchecked."""
+    content = _read_content(path)
+    return {section: content[section] for section in SECTIONS if section in content}
+
+
+def _read_content(path: str | Path) -> dict[str, Any]:
+    """All of a JSON file whose sections are lists."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -196,7 +215,7 @@ def read_sections(path: str | Path) -> dict[str, list[Any]]:
     for section in SECTIONS:
         if not isinstance(content.get(section, []), list):
             raise DatalistError(f"{path}: {section!r} is {type(content[section]).__name__}; expected a list of entries")
-    return {section: content[section] for section in SECTIONS if section in content}
+    return content
 
 
 def resolve_entry(entry: Any, basedir: Path, where: str, require_labels: bool) -> Entry:

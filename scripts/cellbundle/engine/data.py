@@ -15,7 +15,7 @@ from monai.data import CacheDataset, DataLoader, Dataset, set_track_meta
 from monai.transforms import Compose
 from torch.utils.data import DistributedSampler
 
-from ..datalist import load_datalists
+from ..datalist import load_datalists, read_class_names
 from ..errors import CellBundleError, DatalistError, original_errors
 from ..io import IMAGE_SUFFIXES
 from .distributed import rank, world_size
@@ -60,6 +60,23 @@ def find_entries(
             "no data list is given; use --datalist FILE --basedir DIR (or --input_dir DIR with --mode infer)"
         )
     return load_datalists(lists, split, fold, check_files=require_labels, require_labels=require_labels)[:limit]
+
+
+def find_class_names(specs: Sequence[dict[str, Any]] | str) -> list[str]:
+    """Names of the classes 1..K that some data lists agree on; none where no list names any or none is given.
+
+    Args:
+        specs: as for ``find_entries``.
+
+    Raises:
+        DatalistError: if two lists name different classes, or a file cannot be read.
+    """
+    lists: Any = ConfigParser.load_config_file(specs) if isinstance(specs, str) else specs
+    found = {tuple(read_class_names(spec["datalist"])) for spec in lists or () if spec.get("datalist")}
+    if len(found) > 1:
+        names = "; ".join(", ".join(one) or "none" for one in sorted(found))
+        raise DatalistError(f"the data lists name different classes ({names}); make them agree, or give class_names")
+    return list(found.pop()) if found else []
 
 
 def sampling_weights(entries: Sequence[dict[str, Any]]) -> list[float]:

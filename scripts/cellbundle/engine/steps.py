@@ -45,11 +45,16 @@ class TrainStep:
         self.scaler: GradScaler | None = None
 
     def __call__(self, engine: Any, batch: dict[str, Any]) -> dict[str, Any]:
-        """Run one iteration; ``batch`` has ``image`` (N, C, H, W) and ``label``."""
+        """Run one iteration; ``batch`` has ``image`` (N, C, H, W) and ``label``.
+
+        As MONAI's own, it takes two values of ``prepare_batch``, images and targets, or four: also what the network
+        gets beside the images, as positional and as keyword arguments.
+        """
         device = engine.state.device
         if self.scaler is None:
             self.scaler = make_scaler(device, self.amp, self.amp_dtype)
-        images, targets = engine.prepare_batch(batch, device, engine.non_blocking, **engine.to_kwargs)
+        images, targets, *further = engine.prepare_batch(batch, device, engine.non_blocking, **engine.to_kwargs)
+        args, kwargs = further or ((), {})
         images = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
         first, last = accumulation_window(engine)
         engine.network.train()
@@ -58,7 +63,7 @@ class TrainStep:
         output: dict[str, Any] = {Keys.IMAGE: images, Keys.LABEL: targets}
         engine.state.output = output
         with autocast(device, self.amp, self.amp_dtype):
-            output[Keys.PRED] = engine.inferer(images, engine.network)
+            output[Keys.PRED] = engine.inferer(images, engine.network, *args, **kwargs)
             engine.fire_event(IterationEvents.FORWARD_COMPLETED)
             output[Keys.LOSS] = engine.loss_function(output[Keys.PRED], targets).mean()
             engine.fire_event(IterationEvents.LOSS_COMPLETED)

@@ -21,8 +21,11 @@ def compile_tensorrt(
     tile: Sequence[int],
     batch: Sequence[int] = (1, 4, 8),
     precision: str = "fp16",
+    part: str | None = None,
+    input_name: str = "image",
+    output_names: Sequence[str] | None = None,
 ) -> nn.Module:
-    """Let TensorRT run a network; the engine is built at the first call and kept in a file.
+    """Let TensorRT run a network, or a part of it; the engine is built at the first call and kept in a file.
 
     The tile is static, the batch dynamic. The file's name says what the engine was built for (precision, profile,
     versions, GPU), so that an engine for something else is never picked up.
@@ -34,9 +37,12 @@ def compile_tensorrt(
         tile: (h, w) of every input, pixels.
         batch: smallest, typical and largest batch.
         precision: fp32, tf32, fp16 or bf16.
+        part: submodule to compile, for networks of which the rest has no static shapes; None compiles all.
+        input_name: of the argument of ``forward`` that is the image.
+        output_names: keys of the dictionary that ``forward`` gives; None if it gives one tensor.
 
     Returns:
-        The network, whose ``forward`` now calls the engine.
+        The network, whose ``forward``, or that of its part, now calls the engine.
 
     Raises:
         DependencyError: if TensorRT is not installed; MONAI would run PyTorch instead and only warn.
@@ -54,14 +60,14 @@ def compile_tensorrt(
     from monai.networks import trt_compile  # noqa: PLC0415  (needs tensorrt)
 
     shapes = [[size, 3, *tile] for size in batch]
-    profile = [{"image": shapes}]
     options: dict[str, Any] = {
         "precision": precision,
-        "profiles": profile,
-        "input_names": ["image"],
-        "output_names": ["pred"],
+        "input_profiles": [{input_name: shapes}],
+        "input_names": [input_name],
+        "output_names": None if output_names is None else list(output_names),
     }
-    return trt_compile(network, str(Path(folder) / plan_name(device, tile, batch, precision, version)), args=options)
+    plan = str(Path(folder) / plan_name(device, tile, batch, precision, version))
+    return trt_compile(network, plan, args=options, submodule=part)
 
 
 def plan_name(device: torch.device, tile: Sequence[int], batch: Sequence[int], precision: str, version: str) -> str:
