@@ -1,5 +1,6 @@
 """What every bundle keeps to. The tests of a bundle inherit ``BundleContract`` and name it; see test_cell_unet.py."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -32,6 +33,18 @@ def run(command: list[str], cwd: Path, **environment: str) -> subprocess.Complet
     """Run a command with two threads in all and return what it printed."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environment}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900, check=False)
+
+
+def bundle_modules(name: str, *modules: str) -> list[Any]:
+    """Modules of a bundle's package ``scripts``, a name that belongs to whichever bundle was imported last."""
+    root = str(REPOSITORY / "bundles" / name)
+    sys.path.insert(0, root)
+    try:
+        for loaded in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
+            del sys.modules[loaded]
+        return [importlib.import_module(f"scripts.{module}") for module in modules]
+    finally:
+        sys.path.remove(root)
 
 
 def flags(options: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from cellbundle.errors import CheckpointError, ConfigError
 from cellbundle.losses_hover import HoverLoss
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, run
+from contract import REPOSITORY, bundle_modules, run
 
 BUNDLE = REPOSITORY / "bundles" / "hover_uni"
 UNI = {"img_size": 224, "patch_size": 16, "init_values": 1e-5, "num_classes": 0, "dynamic_img_size": True}
@@ -27,20 +27,7 @@ PUBLISHED = {"uni": ("vit_large_patch16_224", UNI), "uni2_h": ("vit_giant_patch1
 ignore_meta = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
 
 
-def bundle_modules():
-    """The bundle's modules; the name ``scripts`` belongs to whichever bundle was imported last."""
-    sys.path.insert(0, str(BUNDLE))
-    try:
-        for name in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
-            del sys.modules[name]
-        from scripts import backbone, network
-
-        return network, backbone
-    finally:
-        sys.path.remove(str(BUNDLE))
-
-
-module, backbones = bundle_modules()
+module, backbones = bundle_modules("hover_uni", "network", "backbone")
 
 
 def on_meta(backbone, **options):

@@ -1,0 +1,188 @@
+"""Mask R-CNN on a feature extractor of timm with an FPN, made for many small objects.
+
+Torchvision's model with what photographs do not need and cells do: small anchors, no limit of 100 detections, no hidden
+resize, masks that stay on their boxes. The normalisation of its ``transform`` is the only one.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from sys import maxsize
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from cellbundle.errors import CheckpointError, ConfigError, DependencyError
+
+from .heads import SparseRoIHeads, Target
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+STRIDES = (4, 8, 16, 32)  # pixels, of the levels that the FPN takes
+FPN_WIDTH = 256
+HUB, RANDOM = "hub", "random"
+
+
+class FeatureBackbone(nn.Module):
+    """A feature extractor of timm with a feature pyramid: strides 4, 8, 16, 32, and 64 by pooling.
+
+    Args:
+        name: of a timm model with feature maps at strides 4, 8, 16 and 32.
+        weights: ``hub`` for timm's own, downloaded; a file of them; ``random``.
+
+    Raises:
+        ConfigError: if timm has no such model, or the model has no such maps.
+        CheckpointError: if the weights cannot be had, or are another model's.
+        DependencyError: if timm is not installed.
+    """
+
+    out_channels = FPN_WIDTH
+
+    def __init__(self, name: str = "convnext_tiny", weights: str = RANDOM) -> None:
+        super().__init__()
+        self.body = create_body(name, weights)
+        reductions, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
+        if not set(STRIDES) <= set(reductions):
+            raise ConfigError(
+                f"backbone {name} has feature maps at strides {reductions}, expected {list(STRIDES)}; choose a "
+                "convolutional or hierarchical model such as convnext_tiny, resnet18 or swin_tiny_patch4_window7_224"
+            )
+        self.levels = [reductions.index(stride) for stride in STRIDES]
+        self.channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
+        self.fpn = FeaturePyramidNetwork([channels[i] for i in self.levels], FPN_WIDTH, LastLevelMaxPool())
+
+    def forward(self, images: torch.Tensor) -> OrderedDict[str, torch.Tensor]:
+        """Feature maps ``0``..``3`` and ``pool``, (N, 256, H / s, W / s) each.
+
+        Args:
+            images: (N, 3, H, W), normalised, sides multiples of 32.
+        """
+        maps = self.body(images)
+        chosen = [maps[i].permute(0, 3, 1, 2) if self.channels_last else maps[i] for i in self.levels]
+        return self.fpn(OrderedDict((str(i), level) for i, level in enumerate(chosen)))  # type: ignore[no-any-return]
+
+
+def create_body(name: str, weights: str = RANDOM) -> Any:
+    """Feature extractor of timm; see ``FeatureBackbone``."""
+    try:
+        import timm  # noqa: PLC0415  (optional)
+    except ImportError as error:
+        raise DependencyError("timm is not installed; pip install 'cellbundle[mask_rcnn]'") from error
+    if not timm.is_model(name):
+        raise ConfigError(f"backbone is {name!r}, which timm does not have; timm.list_models() names those there are")
+    options: dict[str, Any] = {} if weights in (HUB, RANDOM) else {"pretrained_cfg_overlay": {"file": weights}}
+    try:
+        return timm.create_model(name, features_only=True, pretrained=weights != RANDOM, **options)
+    except Exception as error:  # what timm raises for broken, foreign and unreachable weights has no common base
+        if weights == RANDOM:
+            raise ConfigError(f"backbone {name} cannot be a feature extractor: {error}") from error
+        raise CheckpointError(
+            f"no weights of the backbone {name} from {weights} ({type(error).__name__}: {error}); give a file of "
+            f"timm's weights of {name}, hub to download them, or random"
+        ) from error
+
+
+class CellMaskRCNNNetwork(MaskRCNN):
+    """Mask R-CNN for images (N, 3, H, W) in [0, 1].
+
+    Args:
+        num_classes: with the background.
+        backbone: name of a timm feature extractor.
+        backbone_weights: see ``FeatureBackbone``.
+        anchor_sizes: side of the anchors of each of the five levels in pixels.
+        aspect_ratios: heights of the anchors over their widths.
+        detections_per_image: so many of the best are kept; None keeps all.
+        proposals: so many of the best proposals are looked at in a tile (and before their NMS on each level); a warning
+            says when there were more.
+        proposal_threshold: lowest objectness of a proposal, in tests.
+        score_threshold: lowest score of a detection.
+        box_nms_thresh: largest IoU of the boxes of two detections of one class.
+        rpn_nms_thresh: largest IoU of two proposals.
+        boxes_per_image: so many boxes of each image the heads learn from in a step, a quarter of them with a mask at
+            most, which is what most of a step's time goes to.
+
+    Source: He et al., Mask R-CNN, ICCV 2017; ``torchvision.models.detection.MaskRCNN``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 2,
+        backbone: str = "convnext_tiny",
+        backbone_weights: str = RANDOM,
+        anchor_sizes: Sequence[int] = (8, 16, 32, 64, 128),
+        aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        detections_per_image: int | None = None,
+        proposals: int = 4000,
+        proposal_threshold: float = 0.05,
+        score_threshold: float = 0.05,
+        box_nms_thresh: float = 0.5,
+        rpn_nms_thresh: float = 0.7,
+        boxes_per_image: int = 512,
+    ) -> None:
+        body = FeatureBackbone(backbone, backbone_weights)
+        levels = len(STRIDES) + 1
+        if len(anchor_sizes) != levels:
+            raise ConfigError(f"anchor_sizes has {len(anchor_sizes)} sizes, expected one for each of {levels} levels")
+        super().__init__(
+            body,
+            num_classes,
+            image_mean=list(IMAGENET_MEAN),
+            image_std=list(IMAGENET_STD),
+            rpn_anchor_generator=AnchorGenerator([(size,) for size in anchor_sizes], [tuple(aspect_ratios)] * levels),
+            rpn_pre_nms_top_n_test=proposals,
+            rpn_post_nms_top_n_test=proposals,
+            rpn_nms_thresh=rpn_nms_thresh,
+            box_batch_size_per_image=boxes_per_image,
+            box_score_thresh=score_threshold,
+            box_nms_thresh=box_nms_thresh,
+            box_detections_per_img=maxsize if detections_per_image is None else detections_per_image,
+        )
+        self.roi_heads = SparseRoIHeads.of(self.roi_heads)
+        self.proposals, self.proposal_threshold = proposals, proposal_threshold
+
+    def prepare(self, images: torch.Tensor) -> ImageList:
+        """Normalise images (N, 3, H, W), once, and fill them up with 0 at the right and below to multiples of 32.
+
+        Torchvision's own preparation would also resize them, in tests even where it is told not to.
+        """
+        normalised = [self.transform.normalize(image) for image in images]
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in normalised]
+        return ImageList(self.transform.batch_images(normalised, STRIDES[-1]), sizes)
+
+    def forward(self, images: torch.Tensor, targets: list[Target] | None = None) -> Any:
+        """Losses when training, else detections.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            targets: for training, what ``cellbundle.targets.boxes.instance_targets`` gives for each image.
+
+        Returns:
+            The five losses by name; or for each image ``boxes`` (D, 4) float x0, y0, x1, y1 in pixels, ``labels`` (D,)
+            int64 1..K, ``scores`` (D,), best first, and ``masks`` (D, 28, 28) probabilities on the boxes.
+
+        Raises:
+            ConfigError: without targets in training.
+        """
+        if self.training and targets is None:
+            raise ConfigError("training needs targets; call eval() first to detect")
+        prepared = self.prepare(images)
+        features = self.backbone(prepared.tensors)
+        self.rpn.score_thresh = 0.0 if self.training else self.proposal_threshold
+        proposals, proposal_losses = self.rpn(prepared, features, targets)
+        detections, losses = self.roi_heads(features, proposals, prepared.image_sizes, targets)
+        if self.training:
+            return {**losses, **proposal_losses}
+        if max(map(len, proposals)) >= self.proposals:
+            logger.warning(
+                "a tile has %d proposals or more, of which the best are used; give a larger network_def#proposals, or "
+                "smaller tiles",
+                self.proposals,
+            )
+        return detections

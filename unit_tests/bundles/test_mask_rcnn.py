@@ -1,0 +1,181 @@
+"""mask_rcnn keeps to the contract, learns, and writes what challenges ask for."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from ignite.engine import Events
+
+from cellbundle.engine.workflow import CellWorkflow
+from cellbundle.io import read_labels, write_labels
+from cellbundle.io.kaggle import read_kaggle
+from cellbundle.painting import paint_rles
+from cellbundle.predictor import Predictor
+from cellbundle.targets.boxes import instance_targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from contract import BundleContract, bundle_modules
+
+(module,) = bundle_modules("mask_rcnn", "network")
+LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
+SMALL = {
+    "network_def#backbone": "test_convnext",
+    "network_def#proposals": 20,
+    "network_def#detections_per_image": 10,
+    "network_def#boxes_per_image": 8,
+    "crops_per_epoch": 4,
+    "batch_size": 2,
+    "roi_size": [64, 64],
+    "scale": 0.5,
+}
+
+
+class TestMaskRCNN(BundleContract):
+    name = "mask_rcnn"
+    workflow = "CellMaskRCNN"
+    small = SMALL
+    n_outputs = 1
+
+    @pytest.mark.parametrize("size", [(64, 64), (61, 97), (1, 1)])
+    def test_forward_shape(self, size: tuple[int, int]):
+        with torch.no_grad():
+            (found,) = self.network().eval()(torch.rand(1, 3, *size))
+        n = len(found["scores"])
+        assert n == 10 if min(size) > 1 else n <= 10
+        assert [found[key].shape for key in ("boxes", "labels", "masks")] == [(n, 4), (n,), (n, 28, 28)]
+        assert (found["boxes"] >= 0).all()
+        assert (found["boxes"] <= torch.tensor([size[1], size[0]] * 2)).all()
+
+    def test_backward_reaches_every_parameter(self):
+        network = self.network().train()
+        labels = np.zeros((64, 64), np.int32)
+        labels[10:30, 10:30], labels[40:60, 35:50] = 1, 2
+        target = {key: torch.from_numpy(value) for key, value in instance_targets(labels).items()}
+        sum(network(torch.rand(2, 3, 64, 64), [target, target]).values()).backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+    def test_state_dict_reload(self, tmp_path: Path):
+        first, second = self.network().eval(), self.network().eval()
+        torch.save(first.state_dict(), tmp_path / "model.pt")
+        second.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+        image = torch.rand(1, 3, 64, 64)
+        with torch.no_grad():
+            ours, theirs = first(image)[0], second(image)[0]
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+    # training
+
+    def trained(self, data: Path, folder: Path, **options) -> CellWorkflow:
+        options = {"final_test": False, "train#trainer#max_epochs": 1, **options}
+        workflow = self.make(data, folder, **options)
+        workflow.run()
+        return workflow
+
+    def test_losses_by_name_and_scores_in_the_history(self, data: Path, tmp_path: Path):
+        workflow = self.trained(data, tmp_path)
+        with (tmp_path / "history.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        parts = [float(row[name]) for name in LOSSES]
+        assert all(part >= 0 for part in parts)
+        assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-4)
+        assert {"val_mask_ap", "val_box_ap", "val_sartorius_score", "val_ap50", "val_pq"} <= set(row)
+        assert workflow.content("validate#evaluator").state.key_metric_name == "mask_ap"
+        assert (tmp_path / "samples.png").is_file()
+
+    def test_learning_rate_falls_when_mask_ap_does_not_grow(self, data: Path, tmp_path: Path):
+        """An AP of 0 from the first validation on: the fourth in a row halves the rate, which the next epoch uses."""
+        options = {"decoder#lowest_score": 1.0, "decoder#score_threshold": 1.0, "train#trainer#max_epochs": 5}
+        self.trained(data, tmp_path, crops_per_epoch=2, **options)
+        with (tmp_path / "history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["val_mask_ap"]) for row in rows] == [0.0] * 5
+        assert [float(row["learning_rate"]) for row in rows] == [1e-4] * 4 + [5e-5]
+
+    def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
+        two = {"train#trainer#max_epochs": 2}
+        whole = self.trained(data, tmp_path / "whole", **two).content("network").state_dict()
+        first = self.make(data, tmp_path / "parts", final_test=False, **two)
+        first.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
+        first.run()
+        resumed = self.trained(data, tmp_path / "parts", resume=True, **two)
+        assert resumed.trainer.state.epoch == 2
+        parts = resumed.content("network").state_dict()
+        assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+    def test_images_without_cells_train_and_evaluate(self, data: Path, tmp_path: Path):
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        for number in range(2):
+            tifffile.imwrite(folder / f"{number}.tif", np.full((70, 80), number, np.uint8))
+            write_labels(folder / f"{number}_labels.tif", np.zeros((70, 80), np.int32))
+        entries = [{"image": f"{i}.tif", "label": f"{i}_labels.tif", "fold": i} for i in range(2)]
+        empty = folder / "list.json"
+        empty.write_text(json.dumps({"training": entries, "testing": entries}))
+        workflow = self.trained(empty, tmp_path / "models", **{"train#trainer#max_epochs": 2})
+        assert workflow.trainer.state.epoch == 2
+        self.make(empty, tmp_path / "models", mode="eval").run()
+        report = json.loads((tmp_path / "models" / "eval" / "report.json").read_text())
+        assert report["all"]["n_images"] == 2
+
+    def test_classes_of_the_data_list(self, data: Path, tmp_path: Path):
+        content = json.loads(data.read_text())
+        for entry in [*content["training"], *content["testing"]]:
+            labels = read_labels(data.parent / entry["label"])
+            entry["classes"] = {str(i): ("round", "long")[i % 2] for i in np.unique(labels).tolist() if i}
+        content["class_names"] = ["round", "long"]
+        classed = data.parent / "classed.json"
+        classed.write_text(json.dumps(content))
+        workflow = self.trained(classed, tmp_path)
+        assert workflow.content("network").roi_heads.box_predictor.cls_score.out_features == 3
+        self.make(classed, tmp_path, mode="infer", **{"decoder#score_threshold": 0.05}).run()
+        image = Path(content["testing"][0]["image"]).stem
+        with (tmp_path / "eval" / f"{image}_classes.csv").open() as file:
+            assert {row["name"] for row in csv.DictReader(file)} <= {"round", "long"}
+
+    # results
+
+    def test_the_submission_gives_the_label_maps(self, data: Path, tmp_path: Path):
+        torch.save(self.network().state_dict(), tmp_path / "model.pt")
+        self.make(data, tmp_path, mode="infer", **{"decoder#score_threshold": 0.05, "decoder#min_size": 1}).run()
+        folder = tmp_path / "eval"
+        images = read_kaggle(folder / "submission.csv")
+        results = json.loads((folder / "coco_results.json").read_text())
+        names = [Path(entry["image"]).stem for entry in json.loads(data.read_text())["testing"]]
+        assert list(images) == names
+        for name in names:
+            labels = read_labels(folder / f"{name}_labels.tif")
+            painted = paint_rles(images[name].runs, labels.shape, "kaggle_rows").labels
+            assert labels.max() > 0
+            assert np.array_equal(painted, labels)
+        assert len(results) >= sum(len(image.runs) for image in images.values())
+        assert {"image_id", "category_id", "segmentation", "bbox", "score"} <= set(results[0])
+        assert (folder / "predictions.png").is_file()
+
+    def test_scores_of_detections_are_in_metrics_json(self, data: Path, tmp_path: Path):
+        torch.save(self.network().state_dict(), tmp_path / "model.pt")
+        self.make(data, tmp_path, mode="eval").run()
+        metrics = json.loads((tmp_path / "eval" / "results" / "metrics.json").read_text())
+        assert {"mask_ap", "mask_ap50", "box_ap", "mask_ar"} <= set(metrics["pooled"])
+        assert metrics["per_image_mean"]["sartorius_score"] == metrics["per_image_mean"]["ap_mean"]
+
+    def test_predict_uses_the_bundle(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """Tiles, the table of instances and the command line's way into a bundle."""
+        weights = tmp_path / "model.pt"
+        torch.save(module.CellMaskRCNNNetwork(backbone="convnext_atto", detections_per_image=5).state_dict(), weights)
+        config = json.loads((self.root / "configs" / "inference.json").read_text())
+        config["backbone"] = "convnext_atto"
+        config["network_def"] |= {"detections_per_image": 5, "proposals": 20}
+        config["decoder"] |= {"score_threshold": 0.05, "min_size": 1}
+        shutil.copytree(self.root, tmp_path / "mask_rcnn")
+        (tmp_path / "mask_rcnn" / "configs" / "inference.json").write_text(json.dumps(config))
+        predictor = Predictor(tmp_path / "mask_rcnn", device="cpu", tile=64, weights=weights)
+        instances = predictor(np.random.default_rng(0).random((3, 70, 90), np.float32))
+        assert len(instances) > 0
+        assert instances.labels.shape == (70, 90)
+        assert instances.table["score"].between(0.05, 1).all()
