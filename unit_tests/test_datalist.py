@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from monai.auto3dseg.utils import datafold_read
 
-from cellbundle.datalist import check_leakage, find_leaks, load_datalists, read_datalist, select, split_by_group
+from cellbundle.datalist import (
+    check_leakage,
+    find_leaks,
+    load_datalists,
+    read_class_names,
+    read_datalist,
+    select,
+    split_by_group,
+)
 from cellbundle.errors import DatalistError
 
 CONTENT = {
@@ -257,3 +265,17 @@ def test_real_list_does_not_leak():
     if not root or not path.is_file():
         pytest.skip("CELLBUNDLE_TEST_DATA has no dsb2018")
     check_leakage(read_datalist(path, path.parent, check_files=False))
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, []), ([], []), (["round", "long"], ["round", "long"])])
+def test_class_names(tmp_path, given, expected):
+    content = {"training": []} | ({} if given is None else {"class_names": given})
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    assert read_class_names(tmp_path / "list.json") == expected
+
+
+@pytest.mark.parametrize("given", ["round", ["round", "round"], [1, 2], {"1": "round"}])
+def test_bad_class_names(tmp_path, given):
+    (tmp_path / "list.json").write_text(json.dumps({"training": [], "class_names": given}))
+    with pytest.raises(DatalistError, match=r"'class_names' is .*; expected a list of different names"):
+        read_class_names(tmp_path / "list.json")

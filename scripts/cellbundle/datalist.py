@@ -191,7 +191,7 @@ def read_class_names(path: str | Path) -> list[str]:
     """
     names = _read_content(path).get("class_names", [])
     if not isinstance(names, list) or any(not isinstance(n, str) for n in names) or len(set(names)) < len(names):
-        raise DatalistError(f"{path}: 'class_names' is {shorten(names)}; expected a list of different names")
+        raise DatalistError(f"{path}: 'class_names' is {str(names)[:80]}; expected a list of different names")
     return names
 
 

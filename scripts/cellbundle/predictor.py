@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,20 @@ from .measure import measure
 logger = logging.getLogger(__name__)
 
 TILES = {0: 512, 3: 1024}  # largest side of a tile by free memory in GiB from which on it is chosen
+
+
+class Segmentation(NamedTuple):
+    """What a bundle finds in an image, before it is measured.
+
+    Attributes:
+        labels: (H, W) int32, ids 1..N.
+        scores: (N,) float32 in [0, 1].
+        classes: name of the class of each instance; None where the bundle knows no classes.
+    """
+
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    classes: list[str] | None = None
 
 
 class Predictor:
@@ -85,35 +99,28 @@ class Predictor:
                 f"magnification {self.scale:g} does not fit into tiles of {self.tile}; give diameters in pixels, not µm"
             )
 
-    def segment(self, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def segment(self, image: NDArray[np.float32]) -> Segmentation:
         """Instances of one image.
 
         Args:
             image: (C, H, W) float32, finite, any units.
 
-        Returns:
-            Label map (H, W) int32, ids 1..N, and (N,) float32 scores in [0, 1].
-
         Raises:
             ArrayError: if there are more channels than the bundle takes and none were chosen.
         """
-        labels, scores, _ = self._decode(image)
-        return labels, scores
-
-    def __call__(self, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None) -> Instances:
-        """``segment``, with the measurements of ``cellbundle.measure.measure``, scores and any classes in a table."""
-        labels, scores, classes = self._decode(image)
-        return measured(labels, scores, image, pixel_size_um, classes)
-
-    def _decode(self, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str] | None]:
-        """Label map, scores, and the names of the classes if the decoder gives classes and the bundle names."""
         tensor = self.normaliser({"image": torch.from_numpy(image)})["image"]
         with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
             prediction = first_of_batch(self.inferer(tensor[None].to(self.device), self.network))
         decoded = self.decoder({"pred": prediction})
         numbers = decoded.get("classes") if self.class_names else None
         classes = None if numbers is None else [self.class_names[number - 1] for number in numbers]
-        return np.asarray(decoded["pred"][0], np.int32), np.asarray(decoded["scores"], np.float32), classes
+        return Segmentation(
+            np.asarray(decoded["pred"][0], np.int32), np.asarray(decoded["scores"], np.float32), classes
+        )
+
+    def __call__(self, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None) -> Instances:
+        """``segment``, with the measurements of ``cellbundle.measure.measure``, scores and any classes in a table."""
+        return measured(self.segment(image), image, pixel_size_um)
 
 
 def first_of_batch(prediction: Any) -> Any:
@@ -122,18 +129,14 @@ def first_of_batch(prediction: Any) -> Any:
 
 
 def measured(
-    labels: NDArray[np.int32],
-    scores: NDArray[np.float32],
-    image: NDArray[np.float32],
-    pixel_size_um: tuple[float, float] | None = None,
-    classes: Sequence[str] | None = None,
+    found: Segmentation, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None
 ) -> Instances:
-    """Instances (ids 1..N) with their measurements, scores and the names of their classes, if there are any."""
-    table: pd.DataFrame = measure(labels, image, pixel_size_um)
-    table.insert(1, "score", scores)
-    if classes is not None:
-        table.insert(2, "class", np.array(classes, object))
-    return Instances(labels, table, pixel_size_um)
+    """Instances with their measurements, scores and the names of their classes, if there are any."""
+    table: pd.DataFrame = measure(found.labels, image, pixel_size_um)
+    table.insert(1, "score", found.scores)
+    if found.classes is not None:
+        table.insert(2, "class", np.array(found.classes, object))
+    return Instances(found.labels, table, pixel_size_um)
 
 
 def predict(

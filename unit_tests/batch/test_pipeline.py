@@ -18,6 +18,7 @@ from cellbundle.batch.pipeline import FullDiskError, segment_all
 from cellbundle.batch.results import Reading, Store, write_tables
 from cellbundle.errors import ArrayError, ConfigError
 from cellbundle.io import read_labels
+from cellbundle.predictor import Segmentation
 
 READ = Reading(None, 2**30)
 SETTINGS = {"bundle": "x", "diameter": None}
@@ -27,7 +28,7 @@ KINDS = ("labels", "overlay", "measurements", "page")
 def bright(image):
     """Components of bright pixels, as a network that is always right about these images."""
     labels = label(image[0] > 100).astype(np.int32)
-    return labels, np.full(labels.max(), 0.5, np.float32)
+    return Segmentation(labels, np.full(labels.max(), 0.5, np.float32))
 
 
 @pytest.fixture
@@ -81,6 +82,22 @@ def test_every_size_gets_a_preview(tmp_path, shape):
     ):
         assert picture.size == outlines.size
         assert max(picture.size) <= 1024
+
+
+def test_classes_reach_tables_files_and_records(images, tmp_path):
+    def segment(image):
+        found = bright(image)
+        return found._replace(classes=["long", "round"][: len(found.scores)])
+
+    out, kinds = tmp_path / "out", ("geojson", "measurements")
+    results = run(images, out, kinds, segment)
+    jobs = [result.job for result in results]
+    restored, _ = Store(out, SETTINGS).restore(jobs, kinds, False)
+    for table in (results[2].table, restored[jobs[2]].table):
+        assert table["class"].tolist() == ["long", "round"]
+    write_tables(out, results, kinds)
+    assert pd.read_csv(out / "measurements.csv")["class"].tolist() == ["long", "long", "round"]
+    assert '"round"' in (out / results[2].files["geojson"]).read_text()
 
 
 def test_bad_files_do_not_stop_the_others(images, tmp_path):

@@ -140,7 +140,7 @@ class TestHoverUni(BundleContract):
         network = self.make(data, tmp_path, phase=1, **predictor_config).content("network")
         torch.save(network.state_dict(), copy / "models" / "model.pt")
         predictor = Predictor(copy, device="cpu")
-        labels, scores = predictor.segment(np.random.default_rng(0).uniform(0, 255, (3, 70, 90)).astype(np.float32))
+        labels, scores, _ = predictor.segment(np.random.default_rng(0).uniform(0, 255, (3, 70, 90)).astype(np.float32))
         assert labels.shape == (70, 90)
         assert len(scores) == labels.max()
 

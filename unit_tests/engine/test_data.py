@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -12,6 +13,7 @@ from cellbundle.engine.data import (
     SeededDataset,
     SeededSampler,
     collate_one,
+    find_class_names,
     find_entries,
     sampling_weights,
     training_loader,
@@ -125,3 +127,14 @@ def test_collate_one_copies_nothing(tmp_path):
     assert batch["image"].shape == (1, *item["image"].shape)
     assert np.shares_memory(batch["image"].numpy(), item["image"].numpy())
     assert batch["path"] == [entry["image"]]
+
+
+def test_class_names_of_data_lists_must_agree(tmp_path):
+    specs = []
+    for name, names in (("a", ["round"]), ("b", ["round"]), ("c", ["long"]), ("d", [])):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"training": [], "class_names": names}))
+        specs.append({"datalist": str(tmp_path / f"{name}.json"), "basedir": str(tmp_path)})
+    assert find_class_names(specs[:2]) == ["round"]
+    assert find_class_names([{"datalist": None, "basedir": None}]) == []
+    with pytest.raises(DatalistError, match=r"different classes \(none; long; round\)"):
+        find_class_names(specs)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import CellBundleError
 from ..io import Image, printable
+from ..predictor import Segmentation
 from .jobs import Job
 from .outputs import files_of, write_files
 from .results import Reading, Result, Store, with_table
@@ -26,7 +27,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 EXPECTED = (CellBundleError, OSError, MemoryError, RuntimeError, ValueError, ArithmeticError, LookupError)
 OUT_OF_MEMORY = ("out of memory", "allocate memory")  # PyTorch says so in plain RuntimeErrors on CPU and MPS
 
-Segment = Callable[[NDArray[np.float32]], tuple[NDArray[np.int32], NDArray[np.float32]]]
+Segment = Callable[[NDArray[np.float32]], Segmentation]
 
 
 class FullDiskError(CellBundleError):
@@ -43,7 +44,7 @@ def segment_all(
         store: the folder for the results; a finished image is recorded there.
         kinds: what to save, see ``cellbundle.batch.outputs``.
         read: gives the image of a file.
-        segment: gives label map and scores of an image (C, H, W).
+        segment: finds the instances of an image (C, H, W).
 
     Yields:
         One result for each job, in their order.
@@ -92,25 +93,17 @@ def _segment_one(
     try:
         if isinstance(image, Exception):
             raise image
-        labels, scores = segment(image.data)
+        found = segment(image.data)
     except EXPECTED as error:
         return _finished(_failed(job, store, error))
-    return writer.submit(_finish, job, image, labels, scores, store, kinds, started)
+    return writer.submit(_finish, job, image, found, store, kinds, started)
 
 
-def _finish(
-    job: Job,
-    image: Image,
-    labels: NDArray[np.int32],
-    scores: NDArray[np.float32],
-    store: Store,
-    kinds: Sequence[str],
-    started: float,
-) -> Result:
+def _finish(job: Job, image: Image, found: Segmentation, store: Store, kinds: Sequence[str], started: float) -> Result:
     """Measure, write and record one image."""
     files = files_of(job, kinds)
     try:
-        instances = with_table(labels, scores, image, kinds)
+        instances = with_table(found, image, kinds)
         store.forget(job)
         write_files(store.folder, files, image, instances, job)
         result = Result(job, files, instances.table, time.perf_counter() - started)

@@ -11,12 +11,13 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from ..errors import ConfigError
 from ..instances import Instances
 from ..io import Image, atomic_path, read_image
 from ..io.table import write_csv, write_parquet
-from ..predictor import measured
+from ..predictor import Segmentation, measured
 from .jobs import RECORDS, Job
 from .outputs import FORMATS, KINDS, PAGE, TABLES, files_of
 
@@ -124,7 +125,7 @@ class Store:
             "measured": needs_measurements(kinds),
             "columns": list(result.table.columns),
         }
-        columns = {f"column_{i}": result.table[name].to_numpy() for i, name in enumerate(result.table.columns)}
+        columns = {f"column_{i}": _plain(result.table[name]) for i, name in enumerate(result.table.columns)}
         path = self._path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
@@ -235,19 +236,25 @@ def needs_measurements(kinds: Sequence[str]) -> bool:
     return any(kind in TABLES or kind == PAGE or FORMATS[kind].needs_table for kind in kinds)
 
 
-def with_table(labels: NDArray[np.int32], scores: NDArray[np.float32], image: Image, kinds: Sequence[str]) -> Instances:
-    """Instances with measurements if something shows them, else only with their ids.
+def with_table(found: Segmentation, image: Image, kinds: Sequence[str]) -> Instances:
+    """Instances with measurements if something shows them, else only with their ids and any classes.
 
     Args:
-        labels: (H, W) int32, ids 1..N.
-        scores: (N,) float32.
+        found: what the bundle found.
         image: what was segmented.
         kinds: what is to be saved.
     """
     if needs_measurements(kinds):
-        return measured(labels, scores, image.data, image.pixel_size_um)
-    ids = np.arange(1, labels.max(initial=0) + 1)
-    return Instances(labels, pd.DataFrame({"label": ids}), image.pixel_size_um)
+        return measured(found, image.data, image.pixel_size_um)
+    table = pd.DataFrame({"label": np.arange(1, found.labels.max(initial=0) + 1)})
+    if found.classes is not None:
+        table["class"] = np.array(found.classes, object)
+    return Instances(found.labels, table, image.pixel_size_um)
+
+
+def _plain(column: pd.Series) -> NDArray[Any]:
+    """Values of a column in a dtype that is stored without pickling."""
+    return column.to_numpy() if is_numeric_dtype(column) else column.to_numpy(str)
 
 
 def _all_rows(results: Sequence[Result]) -> pd.DataFrame:
