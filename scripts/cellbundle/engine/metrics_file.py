@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 from monai.utils.type_conversion import convert_to_numpy
 
@@ -17,9 +16,10 @@ from ..metrics.details import ImageDetails, image_details
 from ..metrics.detection import DETECTION_NAMES, SARTORIUS, DetectionScores, MatchedDetections, detection_scores
 from . import distributed
 from .evaluation import build_evaluation
+from .items import ItemHandler
 
 
-class MetricsFile:
+class MetricsFile(ItemHandler):
     """A handler that computes COCO's AP and scores by class beside ``InstanceScores``, and writes them all.
 
     It looks at the decoded items of ``engine.state.output``, and in ``engine.state.batch`` for entries that are not
@@ -48,30 +48,22 @@ class MetricsFile:
         pred_classes_key: str = "class_pred",
         enabled: bool = True,
     ) -> None:
+        super().__init__(enabled)
         self.path, self.metric, self.data, self.class_names = Path(path), metric, data, list(class_names or ())
-        self.scores_key, self.enabled = scores_key, enabled
+        self.scores_key = scores_key
         self.true_classes_key, self.pred_classes_key = true_classes_key, pred_classes_key
         self.details: dict[int, ImageDetails] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator."""
-        if self.enabled:
-            engine.add_event_handler(Events.STARTED, self._start)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
-            engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _start(self, engine: Engine) -> None:
+    def start(self) -> None:
+        """Forget an earlier run."""
         self.details = {}
 
-    def _add(self, engine: Any) -> None:
-        if not engine.state.output:  # the image failed
-            return
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            item = {**batch, **output}
-            try:
-                self.details[int(item["index"])] = self._compare(item)
-            except ArrayError as error:
-                raise ArrayError(f"{item['path']}: {error}") from error
+    def add(self, index: int, item: Mapping[str, Any]) -> None:
+        """Compare the instances of an image."""
+        try:
+            self.details[index] = self._compare(item)
+        except ArrayError as error:
+            raise ArrayError(f"{item['path']}: {error}") from error
 
     def _compare(self, item: Mapping[str, Any]) -> ImageDetails:
         scores = item.get(self.scores_key)
@@ -84,7 +76,8 @@ class MetricsFile:
             n_classes=len(self.class_names),
         )
 
-    def _write(self, engine: Engine) -> None:
+    def finish(self) -> None:
+        """Write the file."""
         evaluation = build_evaluation(self.metric, self.data)
         details = {index: image for part in distributed.gather(self.details) for index, image in part.items()}
         matched = self.metric.matched() if isinstance(self.metric, DetectionScores) else {}

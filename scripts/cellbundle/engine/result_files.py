@@ -8,7 +8,6 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
-from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
 from ..errors import ConfigError
@@ -17,6 +16,7 @@ from ..io.coco import result_texts, write_image_info, write_results
 from ..io.kaggle import ORDERS, write_submission
 from ..masks import Form, labels_to_rles
 from . import distributed
+from .items import ItemHandler
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ImageTexts:
     detections: list[str]
 
 
-class ResultFiles:
+class ResultFiles(ItemHandler):
     """A handler that keeps the texts of each image of an evaluator, and writes the files when the run is complete.
 
     - ``submission.csv``: ``idx,id,annotation``, a row for each instance of the label map; ``id`` is the name of the
@@ -83,26 +83,18 @@ class ResultFiles:
     ) -> None:
         if order not in ORDERS:
             raise ConfigError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
+        super().__init__(enabled)
         self.folder, self.class_names, self.order = Path(folder), list(class_names or ()), order
-        self.submission, self.coco, self.enabled = submission, coco, enabled
+        self.submission, self.coco = submission, coco
         self.images: dict[int, ImageTexts] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator."""
-        if self.enabled:
-            engine.add_event_handler(Events.STARTED, self._start)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
-            engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _start(self, engine: Engine) -> None:
+    def start(self) -> None:
+        """Forget an earlier run."""
         self.images = {}
 
-    def _add(self, engine: Any) -> None:
-        if not engine.state.output:  # the image failed
-            return
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            item = {**batch, **output}
-            self.images[int(item["index"])] = self._texts(item)
+    def add(self, index: int, item: Mapping[str, Any]) -> None:
+        """Keep the texts of an image."""
+        self.images[index] = self._texts(item)
 
     def _texts(self, item: Mapping[str, Any]) -> ImageTexts:
         if self.coco and "detections" not in item:
@@ -116,7 +108,8 @@ class ResultFiles:
             detections=result_texts(item["detections"]) if self.coco else [],
         )
 
-    def _write(self, engine: Engine) -> None:
+    def finish(self) -> None:
+        """Write the files."""
         found = {index: image for part in distributed.gather(self.images) for index, image in part.items()}
         self.images = {}
         if distributed.rank() != 0:

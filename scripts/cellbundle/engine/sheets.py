@@ -18,6 +18,7 @@ from ..labels import renumber, split_components
 from ..metrics.scores import image_scores
 from ..report.sheets import MAX_SIDE, Panel, Picture, draw_sheet, to_panel, write_picture
 from .distributed import gather, rank
+from .items import ItemHandler
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class SampleSheet:
         self.panels, self.done = [], True
 
 
-class PredictionSheet:
+class PredictionSheet(ItemHandler):
     """Draws the first images of an evaluation: image, true and predicted instances, with their numbers and the AP.
 
     It looks at the decoded items of ``engine.state.output``: ``image`` (C, H, W), ``pred`` and, where there is one,
@@ -106,34 +107,26 @@ class PredictionSheet:
     """
 
     def __init__(self, path: str | Path, n: int = 12, side: int = MAX_SIDE, enabled: bool = True) -> None:
-        self.path, self.n, self.side, self.enabled = Path(path), n, side, enabled
+        super().__init__(enabled)
+        self.path, self.n, self.side = Path(path), n, side
         self.rows: dict[int, list[Panel]] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator."""
-        if self.enabled:
-            engine.add_event_handler(Events.STARTED, self._start)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
-            engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _start(self, engine: Engine) -> None:
+    def start(self) -> None:
+        """Forget an earlier run."""
         self.rows = {}
 
-    def _add(self, engine: Any) -> None:
-        if not engine.state.output:  # the image failed
-            return
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            item = {**batch, **output}
-            index = int(item["index"])
-            if len(self.rows) < self.n or index < max(self.rows):
-                try:
-                    self.rows[index] = _compared(item, self.side)
-                except Exception as error:  # noqa: BLE001  (a picture is not worth the results of a run)
-                    logger.warning("%s is not in %s: %s: %s", item["path"], self.path, type(error).__name__, error)
-            if len(self.rows) > self.n:
-                del self.rows[max(self.rows)]
+    def add(self, index: int, item: Mapping[str, Any]) -> None:
+        """Draw an image if it is one of the first so far."""
+        if len(self.rows) < self.n or index < max(self.rows):
+            try:
+                self.rows[index] = _compared(item, self.side)
+            except Exception as error:  # noqa: BLE001  (a picture is not worth the results of a run)
+                logger.warning("%s is not in %s: %s: %s", item["path"], self.path, type(error).__name__, error)
+        if len(self.rows) > self.n:
+            del self.rows[max(self.rows)]
 
-    def _write(self, engine: Engine) -> None:
+    def finish(self) -> None:
+        """Write the picture."""
         # First the numbers, so that processes send only the pictures that are drawn.
         chosen = sorted({index for part in gather(list(self.rows)) for index in part})[: self.n]
         mine = {index: self.rows[index] for index in chosen if index in self.rows}
