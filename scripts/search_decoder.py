@@ -71,7 +71,7 @@ SPACES: dict[str, tuple[Callable[..., np.ndarray], int | None, dict[str, Choice]
         decode_masks,
         None,
         {
-            "score_threshold": ("float", 0.05, 0.95),
+            "score_threshold": ("float", 0.05, 0.95),  # from lowest_score on
             "mask_threshold": ("float", 0.3, 0.7),
             "max_overlap": ("float", 0.0, 1.0),
             "min_size": ("int", 0, 60),
@@ -176,6 +176,8 @@ def main(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
         for prediction, labels in tqdm(predictions(workflow), total=total, disable=None)
     ]
     start = start_options(decode, decoder.options)
+    if "lowest_score" in start:  # what is below it is not there to choose
+        space = space | {"score_threshold": ("float", start["lowest_score"], 0.95)}
     study = search(decode, space, start, images, arguments.trials, arguments.metric, arguments.seed)
     print("\n".join(table(study, arguments.metric)))
     best = {key: "$None" if value is None else value for key, value in study.best_params.items()}

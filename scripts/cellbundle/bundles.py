@@ -80,11 +80,25 @@ def describe_bundle(root: Path) -> BundleInfo:
     return BundleInfo(root.name, root, version, description, weights if weights.is_file() else None)
 
 
+def make_importable(root: Path) -> None:
+    """Make a bundle's own package ``scripts`` importable; that of another bundle is forgotten.
+
+    Objects made from the other one live on.
+
+    Args:
+        root: folder of the bundle, absolute.
+    """
+    loaded = [Path(path).resolve() for path in getattr(sys.modules.get(PACKAGE), "__path__", [])]
+    if loaded != [root / PACKAGE]:
+        for name in [n for n in sys.modules if n == PACKAGE or n.startswith(f"{PACKAGE}.")]:
+            del sys.modules[name]
+    sys.path[:] = [str(root), *(p for p in sys.path if p != str(root))]
+
+
 def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
     """Parser of a bundle's ``inference.json`` whose contents can be built.
 
-    The bundle's own package ``scripts`` becomes importable; that of another bundle is forgotten first (objects made
-    from it live on).
+    The bundle's own package ``scripts`` becomes importable, see ``make_importable``.
 
     Args:
         root: folder of the bundle.
@@ -93,11 +107,7 @@ def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
     Raises:
         ConfigError: for an id that the configuration does not have.
     """
-    loaded = [Path(path) for path in getattr(sys.modules.get(PACKAGE), "__path__", [])]
-    if loaded != [root / PACKAGE]:
-        for name in [n for n in sys.modules if n == PACKAGE or n.startswith(f"{PACKAGE}.")]:
-            del sys.modules[name]
-    sys.path[:] = [str(root), *(p for p in sys.path if p != str(root))]
+    make_importable(root)
     parser = ConfigParser(ConfigParser.load_config_file(root / INFERENCE))
     for key, value in {"bundle_root": str(root), **overrides}.items():
         if key.split("#")[0] not in parser.get():

@@ -162,11 +162,67 @@ def test_a_thousand_cells_are_a_thousand_detections():
     assert image_scores(labels, decoded["pred"][0].numpy())["ap75"] == 1.0
 
 
-def test_more_proposals_than_the_limit_are_said(caplog):
-    network = tiny(proposals=5).eval()
+class CertainAnchors(nn.Module):
+    """As a trained head: every anchor near one of the cells (N, 2), y and x, is sure and moves onto it."""
+
+    def __init__(self, centres, side):
+        super().__init__()
+        self.centres, self.side = torch.as_tensor(centres, dtype=torch.float32), side
+
+    def forward(self, features):
+        objectness, deltas = [], []
+        for level, (stride, size) in zip(
+            features, zip((4, 8, 16, 32, 64), (8, 16, 32, 64, 128), strict=True), strict=True
+        ):
+            y, x = (stride * torch.arange(n, dtype=torch.float32) for n in level.shape[-2:])
+            place = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
+            distance, nearest = torch.cdist(place, self.centres).min(1)
+            sure = torch.where((distance < self.side) & (size <= 16), 5.0, -8.0)
+            move = (self.centres[nearest] - place).flip(1)[:, None]
+            sides = size * torch.tensor([[2**0.5, 1.0, 0.5**0.5], [0.5**0.5, 1.0, 2**0.5]]).T  # of the ratios 0.5, 1, 2
+            codes = torch.cat([move / sides, (self.side / sides).log().expand(len(place), 3, 2)], 2)
+            shape = level.shape[-2:]
+            objectness.append(sure.view(1, 1, *shape).expand(1, 3, *shape))
+            deltas.append(codes.view(*shape, 12).permute(2, 0, 1)[None])
+        return objectness, deltas
+
+
+def crowded(**limits):
+    """What is found of 441 cells of 12 pixels on 512 x 512, whose anchors are right, each many times."""
+    places = np.stack(np.meshgrid(np.arange(21), np.arange(21), indexing="ij"), -1).reshape(-1, 2) * 24 + 16
+    network = tiny(detections_per_image=None, **limits).eval()
+    head = CertainAnchors(places, 12.0)
+    network.rpn.head.forward = head.forward
+    network.roi_heads.box_predictor = PerfectBoxes()
+    network.roi_heads.mask_head, network.roi_heads.mask_predictor = nn.Identity(), FullMasks()
     with torch.no_grad():
-        network(torch.rand(1, 3, 64, 64))
-    assert "5 proposals or more" in caplog.text
+        (found,) = network(torch.rand(1, 3, 512, 512))
+    return len(found["scores"])
+
+
+def test_no_cell_is_lost_among_many_anchors(caplog):
+    assert crowded(proposals=4000) == 441
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("limits", [{"proposals": 100}, {"proposals": 4000, "anchors": 500}])
+def test_limits_that_cut_are_said(limits, caplog):
+    assert crowded(**limits) < 441
+    assert f"larger network_def#{list(limits)[-1]}" in caplog.text
+
+
+def test_boxes_are_exact_in_bfloat16():
+    """Beyond 512 pixels, bfloat16 has every fourth number only."""
+    network = tiny(detections_per_image=None, proposals=200).eval()
+    seen = []
+    network.roi_heads.box_roi_pool.register_forward_pre_hook(lambda _, given: seen.extend(given[1]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (found,) = network(torch.rand(1, 3, 32, 1024))
+    for boxes in (found["boxes"], *seen):
+        assert boxes.dtype == torch.float32
+        right = boxes[boxes[:, 2] > 600][:, 2]
+        assert len(right) > 5
+        assert (right % 1 != 0).float().mean() > 0.5
 
 
 def test_nothing_found_is_an_empty_answer():
@@ -206,8 +262,8 @@ def test_classes_have_masks_of_their_own():
 @pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224"])
 def test_other_feature_extractors(name):
     with torch.no_grad():
-        features = module.FeatureBackbone(name).eval()(torch.rand(1, 3, 224, 224))
-    assert [level.shape[-1] for level in features.values()] == [56, 28, 14, 7, 4]
+        features = module.FeatureBackbone(name).eval()(torch.rand(1, 3, 64, 96))
+    assert [tuple(level.shape[-2:]) for level in features.values()] == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
 
 
 def test_weights_of_a_backbone_come_from_a_file(tmp_path):
@@ -223,6 +279,10 @@ def test_what_cannot_be_a_backbone(tmp_path):
         module.FeatureBackbone("no_such_model")
     with pytest.raises(ConfigError, match="strides"):
         module.FeatureBackbone("test_vit")
+    with pytest.raises(ConfigError, match="test_maxvit takes images of one size only"):
+        module.FeatureBackbone("test_maxvit")
+    with pytest.raises(ConfigError, match="num_classes is 1, expected 2 or more"):
+        tiny(num_classes=1)
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"broken\.pth"):
         module.FeatureBackbone("test_convnext", str(tmp_path / "broken.pth"))

@@ -241,3 +241,15 @@ def test_what_does_not_fit():
         merge_tiles(made, np.array([1, 2]), PAIR)
     with pytest.raises(ConfigError, match=r"must be in \(0, 1\], got 0"):
         merge_tiles(made, tile_of, PAIR, iou=0)
+
+
+def test_a_sliver_at_the_edge_of_a_tile_belongs_to_the_whole_cell():
+    """One tile predicts one of the four columns that it sees: an IoU of 0.2, but nothing outside of the cell."""
+    tiles = np.array([[0, 0, 40, 40], [0, 20, 40, 60]])
+    sliver = (0, np.ones((8, 1), bool), (11, 39, 19, 40))
+    whole = (1, np.ones((10, 14), bool), (10, 36, 20, 50))
+    found, kept = merge_tiles(*as_detections([sliver, whole], (40, 60), [0.9, 0.8]), tiles)
+    assert found.boxes.tolist() == [[10, 36, 20, 50]]
+    assert kept.tolist() == [1]
+    beside = (0, np.ones((8, 1), bool), (21, 39, 29, 40))
+    assert len(merge_tiles(*as_detections([beside, whole], (40, 60)), tiles)[0]) == 2

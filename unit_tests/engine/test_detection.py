@@ -6,6 +6,7 @@ from torch import nn
 
 from cellbundle.engine.detection import SumOfLosses, prepare_instances
 from cellbundle.engine.steps import TrainStep
+from cellbundle.errors import ConfigError
 from cellbundle.transforms import InstanceMapsd
 
 CPU = torch.device("cpu")
@@ -33,6 +34,11 @@ def test_losses_are_weighted_and_remembered():
     total = loss({"mask": torch.tensor(1.5), "box": torch.tensor(0.25)}, None)
     assert total.item() == pytest.approx(3.25)
     assert {name: value.item() for name, value in loss.terms.items()} == {"mask": 1.5, "box": 0.25}
+
+
+def test_a_weight_of_no_loss_is_refused():
+    with pytest.raises(ConfigError, match="weights of loss_maks, but the losses are loss_mask"):
+        SumOfLosses({"loss_maks": 2.0})({"loss_mask": torch.tensor(1.0)})
 
 
 class CountsTargets(nn.Module):

@@ -55,3 +55,9 @@ def test_an_instance_without_class_is_refused():
         instance_targets(labels, np.array([[1, 1, 0]]))
     with pytest.raises(ArrayError, match="classes must be integers of shape"):
         instance_targets(labels, np.array([[1, 1]]))
+
+
+def test_what_is_no_label_map_is_refused():
+    for labels in (np.array([[-1, 2]]), np.zeros((2, 2)), np.zeros((1, 2, 2), int)):
+        with pytest.raises(ArrayError):
+            instance_targets(labels)

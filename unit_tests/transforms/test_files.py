@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from cellbundle.errors import ArrayError, ImageReadError, LabelReadError
+from cellbundle.errors import ArrayError, DatalistError, ImageReadError, LabelReadError
 from cellbundle.io import read_labels
 from cellbundle.transforms import LoadCelld, SaveLabelsd
 
@@ -181,3 +181,17 @@ def test_loading_and_saving_are_a_round_trip(pair, tmp_path):
     data = LoadCelld()(pair[0])
     SaveLabelsd("label", output_dir=tmp_path / "out")(data)
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "cell_labels.tif"), pair[2])
+
+
+def test_images_of_one_name_do_not_replace_each_other(tmp_path):
+    save = SaveLabelsd(output_dir=str(tmp_path))
+
+    def item(path, value):
+        image = MetaTensor(torch.zeros(1, 2, 2), meta={"filename_or_obj": path})
+        return {"image": image, "pred": torch.full((1, 2, 2), value, dtype=torch.int32)}
+
+    save(item("a/cells.png", 1))
+    save(item("a/cells.png", 1))  # the same image again
+    with pytest.raises(DatalistError, match=r"b/cells\.tif: cells_labels\.tif has the label map of a/cells\.png"):
+        save(item("b/cells.tif", 2))
+    assert read_labels(tmp_path / "cells_labels.tif").max() == 1

@@ -5,8 +5,10 @@ resize, masks that stay on their boxes. The normalisation of its ``transform`` i
 """
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from inspect import signature
 from sys import maxsize
 from typing import Any
 
@@ -54,6 +56,7 @@ class FeatureBackbone(nn.Module):
                 f"backbone {name} has feature maps at strides {reductions}, expected {list(STRIDES)}; choose a "
                 "convolutional or hierarchical model such as convnext_tiny, resnet18 or swin_tiny_patch4_window7_224"
             )
+        check_sizes(self.body, name)
         self.levels = [reductions.index(stride) for stride in STRIDES]
         self.channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
         self.fpn = FeaturePyramidNetwork([channels[i] for i in self.levels], FPN_WIDTH, LastLevelMaxPool())
@@ -77,9 +80,13 @@ def create_body(name: str, weights: str = RANDOM) -> Any:
         raise DependencyError("timm is not installed; pip install 'cellbundle[mask_rcnn]'") from error
     if not timm.is_model(name):
         raise ConfigError(f"backbone is {name!r}, which timm does not have; timm.list_models() names those there are")
-    options: dict[str, Any] = {} if weights in (HUB, RANDOM) else {"pretrained_cfg_overlay": {"file": weights}}
+    options: dict[str, Any] = {"features_only": True, "pretrained": weights != RANDOM}
+    if weights not in (HUB, RANDOM):
+        options["pretrained_cfg_overlay"] = {"file": weights}
+    if "strict_img_size" in signature(timm.models.SwinTransformer).parameters and name.startswith("swin"):
+        options["strict_img_size"] = False  # these take images of one size only, unless told otherwise
     try:
-        return timm.create_model(name, features_only=True, pretrained=weights != RANDOM, **options)
+        return timm.create_model(name, **options)
     except Exception as error:  # what timm raises for broken, foreign and unreachable weights has no common base
         if weights == RANDOM:
             raise ConfigError(f"backbone {name} cannot be a feature extractor: {error}") from error
@@ -87,6 +94,31 @@ def create_body(name: str, weights: str = RANDOM) -> Any:
             f"no weights of the backbone {name} from {weights} ({type(error).__name__}: {error}); give a file of "
             f"timm's weights of {name}, hub to download them, or random"
         ) from error
+
+
+def check_sizes(body: nn.Module, name: str) -> None:
+    """Raise ``ConfigError`` if a feature extractor does not take images of any size."""
+    device = next(body.parameters()).device
+    try:
+        with torch.no_grad():
+            body.eval()(torch.zeros(1, 3, 2 * STRIDES[-1], 3 * STRIDES[-1], device=device))
+    except Exception as error:  # whatever its layers raise
+        raise ConfigError(
+            f"backbone {name} takes images of one size only ({error}); choose another one, such as convnext_tiny, "
+            "resnet18 or swin_tiny_patch4_window7_224"
+        ) from error
+    body.train()
+
+
+def as_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    """Hook that brings what a head answers to float32.
+
+    Under autocast it would have bfloat16, and torchvision would compute boxes in that: beyond 512 pixels only every
+    fourth coordinate exists there.
+    """
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float()
+    return type(outputs)(as_float32(module, inputs, one) for one in outputs)
 
 
 class CellMaskRCNNNetwork(MaskRCNN):
@@ -99,8 +131,8 @@ class CellMaskRCNNNetwork(MaskRCNN):
         anchor_sizes: side of the anchors of each of the five levels in pixels.
         aspect_ratios: heights of the anchors over their widths.
         detections_per_image: so many of the best are kept; None keeps all.
-        proposals: so many of the best proposals are looked at in a tile (and before their NMS on each level); a warning
-            says when there were more.
+        proposals: so many of the best proposals of a tile are looked at; a warning says when there were more.
+        anchors: proposals are looked for among so many of the best anchors of each level; likewise.
         proposal_threshold: lowest objectness of a proposal, in tests.
         score_threshold: lowest score of a detection.
         box_nms_thresh: largest IoU of the boxes of two detections of one class.
@@ -120,12 +152,20 @@ class CellMaskRCNNNetwork(MaskRCNN):
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         detections_per_image: int | None = None,
         proposals: int = 4000,
+        anchors: int = 50_000,
         proposal_threshold: float = 0.05,
         score_threshold: float = 0.05,
         box_nms_thresh: float = 0.5,
         rpn_nms_thresh: float = 0.7,
         boxes_per_image: int = 512,
     ) -> None:
+        for option, value, least in (
+            ("num_classes", num_classes, 2),
+            ("proposals", proposals, 1),
+            ("anchors", anchors, 1),
+        ):
+            if value < least:
+                raise ConfigError(f"{option} is {value}, expected {least} or more")
         body = FeatureBackbone(backbone, backbone_weights)
         levels = len(STRIDES) + 1
         if len(anchor_sizes) != levels:
@@ -136,8 +176,8 @@ class CellMaskRCNNNetwork(MaskRCNN):
             image_mean=list(IMAGENET_MEAN),
             image_std=list(IMAGENET_STD),
             rpn_anchor_generator=AnchorGenerator([(size,) for size in anchor_sizes], [tuple(aspect_ratios)] * levels),
-            rpn_pre_nms_top_n_test=proposals,
-            rpn_post_nms_top_n_test=proposals,
+            rpn_pre_nms_top_n_test=anchors,
+            rpn_post_nms_top_n_test=proposals + 1,  # one more tells that there are more
             rpn_nms_thresh=rpn_nms_thresh,
             box_batch_size_per_image=boxes_per_image,
             box_score_thresh=score_threshold,
@@ -145,7 +185,11 @@ class CellMaskRCNNNetwork(MaskRCNN):
             box_detections_per_img=maxsize if detections_per_image is None else detections_per_image,
         )
         self.roi_heads = SparseRoIHeads.of(self.roi_heads)
-        self.proposals, self.proposal_threshold = proposals, proposal_threshold
+        self.rpn.head.register_forward_hook(as_float32)
+        self.rpn.head.register_forward_hook(self._count_anchors)
+        self.roi_heads.box_predictor.register_forward_hook(as_float32)
+        self.proposals, self.anchors, self.proposal_threshold = proposals, anchors, proposal_threshold
+        self.said: set[str] = set()
 
     def prepare(self, images: torch.Tensor) -> ImageList:
         """Normalise images (N, 3, H, W), once, and fill them up with 0 at the right and below to multiples of 32.
@@ -173,16 +217,33 @@ class CellMaskRCNNNetwork(MaskRCNN):
         if self.training and targets is None:
             raise ConfigError("training needs targets; call eval() first to detect")
         prepared = self.prepare(images)
-        features = self.backbone(prepared.tensors)
+        features = {name: level.float() for name, level in self.backbone(prepared.tensors).items()}
         self.rpn.score_thresh = 0.0 if self.training else self.proposal_threshold
         proposals, proposal_losses = self.rpn(prepared, features, targets)
+        if not self.training:
+            proposals = [self._best(one) for one in proposals]
         detections, losses = self.roi_heads(features, proposals, prepared.image_sizes, targets)
+        return {**losses, **proposal_losses} if self.training else detections
+
+    def _best(self, proposals: torch.Tensor) -> torch.Tensor:
+        """The proposals of a tile that are looked at."""
+        if len(proposals) > self.proposals:
+            self._say("proposals", f"a tile has more than {self.proposals} proposals")
+        return proposals[: self.proposals]
+
+    def _count_anchors(self, _: nn.Module, inputs: Any, outputs: Any) -> None:
+        """Hook that looks at the objectness of all anchors, (N, A, h, w) for each level."""
         if self.training:
-            return {**losses, **proposal_losses}
-        if max(map(len, proposals)) >= self.proposals:
-            logger.warning(
-                "a tile has %d proposals or more, of which the best are used; give a larger network_def#proposals, or "
-                "smaller tiles",
-                self.proposals,
-            )
-        return detections
+            return
+        lowest = (
+            math.log(self.proposal_threshold / (1 - self.proposal_threshold)) if self.proposal_threshold else -math.inf
+        )
+        for level in outputs[0]:
+            if level[0].numel() > self.anchors and (level >= lowest).flatten(1).sum(1).max() > self.anchors:
+                self._say("anchors", f"a level of a tile has more than {self.anchors} anchors that may be cells")
+
+    def _say(self, option: str, what: str) -> None:
+        """Warn, once for each option."""
+        if option not in self.said:
+            logger.warning("%s: the others are left out; give a larger network_def#%s, or smaller tiles", what, option)
+        self.said.add(option)

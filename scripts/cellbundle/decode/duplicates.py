@@ -18,8 +18,9 @@ def merge_tiles(
     """Make one detection of those of one object in overlapping tiles.
 
     Two detections of different tiles are of one object if their masks agree where both tiles see: if the intersection
-    over union of what lies there is ``iou`` or more. Classes are not compared. Detections of one tile are never
-    compared: the network has already left out what it takes for duplicates.
+    over union of what lies there is ``iou`` or more, or, where a tile cuts one of them, the intersection over the
+    smaller one. Classes are not compared. Detections of one tile are never compared: the network has already left out
+    what it takes for duplicates.
 
     Of the detections of an object, the mask of one is kept: rather of one that its tile does not cut, then that of the
     best score. If its tile does cut it, it gets what the others hold outside of that tile, so that an object larger
@@ -48,7 +49,7 @@ def merge_tiles(
         return detections, np.arange(n)
     own = tiles[tile_of]
     cut = _cut_by_tile(detections, own)
-    same = _find_matches(detections, own, tile_of, iou)
+    same = _find_matches(detections, own, tile_of, cut, iou)
     free = np.ones(n, np.bool_)
     objects = []  # index of the best score, of the mask, and the mask with its box
     for i in np.argsort(cut, kind="stable").tolist():
@@ -74,7 +75,9 @@ def _cut_by_tile(detections: Detections, own: Boxes) -> NDArray[np.bool_]:
     return np.asarray((before | behind).any(1))
 
 
-def _find_matches(detections: Detections, own: Boxes, tile_of: NDArray[np.int64], iou: float) -> list[list[int]]:
+def _find_matches(
+    detections: Detections, own: Boxes, tile_of: NDArray[np.int64], cut: NDArray[np.bool_], iou: float
+) -> list[list[int]]:
     """For each detection those of other tiles that are of one object with it."""
     boxes, corners, views = detections.boxes, detections.boxes.tolist(), own.tolist()
     matches: list[list[int]] = [[] for _ in corners]
@@ -85,20 +88,25 @@ def _find_matches(detections: Detections, own: Boxes, tile_of: NDArray[np.int64]
         beside = (boxes[below, 1] < corners[i][3]) & (boxes[below, 3] > corners[i][1])
         for j in below[beside & (tile_of[below] != tile_of[i])].tolist():
             masks, pair = (detections.masks[i], detections.masks[j]), (corners[i], corners[j])
-            if _iou_within(masks, pair, _intersect(views[i], views[j])) >= iou:
+            if _overlap_within(masks, pair, _intersect(views[i], views[j]), bool(cut[i] or cut[j])) >= iou:
                 matches[i].append(j)
                 matches[j].append(i)
     return matches
 
 
-def _iou_within(masks: tuple[Mask, Mask], boxes: tuple[list[int], list[int]], window: list[int]) -> float:
-    """Intersection over union of two masks in a window; 0 where they share no pixel."""
+def _overlap_within(
+    masks: tuple[Mask, Mask], boxes: tuple[list[int], list[int]], window: list[int], cut: bool
+) -> float:
+    """Intersection over union of two masks in a window, or over the smaller one if a tile cuts one of them.
+
+    What a tile shows of a cell at its edge may be a sliver of a few pixels, whose IoU says little.
+    """
     common = _intersect(_intersect(*boxes), window)
     shared = np.count_nonzero(_part(masks[0], boxes[0], common) & _part(masks[1], boxes[1], common))
     if not shared:
         return 0.0
     areas = [np.count_nonzero(_part(m, box, _intersect(box, window))) for m, box in zip(masks, boxes, strict=True)]
-    return shared / (sum(areas) - shared)
+    return shared / (min(areas) if cut else sum(areas) - shared)
 
 
 def _gather(

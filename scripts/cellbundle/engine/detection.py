@@ -7,6 +7,7 @@ import torch
 from monai.utils.enums import CommonKeys as Keys
 from torch import nn
 
+from ..errors import ConfigError
 from ..targets.boxes import instance_targets
 
 Prepared = tuple[torch.Tensor, list[dict[str, torch.Tensor]], tuple[list[dict[str, torch.Tensor]]], dict[str, Any]]
@@ -60,6 +61,13 @@ class SumOfLosses(nn.Module):
         Args:
             losses: scalars by name.
             targets: not used.
+
+        Raises:
+            ConfigError: if a weight is that of no loss.
         """
+        if unknown := self.weights.keys() - losses.keys():
+            raise ConfigError(
+                f"there are weights of {', '.join(sorted(unknown))}, but the losses are {', '.join(sorted(losses))}"
+            )
         self.terms = {name: loss.detach().float() for name, loss in losses.items()}
         return torch.stack([self.weights.get(name, 1.0) * loss.float() for name, loss in losses.items()]).sum()

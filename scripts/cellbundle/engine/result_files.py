@@ -164,4 +164,6 @@ def image_ids(images: Sequence[ImageTexts], indices: Sequence[int]) -> Sequence[
         if len(set(given)) == len(given):
             return given
         logger.warning("images of the data list share an id, so %s has their indices; see %s", RESULTS, IMAGES)
+    elif kinds != {type(None)}:
+        logger.warning("not all images of the data list have ids of one type, so %s has their indices", RESULTS)
     return indices

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
+from ..bundles import make_importable
 from ..errors import CellBundleError, ConfigError, original_errors
 from ..evaluation import format_report, write_evaluation
 from ..io import atomic_path
@@ -60,8 +60,7 @@ class CellWorkflow(ConfigWorkflow):
         **override: Any,
     ) -> None:
         root = Path(ensure_tuple(config_file)[0]).resolve().parent.parent
-        if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
+        make_importable(root)
         config = ConfigParser.load_config_files(config_file)
         check_overrides(config, override)
         mode = self._find_mode(mode, workflow_type, config)

@@ -20,7 +20,7 @@ from ..detections import Detections, mask_rles
 from ..engine import distributed
 from ..errors import ArrayError
 from ..kernels.geometry import boxes_and_areas
-from ..labels import renumber
+from ..labels import check_labels, renumber
 from ..masks import labels_to_rles
 from .accumulate import InstanceScores
 from .classes import majority_classes, mean_known
@@ -64,6 +64,7 @@ def match_image(
     """
     if true.shape != detections.shape:
         raise ArrayError(f"labels and detections must be of one image, got shapes {true.shape} and {detections.shape}")
+    check_labels(true)
     numbered, n = renumber(true)
     true_of = _checked(np.ones(n, np.int64) if true_classes is None else np.asarray(true_classes), n, n_classes, "true")
     pred_of = _checked(detections.classes, len(detections), n_classes, "predicted")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArrayError
 from ..kernels.geometry import boxes_and_areas
-from ..labels import renumber
+from ..labels import check_labels, renumber
 
 DEFAULT_CLASS = 1
 
@@ -40,8 +40,9 @@ def instance_targets(
         border of the image, the pixels at the border are repeated once.
 
     Raises:
-        ArrayError: if a map is not 2-D integer, the shapes differ, or an instance has no class.
+        ArrayError: if a map is not 2-D integer or has negative ids, the shapes differ, or an instance has no class.
     """
+    check_labels(labels)
     numbered, n = renumber(labels)
     boxes, areas = boxes_and_areas(numbered, n)
     kept = np.flatnonzero(areas >= max(1, min_size))

@@ -8,7 +8,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..decode.classes import class_map
-from ..decode.masks import PasteRule, decode_detections
+from ..decode.masks import RULES, PasteRule, decode_detections
 from ..detections import to_labels
 from ..errors import ConfigError
 
@@ -36,7 +36,7 @@ class DecodeDetectionsd(MapTransform):
         paste_rule: see ``cellbundle.decode.masks.paste_masks``.
 
     Raises:
-        ConfigError: if ``score_threshold`` is below ``lowest_score``, or a share is not in [0, 1].
+        ConfigError: if ``score_threshold`` is below ``lowest_score``, or an option is not in its range.
     """
 
     def __init__(
@@ -65,6 +65,11 @@ class DecodeDetectionsd(MapTransform):
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value}, expected a number from 0 to 1")
+        if not tile_iou or min_size < 0 or paste_rule not in RULES:
+            raise ConfigError(
+                f"tile_iou, min_size and paste_rule are {tile_iou}, {min_size} and {paste_rule!r}; expected a number "
+                f"above 0, one from 0 on, and one of {', '.join(RULES)}"
+            )
         if score_threshold < lowest_score:
             raise ConfigError(
                 f"score_threshold is {score_threshold}, but detections below lowest_score {lowest_score} are not kept; "

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
-from ..errors import LabelReadError
+from ..errors import DatalistError, LabelReadError
 from ..io import read_image, read_labels, stem, write_labels
 
 
@@ -65,6 +65,9 @@ class SaveLabelsd(MapTransform):
         image_key: entry whose metadata name the file.
         output_dir: folder; made when needed.
         suffix: follows the stem.
+
+    Raises:
+        DatalistError: if the file has the label map of another image of the run.
     """
 
     def __init__(
@@ -72,11 +75,19 @@ class SaveLabelsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.image_key, self.output_dir, self.suffix = image_key, Path(output_dir), suffix
+        self.written: dict[str, str] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files and return ``data`` unchanged."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        name = stem(data[self.image_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
+        path = str(data[self.image_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
+        name = stem(path)
+        other = self.written.setdefault(name, path)
+        if other != path:
+            raise DatalistError(
+                f"{path}: {name}{self.suffix}.tif has the label map of {other}; give images different names, or run "
+                "them with another output_dir"
+            )
         for key in self.key_iterator(dict(data)):
             labels = np.asarray(data[key]).squeeze(0) if data[key].ndim == 3 else np.asarray(data[key])
             write_labels(self.output_dir / f"{name}{self.suffix}.tif", labels)
