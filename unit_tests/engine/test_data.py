@@ -108,6 +108,8 @@ def test_no_datalist(specs):
 def test_folder_without_images(tmp_path):
     with pytest.raises(DatalistError, match="has no images"):
         find_entries([], "testing", input_dir=str(tmp_path))
+    with pytest.raises(DatalistError, match="is no folder"):
+        find_entries([], "testing", input_dir=str(tmp_path / "none"))
 
 
 def test_bad_image_becomes_an_error_item(tmp_path):

@@ -154,8 +154,8 @@ def test_images_without_labels_need_no_classes():
 
 
 def test_labels_without_classes():
-    with pytest.raises(DatalistError, match="has the classes round, long, but an entry of the data list has no"):
-        LoadClassesd(NAMES)(as_item(LABELS))
+    with pytest.raises(DatalistError, match=r"has the classes round, long, but the entry of b\.png has no"):
+        LoadClassesd(NAMES)(as_item(LABELS) | {"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": "b.png"})})
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,7 @@ def test_labels_without_classes():
         ([1, "square"], "instance 9 has the class 'square'"),
         ({"5": 1}, "instance 9 has the class None"),
         ([1], "1 classes for 2 instances"),
+        (1, "classes of an image in the data list: are 1; expected a list"),
     ],
 )
 def test_classes_that_cannot_be(given, message):
@@ -181,6 +182,14 @@ def test_maps_of_classes_that_cannot_be(tmp_path, values, message):
     write_labels(tmp_path / "classes.tif", np.array(values, np.int32))
     with pytest.raises(LabelReadError, match=message):
         LoadClassesd(NAMES)(as_item(LABELS, classes=str(tmp_path / "classes.tif")))
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_files_of_classes_that_cannot_be_read(tmp_path, content):
+    if content:
+        (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(LabelReadError, match=r"classes\.json: cannot be read as JSON"):
+        LoadClassesd(NAMES)(as_item(LABELS, classes=str(tmp_path / "classes.json")))
 
 
 def test_class_names_must_differ():

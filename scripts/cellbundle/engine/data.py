@@ -48,6 +48,8 @@ def find_entries(
         DatalistError: if nothing is found or a list is not valid.
     """
     if input_dir is not None:
+        if not Path(input_dir).is_dir():
+            raise DatalistError(f"input_dir is {input_dir}, which is no folder; give a folder of images")
         paths = sorted(p for p in Path(input_dir).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not paths:
             raise DatalistError(

@@ -62,14 +62,14 @@ class LoadClassesd(MapTransform):
             return result
         if given is None:
             raise DatalistError(
-                f"the configuration has the classes {', '.join(self.class_names)}, but an entry of the data list has "
-                f"no {self.classes_key!r}; add them, or leave class_names empty"
+                f"the configuration has the classes {', '.join(self.class_names)}, but the entry of {_name(result)} "
+                f"has no {self.classes_key!r}; add them, or leave class_names empty"
             )
         labels = np.asarray(result[self.label_key])[0]
         try:
             table = self._table(labels, given)
         except LabelReadError as error:
-            where = given if isinstance(given, str | Path) else "classes in the data list"
+            where = given if isinstance(given, str | Path) else f"classes of {_name(result)} in the data list"
             raise LabelReadError(f"{where}: {error}") from None
         numbered, _ = renumber(labels)
         result[self.label_key] = torch.from_numpy(numbered[None])
@@ -81,13 +81,15 @@ class LoadClassesd(MapTransform):
         """Class of the background and of each instance in the order of the ids, (N + 1,) int64."""
         ids = [int(i) for i in np.unique(labels) if i > 0]
         if isinstance(given, str | Path) and Path(given).suffix.lower() == ".json":
-            given = json.loads(Path(given).read_text())
+            given = _read_json(Path(given))
         if isinstance(given, str | Path):
             found = self._from_map(labels, read_labels(given), ids)
         elif isinstance(given, Mapping):
             found = [given.get(str(i)) for i in ids]
-        else:
+        elif isinstance(given, Sequence):
             found = list(given)
+        else:
+            raise LabelReadError(f"are {given!r}; expected a list, an object of ids, or the path of a file")
         if len(found) != len(ids):
             raise LabelReadError(f"{len(found)} classes for {len(ids)} instances; give one for each")
         return np.array([0, *(self._number(name, i) for i, name in zip(ids, found, strict=True))], np.int64)
@@ -109,6 +111,18 @@ class LoadClassesd(MapTransform):
             f"instance {instance} has the class {name!r}; expected 1..{len(self.class_names)} or one of "
             f"{', '.join(self.class_names)}"
         )
+
+
+def _name(data: Mapping[Hashable, Any]) -> str:
+    """The image that an entry is about, as far as it is known."""
+    return str(getattr(data.get("image"), "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "an image"))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabelReadError(f"cannot be read as JSON: {error}") from error
 
 
 class SaveClassesd(MapTransform):
