@@ -1,11 +1,12 @@
-"""The flow loss: values by hand, gradients, types, errors."""
+"""The flow loss and the binary loss: values by hand, gradients, types, errors."""
 
 import math
 
 import pytest
 import torch
 
-from cellbundle.losses import FlowLoss
+from cellbundle.losses import BinaryLoss, FlowLoss
+from cellbundle.losses_hover import SMOOTH
 
 LN2 = math.log(2)
 
@@ -123,3 +124,46 @@ def test_different_shapes_are_refused(prediction, target):
         FlowLoss()(torch.zeros(prediction), torch.zeros(target))
     assert str(prediction) in str(caught.value)
     assert str(target) in str(caught.value)
+
+
+def binary(*values):
+    """(1, 1, 1, W)."""
+    return torch.tensor(values, dtype=torch.float32)[None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (softplus(-2) + softplus(1) + LN2) / 3),
+        ({"pos_weight": 2}, (2 * softplus(-2) + softplus(1) + 2 * LN2) / 3),
+        ({"bce_weight": 0.5}, (softplus(-2) + softplus(1) + LN2) / 6),
+    ],
+)
+def test_binary_cross_entropy_by_hand(options, expected):
+    loss = BinaryLoss(**options)(binary(2, 1, 0), binary(1, 0, 1))
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_dice_is_a_mean_over_images():
+    """Two images: one with half a pixel of two hit, and one that is empty and stays so."""
+    prediction = torch.stack([torch.tensor([[[0.0, -200, -200]]]), torch.full((1, 1, 3), -200.0)])
+    target = torch.stack([torch.tensor([[[1.0, 1, 0]]]), torch.zeros(1, 1, 3)])
+    first = 1 - (2 * 0.5 + SMOOTH) / (0.5 + 2 + SMOOTH)
+    assert BinaryLoss(0, 3)(prediction, target).item() == pytest.approx(3 * first / 2, rel=1e-5)
+    three = torch.cat([prediction, torch.zeros(2, 2, 1, 3)], 1)
+    flow_target = torch.cat([target, torch.zeros(2, 2, 1, 3)], 1)
+    assert FlowLoss(0.5, 0, 3)(three, flow_target).item() == pytest.approx(3 * first / 2, rel=1e-5)
+
+
+def test_empty_and_full_masks_have_finite_gradients():
+    for target in (torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)):
+        prediction = torch.full((2, 1, 4, 4), 100.0, dtype=torch.bfloat16, requires_grad=True)
+        loss = BinaryLoss(dice_weight=1, pos_weight=2)(prediction, target)
+        assert loss.dtype == torch.float32
+        loss.backward()
+        assert prediction.grad.isfinite().all()
+
+
+def test_a_mask_without_a_channel_is_refused():
+    with pytest.raises(ValueError, match="must have one shape"):
+        BinaryLoss()(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 
 from cellbundle.errors import ConfigError
-from cellbundle.tiling import TiledInferer, TilePlan, plan_tiles
+from cellbundle.tiling import ResizeInferer, TiledInferer, TilePlan, plan_tiles
 
 
 class Counted(torch.nn.Module):
@@ -229,3 +229,27 @@ def test_fixed_tiles_have_one_size_whatever_the_image():
 def test_a_scale_that_is_no_magnification(scale):
     with pytest.raises(ConfigError, match="expected a magnification above 0"):
         TiledInferer(scale=scale)
+
+
+# Whole images at one size
+
+
+@pytest.mark.parametrize("size", [(520, 704), (224, 224), (61, 97), (1, 1)])
+def test_whole_images_are_seen_at_one_size_and_come_back(size):
+    network = Counted()
+    result = ResizeInferer((224, 224))(image(2, 3, *size), network)
+    assert network.shapes == [(2, 3, 224, 224)]
+    assert result.shape == (2, 3, *size)
+
+
+def test_answers_come_back_by_the_nearest_pixel():
+    answer = torch.tensor([[[[1.0, 2], [3, 4]]]], dtype=torch.bfloat16)
+    result = ResizeInferer((2, 2), multiple=2)(image(1, 3, 4, 6), lambda _: answer)
+    assert result.dtype == torch.float32
+    assert result[0, 0].tolist() == [[1, 1, 1, 2, 2, 2]] * 2 + [[3, 3, 3, 4, 4, 4]] * 2
+
+
+def test_whole_images_have_no_scale():
+    with pytest.raises(ConfigError, match=r"scale is 2, but whole images are resized to \(224, 224\)"):
+        ResizeInferer(scale=2)
+    assert ResizeInferer((64, 96)).network_tile() == [64, 96]

@@ -81,8 +81,7 @@ def evaluate_folder(
         progress: called as ``progress(done, total)`` after each image.
 
     Returns:
-        The scores. A prediction or label that is missing, cannot be read or has another size than its counterpart is
-        a failure; the other images are scored all the same.
+        The scores. A missing, unreadable or wrongly sized prediction or label is a failure; the others are scored.
 
     Raises:
         ConfigError: if ``predictions`` is not a folder.
@@ -156,9 +155,11 @@ def read_groups(path: str | Path, column: str = "modality") -> dict[str, str]:
 
 def format_report(summaries: Mapping[str, Mapping[str, Any]], failures: Sequence[Failure] = ()) -> str:
     """A Markdown table of per-image means, one row for each result of ``pool``, and the failures below it."""
-    lines = ["| images | n | " + " | ".join(REPORTED) + " |", "|---|---|" + "---|" * len(REPORTED)]
+    binary = any("binary_iou" in summary["per_image_mean"] for summary in summaries.values())
+    columns = (*REPORTED, "binary_iou") if binary else REPORTED
+    lines = ["| images | n | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for name, summary in summaries.items():
-        values = " | ".join(f"{summary['per_image_mean'][key]:.3f}" for key in REPORTED)
+        values = " | ".join(f"{summary['per_image_mean'][key]:.3f}" for key in columns)
         lines.append(f"| {_cell(name)} | {summary['n_images']} | {values} |")
     if failures:
         count = "1 image failed and is" if len(failures) == 1 else f"{len(failures)} images failed and are"
@@ -220,8 +221,7 @@ def metrics_content(
     Returns:
         ``n_images``, ``class_names``, ``pooled`` and ``per_image_mean`` (see ``pool``, ``detail_scores`` and
         ``mean_details``; None without images), and ``images``: a row of the table each, with its own ``detail_scores``.
-        None, JSON's null, stands where a score has no value: COCO's without a true instance, and those of a class that
-        is absent.
+        None, JSON's null, stands for a score without a value: COCO's without a true instance, one of an absent class.
     """
     single = [detail_scores([image], class_names) for image in details]
     rows = [row | more for row, more in zip(evaluation.table.to_dict("records"), single, strict=True)]

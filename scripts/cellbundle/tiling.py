@@ -157,3 +157,33 @@ class TiledInferer(Inferer):
             padding_mode="replicate",
         )
         return blended
+
+
+class ResizeInferer(Inferer):
+    """Shows a network whole images at one size and brings its answer back by the nearest pixel.
+
+    Args:
+        roi_size: (h, w) that the network sees, multiples of ``multiple``.
+        multiple: see ``TiledInferer``.
+        scale: 1, the only value that makes sense here.
+
+    Raises:
+        ConfigError: for another scale.
+    """
+
+    def __init__(self, roi_size: Sequence[int] = (224, 224), multiple: int = 32, scale: float = 1.0) -> None:
+        super().__init__()
+        if scale != 1:
+            raise ConfigError(f"scale is {scale}, but whole images are resized to {tuple(roi_size)}; leave it at 1")
+        self.roi_size, self.multiple, self.scale = tuple(roi_size), multiple, scale
+
+    def network_tile(self) -> list[int]:
+        """Size (h, w) that the network sees."""
+        return list(self.roi_size)
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Predict one image or a batch of one size; arguments and result as in ``TiledInferer``."""
+        seen = resample(inputs, self.roi_size).contiguous(memory_format=torch.channels_last)
+        return F.interpolate(network(seen, *args, **kwargs).float(), size=inputs.shape[-2:], mode="nearest-exact")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from cellbundle.engine.handlers import History, LowAccuracyGuard
+from cellbundle.engine.handlers import EarlyStop, History, LowAccuracyGuard
 from cellbundle.errors import TrainingError
 
 
@@ -65,3 +65,42 @@ def test_history_keeps_the_terms_of_the_loss_and_the_rates_of_all_groups(tmp_pat
     wanted = {"loss": 6, "first": 2, "second": 4, "learning_rate": 0.5, "learning_rate_1": 0.25}
     assert {key: history.rows[2][key] for key in wanted} == wanted
     assert (tmp_path / "history.csv").read_text().startswith("phase,epoch,loss,first,second,learning_rate,")
+
+
+def epochs_until_early_stop(scores, state=None, **options):
+    """Epochs that a training does that validates after each epoch with these scores; the last one goes on."""
+    trainer, validator = Engine(lambda engine, batch: None), Engine(lambda engine, batch: None)
+    validator.state.key_metric_name = "ap50"
+
+    handler = EarlyStop(validator, **options)
+    validator.add_event_handler(
+        Events.STARTED,
+        lambda engine: engine.state.metrics.update(ap50=scores[min(trainer.state.epoch, len(scores)) - 1]),
+    )
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: validator.run([0]))
+    handler.attach(trainer)
+    if state is not None:
+        handler.stopper.load_state_dict(state)
+    trainer.run([0], max_epochs=40)
+    return trainer.state.epoch
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "stopped"),
+    [
+        ([0.5], {"patience": 2}, 3),
+        ([0.5], {"patience": 0, "min_epochs": 5}, 40),  # never
+        ([0.5], {"patience": 2, "min_epochs": 10}, 11),  # epochs 10 and 11 are no better than the first
+        ([0.5], {"patience": 1, "min_epochs": 10}, 10),
+        ([0.9, 0.1, 0.2, 0.3, 0.4], {"patience": 3, "min_epochs": 4}, 6),  # better than before is not enough
+        ([0.1] * 12 + [0.5], {"patience": 3, "min_epochs": 11}, 16),
+        ([0.1, 0.2, 0.3], {"patience": 2}, 5),
+    ],
+)
+def test_early_stop(scores, options, stopped):
+    assert epochs_until_early_stop(scores, **options) == stopped
+
+
+def test_early_stop_goes_on_from_a_checkpoint():
+    state = {"counter": 1, "best_score": 0.6, "threshold_mode": "abs"}
+    assert epochs_until_early_stop([0.5], state, patience=3, min_epochs=4) == 5

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from cellbundle.engine.schedule import is_validation_epoch, make_optimizer, warmup_cosine, warmup_restarts
+from cellbundle.engine.schedule import (
+    is_validation_epoch,
+    make_optimizer,
+    make_schedule,
+    warmup_cosine,
+    warmup_restarts,
+)
 from cellbundle.errors import ConfigError
 
 
@@ -70,3 +76,21 @@ def test_optimisers_by_name():
     assert [adamw.defaults[key] for key in ("lr", "weight_decay")] == [0.1, 0.2]
     with pytest.raises(ConfigError, match="optimizer_name is 'adam'; choose sgd or adamw"):
         make_optimizer("adam", parameters, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("cosine", [1, 0.6, 0.2, 0.2, 0.2]), ("restarts", [1, 0.6, 1, 0.6, 1])],
+)
+def test_schedules_by_name(name, expected):
+    """They go down to a learning rate, whatever the peak is."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = make_schedule(name, optimizer, period_steps=2, final_rate=0.2)
+    seen = []
+    for _ in expected:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert seen == pytest.approx(expected)
+    with pytest.raises(ConfigError, match="schedule is 'linear'; choose cosine or restarts"):
+        make_schedule("linear", optimizer, 1)

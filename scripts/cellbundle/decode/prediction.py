@@ -6,10 +6,11 @@ import torch
 from ..errors import ArrayError
 
 
-def check_prediction(prediction: np.ndarray | torch.Tensor) -> None:
-    """Raise ``ArrayError`` unless ``prediction`` is (3, H, W) floating point."""
+def check_prediction(prediction: np.ndarray | torch.Tensor, channels: int = 3) -> None:
+    """Raise ``ArrayError`` unless ``prediction`` is (channels, H, W) floating point."""
     floating = prediction.is_floating_point() if isinstance(prediction, torch.Tensor) else prediction.dtype.kind == "f"
-    if prediction.ndim != 3 or prediction.shape[0] != 3 or not floating:
+    if prediction.ndim != 3 or prediction.shape[0] != channels or not floating:
         raise ArrayError(
-            f"prediction must be (3, H, W) floating point, got shape {tuple(prediction.shape)} dtype {prediction.dtype}"
+            f"prediction must be ({channels}, H, W) floating point, got shape {tuple(prediction.shape)} dtype "
+            f"{prediction.dtype}"
         )

@@ -56,18 +56,28 @@ class EarlyStop:
     Args:
         validator: the evaluator whose key metric counts.
         patience: number of validations.
+        min_epochs: validations before the end of this epoch do not count against the patience.
     """
 
-    def __init__(self, validator: Evaluator, patience: int) -> None:
-        self.validator, self.patience = validator, patience
+    def __init__(self, validator: Evaluator, patience: int, min_epochs: int = 0) -> None:
+        self.validator, self.patience, self.min_epochs = validator, patience, min_epochs
         self.stopper: EarlyStopping | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
         if self.patience > 0:
-            score = self.validator.state
-            self.stopper = EarlyStopping(self.patience, lambda e: e.state.metrics[score.key_metric_name], engine)
-            self.validator.add_event_handler(Events.COMPLETED, self.stopper)
+            self.stopper = EarlyStopping(self.patience, self._score, engine)
+            self.validator.add_event_handler(Events.COMPLETED, self._judge, self.stopper)
+
+    def _score(self, validator: Any) -> float:
+        return float(validator.state.metrics[validator.state.key_metric_name])
+
+    def _judge(self, validator: Engine, stopper: EarlyStopping) -> None:
+        if stopper.trainer.state.epoch >= self.min_epochs:
+            stopper(validator)
+        else:  # too early to stop, but a better score counts
+            best, score = stopper.best_score, self._score(validator)
+            stopper.best_score = score if best is None else max(best, score)
 
 
 class LowAccuracyGuard:

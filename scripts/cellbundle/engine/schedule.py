@@ -79,6 +79,29 @@ def warmup_restarts(
     return LambdaLR(optimizer, factor)
 
 
+def make_schedule(
+    name: str, optimizer: Optimizer, period_steps: int, warmup_steps: int = 0, final_rate: float = 1e-6
+) -> LambdaLR:
+    """Schedule of the learning rate by its name.
+
+    Args:
+        name: ``cosine``, once down and then constant, or ``restarts``, down again and again.
+        optimizer: its ``lr`` is the peak.
+        period_steps: calls of ``step`` from the peak to the lowest learning rate.
+        warmup_steps: steps before the first period.
+        final_rate: learning rate at the end of a period.
+
+    Raises:
+        ConfigError: for another name.
+    """
+    final = final_rate / optimizer.defaults["lr"]
+    if name == "cosine":
+        return warmup_cosine(optimizer, warmup_steps + period_steps, warmup_steps, final)
+    if name == "restarts":
+        return warmup_restarts(optimizer, period_steps, warmup_steps, final=final)
+    raise ConfigError(f"schedule is {name!r}; choose cosine or restarts")
+
+
 def is_validation_epoch(epoch: int, max_epochs: int, interval: int) -> bool:
     """Whether to validate after an epoch: every ``interval``, more often in the last quarter, always in the last tenth.
 

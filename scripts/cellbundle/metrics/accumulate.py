@@ -63,8 +63,16 @@ class InstanceScores(CumulativeIterationMetric):
         super().__init__()
         self.thresholds = tuple(thresholds)
         # Scoring once names the columns, refuses bad thresholds and compiles the kernel before the first epoch.
-        blank = np.zeros((1, 1), np.int32)
-        self.names = ("index", *image_scores(blank, blank, self.thresholds))
+        self.names = ("index", *self.score(*self.blank()))
+
+    @staticmethod
+    def blank() -> tuple[Any, Any]:
+        """A smallest true label map and a prediction for it, as ``score`` takes them."""
+        return np.zeros((1, 1), np.int32), np.zeros((1, 1), np.int32)
+
+    def score(self, true: np.ndarray, pred: np.ndarray) -> Scores:
+        """Scores of one image."""
+        return image_scores(true, pred, self.thresholds)
 
     def aggregate(self) -> dict[str, Any]:
         """Summarise all images of all processes.
@@ -103,7 +111,7 @@ class InstanceScores(CumulativeIterationMetric):
                 f"expected one prediction, label map and index per image, got {len(y_pred)}, {len(y)}, {len(numbers)}"
             )
         rows = [
-            [number, *image_scores(convert_to_numpy(true), convert_to_numpy(pred), self.thresholds).values()]
+            [number, *self.score(convert_to_numpy(true), convert_to_numpy(pred)).values()]
             for number, true, pred in zip(numbers, y, y_pred, strict=True)
         ]
         return torch.tensor(rows, dtype=torch.float64)

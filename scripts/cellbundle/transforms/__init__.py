@@ -1,6 +1,7 @@
 """MONAI dictionary transforms: thin wrappers around the pure functions of the core."""
 
-from .augment import RandChannelsd, RandCropAffined
+from .augment import RandChannelsd, RandCropAffined, RandSignedAffined
+from .binary import BinaryTargetsd, DecodeBinaryd
 from .boxes import InstanceMapsd
 from .classes import LoadClassesd, SaveClassesd
 from .detections import DecodeDetectionsd
@@ -14,8 +15,11 @@ from .masks import (
     RenumberLabelsd,
     ToPictureLayoutd,
 )
+from .resize import ResizeCelld
 
 __all__ = [
+    "BinaryTargetsd",
+    "DecodeBinaryd",
     "DecodeDetectionsd",
     "DecodeFlowsd",
     "DecodeHoverd",
@@ -27,7 +31,9 @@ __all__ = [
     "NormaliseIntensityd",
     "RandChannelsd",
     "RandCropAffined",
+    "RandSignedAffined",
     "RenumberLabelsd",
+    "ResizeCelld",
     "SaveClassesd",
     "SaveLabelsd",
     "ToPictureLayoutd",

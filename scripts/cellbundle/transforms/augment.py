@@ -94,6 +94,70 @@ class RandCropAffined(RandomizableTransform, MapTransform):
         return result
 
 
+class RandSignedAffined(RandomizableTransform, MapTransform):
+    """Randomly rotate, move and shear around the centre of the image, which keeps its size; mirrored outside.
+
+    Each amount is drawn from a range and gets a sign of its own, so that no direction is preferred.
+
+    Args:
+        keys: entries (C, H, W) to transform together.
+        prob: probability of a change.
+        angle: range of the rotation, degrees.
+        translate: range of the way along each axis, as a share of its length.
+        shear: range of the shear along x, degrees.
+        signed: False leaves all amounts positive.
+        pixels: ``translate`` is in pixels.
+        modes: "bilinear" or "nearest" for each key.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float = 0.25,
+        angle: tuple[float, float] = (0.0, 30.0),
+        translate: tuple[float, float] = (0.05, 0.1),
+        shear: tuple[float, float] = (5.0, 10.0),
+        signed: bool = True,
+        pixels: bool = False,
+        modes: Sequence[str] = ("bilinear", "nearest"),
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob=prob)
+        if len(modes) != len(self.keys):
+            raise ValueError(f"one mode for each key is needed, got {len(modes)} modes for {len(self.keys)} keys")
+        self.angle, self.translate, self.shear = angle, translate, shear
+        self.signed, self.pixels, self.modes = signed, pixels, tuple(modes)
+
+    def draw(self, shape: Sequence[int]) -> tuple[float, float, np.ndarray]:
+        """Draw angle (degrees, counter-clockwise), shear (degrees) and translation (y, x) in pixels for (H, W)."""
+        lows, highs = np.transpose([self.angle, self.shear, self.translate, self.translate])
+        amounts = self.R.uniform(lows, highs) * (self.R.choice([-1.0, 1.0], size=4) if self.signed else 1.0)
+        length = np.ones(2) if self.pixels else np.asarray(shape, float)
+        return float(amounts[0]), float(amounts[1]), amounts[2:] * length
+
+    def matrix(self, shape: Sequence[int]) -> np.ndarray:
+        """The (2, 3) matrix of ``sample_affine`` for what ``draw`` gives for (H, W) pixels."""
+        angle, shear, move = self.draw(shape)
+        cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        turned = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, 0.0], [np.tan(np.radians(shear)), 1.0]])
+        back = np.linalg.inv(turned)  # where an output pixel comes from
+        return np.concatenate([back, ((np.asarray(shape) - 1) / 2 - back @ move)[:, None]], axis=1)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data``, where changed with plain tensors."""
+        result = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return result
+        shape = result[self.keys[0]].shape[-2:]
+        matrix = self.matrix(shape)
+        for key, mode in zip(self.keys, self.modes, strict=True):
+            tensor = result[key]
+            plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+            result[key] = sample_affine(plain, matrix, shape, mode)
+        return result
+
+
 class RandChannelsd(RandomizableTransform, MapTransform):
     """Randomly permute channels, invert, and turn to grey: one model for dark-on-bright and bright-on-dark images.
 

@@ -103,12 +103,15 @@ class DecodeFlowsd(MapTransform):
     Args:
         keys: entries to replace.
         scores_key: entry for the scores.
+        binary_key: entry for the pixels that are rather cell than not, (1, H, W) bool; None adds none.
         **options: options of ``cellbundle.decode.flows.decode_flows``.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", scores_key: str = "scores", **options: Any) -> None:
+    def __init__(
+        self, keys: KeysCollection = "pred", scores_key: str = "scores", binary_key: str | None = None, **options: Any
+    ) -> None:
         super().__init__(keys)
-        self.scores_key, self.options = scores_key, options
+        self.scores_key, self.binary_key, self.options = scores_key, binary_key, options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with label maps in place of predictions."""
@@ -118,6 +121,8 @@ class DecodeFlowsd(MapTransform):
             labels = decode_flows(prediction, **self.options)
             result[key] = torch.from_numpy(labels[None])
             result[self.scores_key] = mean_probability(labels, prediction[0].cpu().numpy())
+            if self.binary_key is not None:
+                result[self.binary_key] = prediction[:1].cpu() > 0
         return result
 
 
