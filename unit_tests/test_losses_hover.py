@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cellbundle.errors import ConfigError
-from cellbundle.losses_hover import SMOOTH, HoverLoss, dice_loss, slope_error, sobel_kernels
+from cellbundle.losses import SMOOTH, dice_loss
+from cellbundle.losses_hover import HoverLoss, slope_error, sobel_kernels
 from cellbundle.targets.hover import labels_to_hover
 
 LN2 = math.log(2)

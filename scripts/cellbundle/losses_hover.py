@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import ConfigError
+from .losses import dice_loss
 
 SOBEL_SIZE = 5
-SMOOTH = 1e-3  # keeps the Dice loss of absent classes finite
 
 
 class HoverLoss(nn.Module):
@@ -101,12 +101,6 @@ class HoverLoss(nn.Module):
         present = true.amax((2, 3))
         dice = dice_loss(logits.softmax(1), true)
         return entropy, ((dice * present).sum(1) / present.sum(1)).mean()
-
-
-def dice_loss(probability: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """One minus the soft Dice coefficient over the last two dimensions; (..., H, W) each, (...) out."""
-    overlap = (probability * true).sum((-2, -1))
-    return 1 - (2 * overlap + SMOOTH) / (probability.sum((-2, -1)) + true.sum((-2, -1)) + SMOOTH)
 
 
 def slope_error(distances: torch.Tensor, true: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
