@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import ConfigError
-from .losses import dice_loss
+from .losses import SMOOTH, dice_loss
 
 SOBEL_SIZE = 5
 
