@@ -17,26 +17,9 @@ class DetectionInferer(TiledInferer):
     Nothing is blended or left out: objects in the overlap are detected once a tile, and
     ``cellbundle.decode.duplicates.merge_tiles`` makes one of them.
 
-    Args:
-        roi_size: largest tile (h, w), pixels that the network sees.
-        overlap: share of a tile that neighbours have in common at least. Objects no larger than that are whole in one
-            of the tiles.
-        sw_batch_size: tiles for each network call.
-        multiple: tiles are multiples of this.
-        scale: magnification at which the network sees the image.
-        fixed: every tile has the size ``largest_tile()``, as engines that are built for one size need it.
+    Its arguments are those of ``TiledInferer``, of which ``sigma`` means nothing here. Objects no larger than the
+    overlap are whole in one of the tiles.
     """
-
-    def __init__(
-        self,
-        roi_size: Sequence[int] = (1024, 1024),
-        overlap: float = 0.25,
-        sw_batch_size: int = 1,
-        multiple: int = 32,
-        scale: float = 1.0,
-        fixed: bool = False,
-    ) -> None:
-        super().__init__(roi_size, overlap, sw_batch_size, multiple, scale=scale, fixed=fixed)
 
     # A detector answers with lists, not with a map; all else is as in the base class.
     def __call__(  # type: ignore[override]

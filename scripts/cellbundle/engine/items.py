@@ -1,12 +1,13 @@
 """What handlers that look at every decoded image of an evaluation have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 from ignite.engine import Engine, Events
 
 
-class ItemHandler:
+class ItemHandler(ABC):
     """Base of handlers that keep something of each image of an evaluator and use all of it when the run is complete.
 
     Images that failed are left out.
@@ -25,10 +26,11 @@ class ItemHandler:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._add_all)
             engine.add_event_handler(Events.COMPLETED, lambda _: self.finish())
 
+    @abstractmethod
     def start(self) -> None:
         """Forget an earlier run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, index: int, item: Mapping[str, Any]) -> None:
         """Keep what is needed of an image.
 
@@ -36,11 +38,10 @@ class ItemHandler:
             index: its number in the data set.
             item: entries of ``engine.state.output``, and those of ``engine.state.batch`` that are not there.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """Use what was kept; called in all processes."""
-        raise NotImplementedError
 
     def _add_all(self, engine: Any) -> None:
         if not engine.state.output:  # the image failed
