@@ -125,7 +125,7 @@ class TestSwinUNet(BundleContract):
         (copy / "models").mkdir()
         torch.save(self.network().state_dict(), copy / "models" / "model.pt")
         predictor = Predictor(copy, device="cpu")
-        labels, scores = predictor.segment(np.random.default_rng(0).uniform(0, 9e4, (1, 70, 90)).astype(np.float32))
+        labels, scores, _ = predictor.segment(np.random.default_rng(0).uniform(0, 9e4, (1, 70, 90)).astype(np.float32))
         assert labels.shape == (70, 90)
         assert len(scores) == labels.max()
         assert Predictor(copy, device="cpu", rescale=1.5).inferer.network_tile() == [48, 48]
