@@ -17,6 +17,7 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from cellbundle.bundles import make_importable
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.io import read_labels
 from cellbundle.synthetic import write_dataset
@@ -37,14 +38,8 @@ def run(command: list[str], cwd: Path, **environment: str) -> subprocess.Complet
 
 def bundle_modules(name: str, *modules: str) -> list[Any]:
     """Modules of a bundle's package ``scripts``, a name that belongs to whichever bundle was imported last."""
-    root = str(REPOSITORY / "bundles" / name)
-    sys.path.insert(0, root)
-    try:
-        for loaded in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
-            del sys.modules[loaded]
-        return [importlib.import_module(f"scripts.{module}") for module in modules]
-    finally:
-        sys.path.remove(root)
+    make_importable(REPOSITORY / "bundles" / name)
+    return [importlib.import_module(f"scripts.{module}") for module in modules]
 
 
 def flags(options: dict[str, Any]) -> list[str]:
@@ -148,13 +143,8 @@ class BundleContract:
         parser = ConfigParser()
         parser.read_config(str(self.root / "configs" / "hyper_parameters.yaml"))
         parser.update(pairs=self.small)
-        sys.path.insert(0, str(self.root))
-        try:
-            for name in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
-                del sys.modules[name]
-            return parser.get_parsed_content("network_def")
-        finally:
-            sys.path.remove(str(self.root))
+        make_importable(self.root)
+        return parser.get_parsed_content("network_def")
 
     @pytest.mark.parametrize("size", [(64, 64), (61, 97), (1, 1)])
     def test_forward_shape(self, size: tuple[int, int]):

@@ -5,10 +5,8 @@ resize, masks that stay on their boxes. The normalisation of its ``transform`` i
 """
 
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from inspect import signature
 from sys import maxsize
 from typing import Any
 
@@ -83,7 +81,7 @@ def create_body(name: str, weights: str = RANDOM) -> Any:
     options: dict[str, Any] = {"features_only": True, "pretrained": weights != RANDOM}
     if weights not in (HUB, RANDOM):
         options["pretrained_cfg_overlay"] = {"file": weights}
-    if "strict_img_size" in signature(timm.models.SwinTransformer).parameters and name.startswith("swin"):
+    if name.startswith("swin"):
         options["strict_img_size"] = False  # these take images of one size only, unless told otherwise
     try:
         return timm.create_model(name, **options)
@@ -235,11 +233,10 @@ class CellMaskRCNNNetwork(MaskRCNN):
         """Hook that looks at the objectness of all anchors, (N, A, h, w) for each level."""
         if self.training:
             return
-        lowest = (
-            math.log(self.proposal_threshold / (1 - self.proposal_threshold)) if self.proposal_threshold else -math.inf
-        )
         for level in outputs[0]:
-            if level[0].numel() > self.anchors and (level >= lowest).flatten(1).sum(1).max() > self.anchors:
+            if level[0].numel() <= self.anchors:
+                continue
+            if (level.sigmoid() >= self.proposal_threshold).flatten(1).sum(1).max() > self.anchors:
                 self._say("anchors", f"a level of a tile has more than {self.anchors} anchors that may be cells")
 
     def _say(self, option: str, what: str) -> None:

@@ -1,13 +1,16 @@
 """The few places where several processes matter."""
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
 from torch import nn
 
 from ..device import choose_device
+
+Kept = TypeVar("Kept")
 
 
 def is_distributed() -> bool:
@@ -55,6 +58,12 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_by_index(kept: Mapping[int, Kept]) -> dict[int, Kept]:
+    """What all processes keep of the images, by number and in that order; of an image that two have, one."""
+    found = {index: one for part in gather(dict(kept)) for index, one in part.items()}
+    return dict(sorted(found.items()))
 
 
 def all_true(value: bool, device: torch.device) -> bool:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monai.utils.enums import CommonKeys as Keys
 from monai.utils.type_conversion import convert_to_numpy
 
 from ..errors import ArrayError
 from ..evaluation import metrics_content, write_metrics
 from ..metrics import InstanceScores
+from ..metrics.accumulate import flat_map
 from ..metrics.classes import mean_known
 from ..metrics.details import ImageDetails, image_details
 from ..metrics.detection import DETECTION_NAMES, SARTORIUS, DetectionScores, MatchedDetections, detection_scores
@@ -68,21 +68,21 @@ class MetricsFile(ItemHandler):
     def _compare(self, item: Mapping[str, Any]) -> ImageDetails:
         scores = item.get(self.scores_key)
         return image_details(
-            _flat(item[Keys.LABEL]),
-            _flat(item[Keys.PRED]),
+            flat_map(item[Keys.LABEL]),
+            flat_map(item[Keys.PRED]),
             None if scores is None else convert_to_numpy(scores),
-            true_classes=_flat(item.get(self.true_classes_key)),
-            pred_classes=_flat(item.get(self.pred_classes_key)),
+            true_classes=flat_map(item.get(self.true_classes_key)),
+            pred_classes=flat_map(item.get(self.pred_classes_key)),
             n_classes=len(self.class_names),
         )
 
     def finish(self) -> None:
         """Write the file."""
         evaluation = build_evaluation(self.metric, self.data)
-        details = {index: image for part in distributed.gather(self.details) for index, image in part.items()}
+        details = distributed.gather_by_index(self.details)
         matched = self.metric.matched() if isinstance(self.metric, DetectionScores) else {}
         if distributed.rank() == 0:
-            ordered = [details[index] for index in sorted(details)]
+            ordered = list(details.values())
             content = metrics_content(evaluation, ordered, self.class_names)
             if matched:
                 add_detection_scores(content, list(matched.values()))
@@ -101,8 +101,3 @@ def add_detection_scores(content: dict[str, Any], images: Sequence[MatchedDetect
     mean = content["per_image_mean"]
     mean |= mean_known(content["images"], DETECTION_NAMES) | {SARTORIUS: mean["ap_mean"]}
     content["pooled"] |= detection_scores(images)
-
-
-def _flat(values: Any) -> Any:
-    """(H, W) array of a map (1, H, W) or (H, W); None stays None."""
-    return None if values is None else np.asarray(convert_to_numpy(values)).reshape(values.shape[-2:])

@@ -110,7 +110,7 @@ class ResultFiles(ItemHandler):
 
     def finish(self) -> None:
         """Write the files."""
-        found = {index: image for part in distributed.gather(self.images) for index, image in part.items()}
+        found = distributed.gather_by_index(self.images)
         self.images = {}
         if distributed.rank() != 0:
             return

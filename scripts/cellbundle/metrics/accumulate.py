@@ -16,6 +16,11 @@ from .scores import IOU_THRESHOLDS, Scores, image_scores, instance_ratios
 _COUNT_PREFIXES = ("n_", "tp", "fp", "fn", "iou_sum")
 
 
+def flat_map(values: Any) -> Any:
+    """(H, W) array of a map (1, H, W) or (H, W), an array or a tensor on any device; None stays None."""
+    return None if values is None else np.asarray(convert_to_numpy(values)).reshape(values.shape[-2:])
+
+
 def pool(scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Summarise the scores of many images in the two ways that papers mix up.
 

@@ -14,7 +14,6 @@ import torch
 from ignite.engine import Engine
 from ignite.metrics.metric import reinit__is_reduced
 from monai.utils.enums import CommonKeys as Keys
-from monai.utils.type_conversion import convert_to_numpy
 
 from ..detections import Detections, mask_rles
 from ..engine import distributed
@@ -22,7 +21,7 @@ from ..errors import ArrayError
 from ..kernels.geometry import boxes_and_areas
 from ..labels import check_labels, renumber
 from ..masks import labels_to_rles
-from .accumulate import InstanceScores
+from .accumulate import InstanceScores, flat_map
 from .classes import majority_classes, mean_known
 from .coco_ap import COCO_NAMES, RankedDetections, coco_ap, match_in_order
 from .handler import InstanceScoresHandler
@@ -126,8 +125,7 @@ class DetectionScores(InstanceScores):
 
     def matched(self) -> dict[int, MatchedDetections]:
         """Matched detections of the images of all processes, in the order of the indices; call it in all of them."""
-        found = {index: image for part in distributed.gather(self._matched) for index, image in part.items()}
-        return dict(sorted(found.items()))
+        return distributed.gather_by_index(self._matched)
 
     def aggregate(self) -> dict[str, Any]:
         """Summarise all images of all processes.
@@ -155,7 +153,7 @@ class DetectionScores(InstanceScores):
             )
         rows = super()._rows(y_pred, y, numbers)
         for number, true, found, of_true in zip(numbers, y, detections, classes, strict=True):
-            self._matched[number] = match_image(_flat(true), found, of_true, self.n_classes)
+            self._matched[number] = match_image(flat_map(true), found, of_true, self.n_classes)
         return rows
 
 
@@ -193,7 +191,9 @@ class DetectionScoresHandler(InstanceScoresHandler):
         for batch, item in output:
             classes = batch.get("class_label")
             n_classes = cast("DetectionScores", self.metric_fn).n_classes
-            of_true = None if classes is None else majority_classes(_flat(item[Keys.LABEL]), _flat(classes), n_classes)
+            of_true = (
+                None if classes is None else majority_classes(flat_map(item[Keys.LABEL]), flat_map(classes), n_classes)
+            )
             self.metric_fn(
                 [item[Keys.PRED]],
                 [item[Keys.LABEL]],
@@ -218,11 +218,6 @@ def _checked(classes: npt.NDArray[Any], n: int, n_classes: int, name: str) -> np
             f"{name} classes must be in 1..{n_classes}, got {classes.min()}..{classes.max()}; check the class names"
         )
     return classes
-
-
-def _flat(values: Any) -> npt.NDArray[Any]:
-    """(H, W) array of a map (1, H, W) or (H, W)."""
-    return np.asarray(convert_to_numpy(values)).reshape(values.shape[-2:])
 
 
 def _masks(counts: Sequence[str], shape: tuple[int, ...]) -> list[dict[str, Any]]:

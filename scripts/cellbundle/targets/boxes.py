@@ -64,8 +64,9 @@ def _classes(numbered: NDArray[np.int32], classes: NDArray[np.integer] | None, n
         raise ArrayError(
             f"classes must be integers of shape {numbered.shape}, got shape {classes.shape} dtype {classes.dtype}"
         )
-    ids, first = np.unique(numbered, return_index=True)
-    found = classes.reshape(-1)[first[ids > 0]].astype(np.int64)
+    of_id = np.zeros(n + 1, np.int64)
+    of_id[numbered.reshape(-1)[::-1]] = classes.reshape(-1)[::-1]  # the last that is written is the first pixel
+    found = of_id[1:]
     if (found < 1).any():
         raise ArrayError(f"instance {int(np.argmax(found < 1)) + 1} has no class; give every instance one of 1..K")
     return found

@@ -11,6 +11,7 @@ from monai.utils import ImageMetaKey
 from monai.utils.type_conversion import convert_to_numpy
 
 from ..io import stem
+from ..metrics.accumulate import flat_map
 from ..report.hover_figure import write_hover_figure
 
 BACKGROUND = 3  # channel of the maps: the probability of no class
@@ -61,11 +62,11 @@ class SaveHoverFigured(MapTransform):
             write_hover_figure(
                 self.output_dir / f"{stem(image.meta[ImageMetaKey.FILENAME_OR_OBJ])}.png",
                 _array(image),
-                _flat(result[self.label_key]),
-                _flat(result[key]),
+                flat_map(result[self.label_key]),
+                flat_map(result[key]),
                 maps[shown],
-                true_classes=_flat(result.get(self.true_classes_key)),
-                pred_classes=_flat(result.get(self.pred_classes_key)),
+                true_classes=flat_map(result.get(self.true_classes_key)),
+                pred_classes=flat_map(result.get(self.pred_classes_key)),
                 class_names=self.class_names,
             )
         return result
@@ -73,8 +74,3 @@ class SaveHoverFigured(MapTransform):
 
 def _array(values: Any) -> Any:
     return np.asarray(convert_to_numpy(values))
-
-
-def _flat(values: Any) -> Any:
-    """(H, W) array of a map (1, H, W) or (H, W); None stays None."""
-    return None if values is None else _array(values).reshape(values.shape[-2:])
