@@ -20,7 +20,7 @@ from tqdm import tqdm
 from cellbundle.decode.flows import clean, drop_inconsistent, group_by_sink
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.metrics import image_scores
-from cellbundle.predictor import first_of_batch
+from cellbundle.predictor import one_of_batch
 
 CELL_THRESHOLDS = (-0.5, 0.0, 0.3, 0.5, 1.0)  # logits
 FLOW_THRESHOLDS = (0.4, 0.8, 1.6, None)  # mean squared flow error
@@ -34,7 +34,7 @@ def predictions(workflow: CellWorkflow) -> Any:
     device = next(network.parameters()).device
     for item in workflow.content("dataset"):
         with torch.inference_mode():
-            prediction = first_of_batch(inferer(item["image"].as_tensor()[None].to(device), network))
+            prediction = one_of_batch(inferer(item["image"].as_tensor()[None].to(device), network), 0)
         arrays = (
             {key: value.cpu().numpy() for key, value in prediction.items()}
             if isinstance(prediction, dict)

@@ -156,6 +156,36 @@ def test_options_that_cannot_be(options, message):
         Predictor("cell_unet", **options)
 
 
+def test_another_diameter_of_a_loaded_bundle_is_as_that_of_a_new_one(predictor, picture):
+    image = picture[0][None].astype(np.float32)
+    before = predictor.segment(image).labels
+    other = predictor.at_diameter(12)
+    expected = Predictor("cell_unet", device="cpu", diameter=12)
+    assert (other.scale, other.inferer.scale) == (expected.scale, expected.inferer.scale)
+    np.testing.assert_array_equal(other.segment(image).labels, expected.segment(image).labels)
+    np.testing.assert_array_equal(predictor.segment(image).labels, before)
+    assert predictor.diameter == 18
+    with pytest.raises(ConfigError, match="does not fit into tiles"):
+        predictor.at_diameter(0.01)
+
+
+def test_images_of_one_shape_share_a_call_of_the_network(predictor, picture, monkeypatch):
+    images = [picture[0][None].astype(np.float32), picture[0][None, ::-1].astype(np.float32).copy()]
+    expected = [predictor.segment(image) for image in images]
+    calls, inferer = [], predictor.inferer
+
+    def counted(inputs, network):
+        calls.append(len(inputs))
+        return inferer(inputs, network)
+
+    monkeypatch.setattr(predictor, "inferer", counted)
+    found = predictor.segment_batch(images)
+    assert calls == [2]
+    for one, other in zip(found, expected, strict=True):
+        assert np.count_nonzero(one.labels != other.labels) <= 5  # rounding
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+
+
 def test_rescaling_and_diameter_change_the_magnification():
     assert Predictor("cell_unet", rescale=2).scale == 2 * Predictor("cell_unet").scale
     assert Predictor("cell_unet", diameter=36).scale == Predictor("cell_unet").scale / 2

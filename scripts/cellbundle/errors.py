@@ -16,6 +16,10 @@ class ImageReadError(CellBundleError):
     """An image file cannot be read, or its axes are unclear."""
 
 
+class ImageTooLargeError(ImageReadError):
+    """An image has more pixels than may be decoded."""
+
+
 class LabelReadError(CellBundleError):
     """A label file cannot be read, or does not hold one id per instance."""
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .bundles import find_bundle, inference_parser
+from .detection_inferer import DetectionInferer
 from .device import choose_device
 from .engine.steps import autocast
 from .errors import ConfigError, original_errors
@@ -78,8 +80,8 @@ class Predictor:
         if channels is not None:
             overrides["channels"] = list(channels)
         parser = inference_parser(self.root, overrides)
-        self.scale = _scale(parser, diameter, rescale)
-        parser["scale"] = self.scale
+        self._parser, self._own_scale = parser, float(parser["scale"])
+        self.scale = parser["scale"] = self._magnification(diameter, rescale)
         if "tile_size" in parser:
             parser["tile_size"] = [choose_tile(self.device) if tile is None else tile] * 2
         elif tile is not None:
@@ -91,7 +93,42 @@ class Predictor:
             )
         self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
         self.class_names = list(parser.get_parsed_content("class_names") or ()) if "class_names" in parser else []
-        self.tile, step = max(self.inferer.roi_size), self.inferer.multiple
+        self.tile = max(self.inferer.roi_size)
+        self._check_tile()
+
+    def at_diameter(self, diameter: float) -> "Predictor":
+        """The same predictor for cells of another typical diameter in pixels; nothing is loaded again.
+
+        Raises:
+            ConfigError: if the bundle knows no diameter that it likes best, or for a diameter that cannot be.
+        """
+        other = copy(self)
+        other.scale = self._magnification(diameter, None)
+        self._parser["scale"] = other.scale
+        other.inferer = self._parser.get_parsed_content("inferer")
+        other._check_tile()
+        return other
+
+    @property
+    def diameter(self) -> float | None:
+        """Diameter in pixels that the bundle knows best, or None if it does not say."""
+        return float(self._parser["diameter"]) if "diameter" in self._parser else None
+
+    def _magnification(self, diameter: float | None, rescale: float | None) -> float:
+        """Magnification in front of the network."""
+        for name, value in (("diameter", diameter), ("rescale", rescale)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}, expected a number above 0")
+        if diameter is not None and rescale is not None:
+            raise ConfigError("both diameter and rescale are given; choose one")
+        if diameter is None:
+            return self._own_scale * (rescale or 1.0)
+        if self.diameter is None:
+            raise ConfigError("this bundle knows no diameter that it likes best; give rescale instead")
+        return self._own_scale * self.diameter / diameter
+
+    def _check_tile(self) -> None:
+        step = self.inferer.multiple
         if self.tile < step or self.tile % step:
             raise ConfigError(f"tile is {self.tile}, expected a multiple of {step}")
         if self.scale * step > self.tile:
@@ -108,9 +145,25 @@ class Predictor:
         Raises:
             ArrayError: if there are more channels than the bundle takes and none were chosen.
         """
-        tensor = self.normaliser({"image": torch.from_numpy(image)})["image"]
+        return self.segment_batch([image])[0]
+
+    def segment_batch(self, images: Sequence[NDArray[np.float32]]) -> list[Segmentation]:
+        """Instances of images of one shape, with one call of the network where ``takes_batches``.
+
+        Args:
+            images: each as for ``segment``.
+        """
+        tensors = [self.normaliser({"image": torch.from_numpy(image)})["image"] for image in images]
         with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
-            prediction = first_of_batch(self.inferer(tensor[None].to(self.device), self.network))
+            prediction = self.inferer(torch.stack(tensors).to(self.device), self.network)
+        return [self._decoded(one_of_batch(prediction, index)) for index in range(len(images))]
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether images of one shape can share a call of the network; detectors take them one by one."""
+        return not isinstance(self.inferer, DetectionInferer)
+
+    def _decoded(self, prediction: Any) -> Segmentation:
         decoded = self.decoder({"pred": prediction})
         numbers = decoded.get("classes") if self.class_names else None
         classes = None if numbers is None else [self.class_names[number - 1] for number in numbers]
@@ -123,9 +176,11 @@ class Predictor:
         return measured(self.segment(image), image, pixel_size_um)
 
 
-def first_of_batch(prediction: Any) -> Any:
-    """The first of a batch of predictions: tensors, or dictionaries of tensors as detectors give them."""
-    return {key: value[0] for key, value in prediction.items()} if isinstance(prediction, dict) else prediction[0]
+def one_of_batch(prediction: Any, index: int) -> Any:
+    """One of a batch of predictions: tensors, or dictionaries of tensors as detectors give them."""
+    if isinstance(prediction, dict):
+        return {key: value[index] for key, value in prediction.items()}
+    return prediction[index]
 
 
 def measured(
@@ -183,18 +238,3 @@ def choose_tile(device: torch.device) -> int:
 @lru_cache(maxsize=2)
 def _predictor(bundle: str, options: tuple[tuple[str, Any], ...]) -> Predictor:
     return Predictor(bundle, **dict(options))
-
-
-def _scale(parser: Any, diameter: float | None, rescale: float | None) -> float:
-    """Magnification in front of the network."""
-    own = float(parser["scale"])
-    for name, value in (("diameter", diameter), ("rescale", rescale)):
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} is {value}, expected a number above 0")
-    if diameter is not None and rescale is not None:
-        raise ConfigError("both diameter and rescale are given; choose one")
-    if diameter is not None and "diameter" not in parser:
-        raise ConfigError("this bundle knows no diameter that it likes best; give rescale instead")
-    if diameter is not None:
-        return own * float(parser["diameter"]) / diameter
-    return own * (rescale or 1.0)

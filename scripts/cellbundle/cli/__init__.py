@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from ..errors import CellBundleError, ConfigError
-from . import data, datalists, doctor, predict
+from . import data, datalists, doctor, predict, serve
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 LOGGER = logging.getLogger(__name__.partition(".")[0])
@@ -47,6 +47,7 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
 app.command("predict")(guarded(predict.predict))
 app.command("evaluate")(guarded(datalists.evaluate))
 app.command("validate-data")(guarded(datalists.validate_data))
+app.command("serve")(guarded(serve.serve))
 app.command("list")(guarded(doctor.list_command))
 app.command("doctor")(guarded(doctor.doctor))
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageReadError, LabelReadError
+from ..errors import ImageReadError, ImageTooLargeError, LabelReadError
 from ..labels import renumber
 from ._axes import CHANNELS, channels_first, resolve_axes
 from ._named import named
@@ -178,7 +178,7 @@ def _decode(stored: Stored, option: str | None, max_pixels: int) -> tuple[NDArra
     channels = math.prod(size.get(letter, 1) for letter in CHANNELS)
     pixels = max(size["Y"] * size["X"] * -(-channels // CHANNELS_PER_PIXEL), stored.tile_pixels)
     if pixels > max_pixels:
-        raise ImageReadError(
+        raise ImageTooLargeError(
             f"has {pixels} pixels (shape {stored.shape}), more than max_pixels={max_pixels}; "
             "raise max_pixels if the file is trusted and memory suffices, or crop the image"
         )

@@ -1,0 +1,87 @@
+"""What a service is told when it starts."""
+
+import os
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ..errors import ConfigError
+from .paths import PathMap, Root
+
+TOKEN_VARIABLE = "CELLBUNDLE_TOKEN"
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")  # what RFC 6750 allows in a header, long enough not to be guessed
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Settings of a service.
+
+    Attributes:
+        bundles: names or folders; the first one is used where a request names none.
+        roots: folders below which ``/seg_mask`` reads images and writes masks; without any it does not exist.
+        path_maps: how paths of callers are translated.
+        workers: processes; each holds all bundles.
+        threads: of each worker; 0 shares the processors among the workers.
+        queue_size: requests that wait at most; further ones are refused.
+        wait_s: how long a request waits at most.
+        timeout_s: how long a worker works on a request at most; then it is stopped.
+        read_timeout_s: how long a request may take to arrive.
+        drain_s: how long requests may go on when the service is stopped.
+        max_upload_bytes: largest body of a request.
+        max_pixels: largest image, see ``cellbundle.io.read_image``.
+        batch: images in one call of the network; 0 chooses, 1 on a CPU.
+        token: that every request but those for the page and for health must carry; None asks for none.
+        device: see ``cellbundle.device.choose_device``.
+
+    Raises:
+        ConfigError: for values that cannot be.
+    """
+
+    bundles: tuple[str, ...] = ("cell_unet",)
+    roots: tuple[Root, ...] = ()
+    path_maps: tuple[PathMap, ...] = ()
+    workers: int = 1
+    threads: int = 0
+    queue_size: int = 32
+    wait_s: float = 60
+    timeout_s: float = 60
+    read_timeout_s: float = 30
+    drain_s: float = 30
+    max_upload_bytes: int = 64 * MIB
+    max_pixels: int = 2**26
+    batch: int = 0
+    token: str | None = field(default=None, repr=False)
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        names = self.names
+        if not names or len(set(names)) < len(names) or not all(names):
+            raise ConfigError(f"bundles are {', '.join(names) or 'none'}, expected at least one, each name once")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            smallest = 0 if one.name in ("threads", "queue_size", "batch") else 1 if one.type is int else 0.001
+            if one.type in (int, float) and not smallest <= value < float("inf"):
+                raise ConfigError(f"{one.name} is {value}, expected a number from {smallest} on")
+        if self.token is not None and not TOKEN.fullmatch(self.token):
+            raise ConfigError("the token must have at least 16 letters, digits or the characters . _ ~ + / - in it")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names under which requests choose a bundle."""
+        return tuple(Path(bundle).resolve().name if os.sep in bundle else bundle for bundle in self.bundles)
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token in a file, else that of ``$CELLBUNDLE_TOKEN``, else None; never from the command line, which all see.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ConfigError: if it is empty.
+    """
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    token = file.read_text().strip()
+    if not token:
+        raise ConfigError(f"{file} is empty, expected a token; for example from `openssl rand -hex 32`")
+    return token

@@ -1,0 +1,153 @@
+"""One process of a pool: what runs in it, and what stands in front of it."""
+
+import logging
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from .tasks import CrashedError, Handler, PoolError, Task, TimedOutError
+
+if TYPE_CHECKING:
+    from .pool import WorkerPool
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.2  # how often an idle thread looks whether its process lives
+START_S = 300.0  # a process may take so long to load its networks
+
+
+def clean_context(preload: Sequence[str]) -> Any:
+    """How processes are started: clean ones, because a fork of this one would copy locks of its threads.
+
+    Where the system can, they are forked from a small server process that has imported ``preload``, which saves the
+    seconds that PyTorch and MONAI take; nothing is computed in it, so CUDA is not in use there either.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
+
+
+class Worker:
+    """A process of a pool and the thread in front of it, which starts it, hands it jobs, and kills and replaces it."""
+
+    def __init__(self, pool: "WorkerPool") -> None:
+        self.pool = pool
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.process: Any = None
+        self.connection: Connection[Any, Any]
+        self.ready = False
+        self.failed_starts = 0
+        self.batch = 1
+        self.about: Any = None
+
+    def kill(self) -> None:
+        """End the process now."""
+        self.ready = False
+        if self.process is not None and self.process.ident is not None:
+            self.process.kill()
+
+    def _run(self) -> None:
+        first = True
+        while not self.pool.stopped:
+            self.pool.restarts += not first
+            first = False
+            reason = self._start()
+            if reason is None:
+                self.failed_starts = 0
+                self.ready = True
+                logger.info("worker %d is ready", self.process.pid)
+                self.pool.started(self)
+                self._feed()
+            elif not self.pool.stopped:
+                self.failed_starts += 1
+                self.pool.start_failed(self, reason)
+            self.kill()
+            if self.process.ident is not None:
+                self.process.join()
+            self.connection.close()
+
+    def _start(self) -> str | None:
+        """Start a process; why it cannot work, or None."""
+        self.connection, there = self.pool.context.Pipe()
+        self.process = self.pool.context.Process(target=_work, args=(there, self.pool.make_handler), daemon=True)
+        try:
+            with there:
+                self.process.start()
+            if self.pool.stopped:  # too late for it to be seen by who stopped the pool
+                self.process.kill()
+            if not self.connection.poll(START_S):
+                return f"it was not ready after {START_S:.0f} s"
+            error, self.batch, self.about = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            return f"it ended with exit code {self.process.exitcode}"
+        except OSError as problem:
+            return str(problem)
+        return error
+
+    def _feed(self) -> None:
+        """Hand out tasks until the process is lost."""
+        while self.process.is_alive() and not self.pool.stopped:
+            tasks = self.pool.take(self.batch)
+            if tasks and not self.process.is_alive():
+                self.pool.put_back(tasks)
+            elif tasks and not self._hand_over(tasks):
+                return
+
+    def _hand_over(self, tasks: list[Task]) -> bool:
+        """Have tasks worked on; False if the process is lost."""
+        started = time.monotonic()
+        begun = False
+        error: PoolError = CrashedError()
+        try:
+            self.connection.send([task.job for task in tasks])
+            begun = self.connection.recv()
+            if self.connection.poll(min(task.timeout_s for task in tasks)):
+                outcomes = self.connection.recv()
+                for task, outcome in zip(tasks, outcomes, strict=True):
+                    task.future.set_result(outcome)
+                self.pool.done(tasks, time.monotonic() - started)
+                return True
+            error = TimedOutError()
+            logger.warning("a worker is stopped after %.1f s of work", time.monotonic() - started)
+        except (EOFError, OSError):
+            self.process.join(LOOK_S)
+            logger.warning("a worker ended with exit code %s while it worked", self.process.exitcode)
+        self.ready = False
+        if tasks[0].alone or (begun and len(tasks) == 1):
+            tasks[0].fail(error)
+            self.pool.done(tasks, None)
+        else:  # the process had died before, or one of several jobs is to blame: each gets a chance alone
+            self.pool.put_back(tasks)
+        return False
+
+
+def _work(connection: "Connection[Any, Any]", make_handler: Callable[[], Handler]) -> None:
+    """Main function of a process. It is silent: what there is to say goes through the connection."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the service decides when this one ends
+        signal.signal(number, signal.SIG_IGN)
+    logging.disable()
+    warnings.simplefilter("ignore")
+    try:
+        handler = make_handler()
+    except Exception as error:  # noqa: BLE001 - the reason must reach the log, whatever it is
+        connection.send((f"{type(error).__name__}: {' '.join(str(error).split())}", 1, None))
+        return
+    try:
+        connection.send((None, handler.batch, handler.about))
+        while True:
+            jobs = connection.recv()
+            connection.send(True)  # from here on, it is the jobs that end this process
+            connection.send(handler(jobs))
+    except (EOFError, BrokenPipeError):
+        return  # the service is gone
+    except Exception:  # noqa: BLE001 - no trace: the service sees that the process ended
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""What check_docker.py does: a Dockerfile is read, checked, and carried out without a Docker engine."""

@@ -1,0 +1,215 @@
+"""Bodies and heads of requests over real sockets: size, speed, form."""
+
+import socket
+import time
+
+import pytest
+from unit_tests.service.fakes import png
+from unit_tests.service.threads import serving
+
+from cellbundle.service.answers import Answer
+from cellbundle.service.paths import Root
+
+PATIENCE_S = 30
+READ_TIMEOUT_S = 1.0
+LIMIT = 100_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    roots = (Root.of(tmp_path_factory.mktemp("root")),)
+    with serving(roots=roots, max_upload_bytes=LIMIT, read_timeout_s=READ_TIMEOUT_S) as one:
+        yield one
+
+
+@pytest.fixture
+def address(server):
+    return server.address
+
+
+@pytest.fixture
+def client(address):
+    with socket.create_connection(address, PATIENCE_S) as one:
+        yield one
+
+
+def post(headers, body=b"", path="/v1/segment"):
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + body
+
+
+def until_closed(client):
+    """All that the server sends until it closes the connection."""
+    answer = b""
+    try:
+        while part := client.recv(65536):
+            answer += part
+    except ConnectionResetError:
+        pass
+    return answer
+
+
+IMAGE = {"Content-Type": "image/png"}
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_waited_for(client):
+    client.sendall(post(IMAGE | {"Content-Length": 10**12}))
+    answer = until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"too_large"' in answer
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_client_that_asks_first_need_not_send_it(client):
+    client.sendall(post(IMAGE | {"Content-Length": LIMIT + 1, "Expect": "100-continue"}))
+    assert until_closed(client).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("kind", ["image/png", "multipart/form-data; boundary=x"])
+def test_a_body_in_pieces_is_read_up_to_the_limit_only(client, kind):
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    first = head if kind.startswith("multi") else png()
+    client.sendall(post({"Content-Type": kind, "Transfer-Encoding": "chunked"}, b"%x\r\n%b\r\n" % (len(first), first)))
+    sent = 0
+    piece = b"2000\r\n" + b"x" * 0x2000 + b"\r\n"
+    try:
+        while sent < 100 * LIMIT:
+            client.sendall(piece)
+            sent += 0x2000
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert sent < 100 * LIMIT
+    answer = until_closed(client)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_the_answer_to_too_large_a_body_arrives_though_it_is_still_being_sent(client):
+    client.sendall(post(IMAGE | {"Transfer-Encoding": "chunked"}))
+    for _ in range(LIMIT // 0x2000 + 1):
+        client.sendall(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+    assert until_closed(client).startswith(b"HTTP/1.1 413 ")
+
+
+def test_json_has_a_limit_of_its_own(client):
+    client.sendall(post({"Content-Type": "application/json", "Content-Length": 2**16 + 1}, path="/seg_mask"))
+    assert until_closed(client).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [("/v1/segment", {"Content-Type": "text/plain"}, 415), ("/none", IMAGE, 404), ("/v1/segment?format=x", IMAGE, 422)],
+)
+def test_a_body_that_is_of_no_use_is_not_read(client, path, headers, status):
+    client.sendall(post(headers | {"Content-Length": LIMIT}, b"x", path))
+    answer = until_closed(client)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_body_that_is_longer_than_it_says_is_cut_there(client):
+    image = png()
+    client.sendall(post(IMAGE | {"Content-Length": len(image)}, image + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))
+    answer = until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b'{"status":"alive"}')
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "1, 2", "x"])
+def test_lengths_that_are_none(client, length):
+    client.sendall(post(IMAGE | {"Content-Length": length}))
+    assert until_closed(client).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_that_never_ends_times_out(client):
+    started = time.monotonic()
+    client.sendall(post(IMAGE | {"Content-Length": 1000}, png()[:10]))
+    answer = until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"too_slow"' in answer
+    assert READ_TIMEOUT_S * 0.9 < time.monotonic() - started < READ_TIMEOUT_S + 5
+
+
+def test_a_body_in_drops_times_out(client):
+    client.sendall(post(IMAGE | {"Transfer-Encoding": "chunked"}))
+    started = time.monotonic()
+    answer = b""
+    client.settimeout(0.1)
+    while not answer and time.monotonic() - started < PATIENCE_S:
+        client.sendall(b"1\r\nx\r\n")
+        try:
+            answer = client.recv(65536)
+        except TimeoutError:
+            continue
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("head", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST /v1/segment HTTP/1.1\r\nX-"])
+def test_a_head_that_never_ends_times_out(client, head):
+    started = time.monotonic()
+    client.sendall(head)
+    assert until_closed(client) == b""
+    assert time.monotonic() - started < READ_TIMEOUT_S + 5
+
+
+def test_a_head_that_never_ends_after_another_request_times_out(client):
+    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b'{"status":"alive"}'):
+        answer += client.recv(65536)
+    started = time.monotonic()
+    client.sendall(b"GET /hea")
+    assert until_closed(client) == b""
+    assert time.monotonic() - started < READ_TIMEOUT_S + 5
+
+
+def test_a_client_that_leaves_harms_nobody(address):
+    for part in (
+        b"",
+        b"GET",
+        post(IMAGE | {"Content-Length": 1000}, b"x"),
+        post(IMAGE | {"Content-Length": "1"}, b"x"),
+    ):
+        with socket.create_connection(address) as one:
+            one.sendall(part)
+    with socket.create_connection(address, PATIENCE_S) as one:
+        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert until_closed(one).endswith(b'{"status":"alive"}')
+
+
+def test_health_answers_while_others_are_slow(address):
+    slow = [socket.create_connection(address) for _ in range(40)]
+    for one in slow:
+        one.sendall(post(IMAGE | {"Content-Length": 1000}, b"x"))
+    started = time.monotonic()
+    with socket.create_connection(address, PATIENCE_S) as one:
+        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert until_closed(one).startswith(b"HTTP/1.1 200 ")
+    assert time.monotonic() - started < READ_TIMEOUT_S / 2
+    answers = [until_closed(one)[:13] for one in slow]
+    assert answers.count(b"HTTP/1.1 503 ") == 7  # more uploads at once than worker and queue take
+    assert answers.count(b"HTTP/1.1 408 ") == 33
+    for one in slow:
+        one.close()
+
+
+def test_an_answer_that_nobody_reads_is_given_up(server, monkeypatch):
+    pool_answer = Answer(1, 0.1, bytes(50_000_000))
+    monkeypatch.setattr(server.pool, "handler", lambda jobs: [pool_answer])
+    with socket.create_connection(server.address, PATIENCE_S) as one:
+        one.sendall(post(IMAGE | {"Content-Length": len(png())}, png()))
+        assert one.recv(5) == b"HTTP/"
+        end = time.monotonic() + PATIENCE_S
+        while any(c.client == one.getsockname() for c in server.server_state.connections):
+            assert time.monotonic() < end, "it is still there"
+            time.sleep(0.05)
+
+
+def test_an_answer_that_is_read_slowly_arrives(server, monkeypatch):
+    monkeypatch.setattr(server.pool, "handler", lambda jobs: [Answer(1, 0.1, bytes(30_000_000))])
+    got = 0
+    with socket.create_connection(server.address, PATIENCE_S) as one:
+        one.sendall(post(IMAGE | {"Content-Length": len(png()), "Connection": "close"}, png()))
+        while part := one.recv(10_000_000):
+            got += len(part)
+            time.sleep(READ_TIMEOUT_S / 20)
+    assert got > 30_000_000

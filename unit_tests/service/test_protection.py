@@ -1,0 +1,92 @@
+"""Who may ask, and what nobody may see."""
+
+import logging
+
+import pytest
+from unit_tests.service.fakes import FORM, TOKEN, InlinePool, error
+
+
+def test_metrics(make):
+    client = make()
+    client.post("/v1/segment", files=FORM)
+    client.get("/no/such/route")
+    lines = client.get("/metrics").text.splitlines()
+    assert 'cellbundle_requests_total{code="200",route="/v1/segment"} 1.0' in lines
+    assert 'cellbundle_requests_total{code="404",route="other"} 1.0' in lines
+    assert 'cellbundle_request_seconds_count{route="/v1/segment"} 1.0' in lines
+    assert "cellbundle_queue_length 0.0" in lines
+    assert "cellbundle_workers_alive 1.0" in lines
+    assert "cellbundle_worker_restarts 0.0" in lines
+
+
+def test_a_token_is_needed_for_all_but_the_page_and_health(make):
+    client = make(token=TOKEN)
+    for method, path in (("POST", "/v1/segment"), ("POST", "/seg_mask"), ("GET", "/v1/bundles"), ("GET", "/metrics")):
+        for given in (None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ä"):
+            headers = {} if given is None else {"authorization": given.encode()}
+            answer = client.request(method, path, headers=headers)
+            assert error(answer) == (401, "unauthorised")
+            assert answer.headers["www-authenticate"] == "Bearer"
+    for scheme in ("Bearer", "bearer"):
+        assert client.get("/v1/bundles", headers={"authorization": f"{scheme} {TOKEN}"}).status_code == 200
+    for path in ("/", "/healthz", "/readyz", "/openapi.json"):
+        assert client.get(path).status_code == 200
+
+
+def test_the_token_is_compared_in_constant_time(make, monkeypatch):
+    compared = []
+    monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append((len(a), len(b))) or a == b)
+    client = make(token=TOKEN)
+    client.get("/v1/bundles", headers={"authorization": "Bearer short"})
+    client.get("/v1/bundles", headers={"authorization": f"Bearer {TOKEN}"})
+    assert compared == [(32, 32)] * 2
+
+
+def test_no_other_site_may_read_answers(make):
+    client = make()
+    origin = {"origin": "https://elsewhere.example", "access-control-request-method": "POST"}
+    for answer in (client.get("/v1/bundles", headers=origin), client.options("/v1/segment", headers=origin)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_headers_of_every_answer(make):
+    client = make(token=TOKEN)
+    for path in ("/", "/healthz", "/none", "/v1/bundles"):
+        headers = client.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'self'; ")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+
+
+def test_an_unexpected_error_shows_nothing_to_anybody(make, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    pool = InlinePool(refused=ValueError("/secret/path"))
+    pool.accepting = True
+    answer = make(pool).post("/v1/segment", files=FORM)
+    assert error(answer) == (500, "failed")
+    assert "secret" not in answer.text + caplog.text
+    assert "Traceback" not in caplog.text
+    assert "a request failed: ValueError at " in caplog.text
+
+
+def test_logs_name_no_path(make, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    client = make()
+    client.post("/seg_mask", json={"image_path": f"{tmp_path}/root/a.png"})
+    client.post("/v1/segment", files=FORM)
+    assert "POST /seg_mask 200" in caplog.text
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("cellbundle")]
+    assert not [line for line in ours if str(tmp_path) in line]
+
+
+@pytest.mark.parametrize(
+    "path", ["/../pyproject.toml", "/static/../app.py", "/static/%2e%2e/app.py", "/docs", "/redoc"]
+)
+def test_there_is_nothing_else(make, path):
+    assert error(make().get(path)) == (404, "not_found")
+
+
+def test_a_wrong_method(make):
+    answer = make().get("/v1/segment")
+    assert error(answer) == (405, "wrong_method")
+    assert answer.headers["allow"] == "POST"
