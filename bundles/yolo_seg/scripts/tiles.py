@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cellbundle.detection_inferer import tile_corners
 from cellbundle.errors import CellBundleError, DatalistError, LabelReadError
 from cellbundle.io import stem
 from cellbundle.io.yolo import write_yolo
@@ -65,12 +66,8 @@ def export_image(
     pixels = np.bincount(labels.ravel())
     counts = Counter({"images": 1, "instances": len(classes)})
     plan = plan_tiles(labels.shape, (options.tile, options.tile), options.overlap, multiple=1, fixed=True)
-    starts = [
-        [min(k * stride, max(0, length - options.tile)) for k in range(count)]
-        for count, stride, length in zip(plan.counts, plan.strides, labels.shape, strict=True)
-    ]
     base = re.sub(r"[^A-Za-z0-9_-]", "_", stem(entry["image"]))[:MAX_NAME]
-    for y, x in ((y, x) for y in starts[0] for x in starts[1]):
+    for y, x in tile_corners(plan, labels.shape):
         name = f"{number:06d}_{base}_{y}_{x}"
         Image.fromarray(_cut(image, y, x, options.tile, FILL)).save(folder / f"{name}.png", compress_level=1)
         seen = _cut(labels, y, x, options.tile, 0)
