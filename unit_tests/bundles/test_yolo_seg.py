@@ -129,7 +129,7 @@ class TestYoloSeg(BundleContract):
         (found,) = client.search_runs([experiment.experiment_id])
         assert found.info.run_name == "first"
         assert found.info.status == "FINISHED"
-        assert found.data.params["lr0"] == "0.001"
+        assert found.data.params["lr0"] == found.data.params["learning_rate"] == "0.001"
         with (tmp_path / "history.csv").open(newline="") as file:
             (row,) = csv.DictReader(file)
         assert found.data.metrics["val_fitness"] == float(row["val_fitness"])

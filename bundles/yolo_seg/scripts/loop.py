@@ -62,7 +62,7 @@ class SegmentationRun(SegmentationTrainer):
         super().__init__(overrides=dict(arguments))
         self.model = deepcopy(model)
         self.improved = False
-        self.epoch_started = time.monotonic()
+        self.epoch_started, self.batches = time.monotonic(), 0
 
     # what ultralytics calls
 
@@ -78,9 +78,13 @@ class SegmentationRun(SegmentationTrainer):
         return {**content, **folders, "path": file.parent, "nc": len(content["names"]), "channels": 3}
 
     def run_callbacks(self, event: str) -> None:
-        """Time the epochs; none of ultralytics' own callbacks, which track and report, is run."""
+        """Time the epochs and log the steps; none of ultralytics' own callbacks, which track and report, is run."""
         if event == "on_train_epoch_start":
-            self.epoch_started = time.monotonic()
+            self.epoch_started, self.batches = time.monotonic(), 0
+        elif event == "on_train_batch_end":
+            self.batches += 1
+            step = self.epoch * len(self.train_loader) + self.batches
+            self.files.log.log_step(self.loss_items, self.optimizer.param_groups[0]["lr"], step)
 
     def resume_training(self, ckpt: Any) -> None:
         """Bring everything back to the end of the last complete epoch; ``ckpt`` is of ultralytics, and None here."""
@@ -111,6 +115,7 @@ class SegmentationRun(SegmentationTrainer):
         row |= {"val_fitness": float(self.fitness)}
         row |= {f"val_{name}": float(metrics[f"val/{name}"]) for name in losses if f"val/{name}" in metrics}
         self.files.add_row(row)
+        self.files.log.log_theirs(metrics, self.epoch + 1)
 
     def save_model(self) -> bool:
         """Write ultralytics' two files and all of ours; called in the first process only."""

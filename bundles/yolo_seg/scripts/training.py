@@ -5,18 +5,20 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from cellbundle.device import autocast_dtype
 from cellbundle.engine import distributed
+from cellbundle.engine.tracking import Tracker
 from cellbundle.errors import ConfigError
 
 from .dataset import DatasetInfo
 from .network import YoloNetwork
 from .summary import write_training_summary
-from .tracking import Tracking
+from .tracking import YoloLog
 from .training_files import TrainingFiles
 from .ultralytics_access import require_ultralytics
 
@@ -55,6 +57,9 @@ class YoloTraining:
         weights_dtype: "float32", or "float16" for weights of half the size.
         arguments: groups of further arguments, by ultralytics' names.
 
+    Attributes:
+        state: ``epoch``, the last one that is complete, and ``max_epochs``.
+
     Raises:
         ConfigError: if an option has no meaning for ultralytics, or a value is not valid.
     """
@@ -83,7 +88,8 @@ class YoloTraining:
     ) -> None:
         check_options(max_epochs, batch_size, imgsz, val_interval)
         self.network, self.dataset, self.max_epochs, self.resume = network, dataset, max_epochs, resume
-        self.folder, self.tracking = Path(ckpt_path), Tracking()
+        self.folder, self.state = Path(ckpt_path), SimpleNamespace(epoch=0, max_epochs=max_epochs)
+        self.checkpoint: dict[str, Any] | None = None
         own = {
             "task": "segment",
             "mode": "train",
@@ -111,9 +117,27 @@ class YoloTraining:
         } | {name: self.arguments[name] for name in FIXED if name in self.arguments}
         self.files = TrainingFiles(self.folder, network, settings, checkpoint_interval, weights_dtype)
 
-    def track(self, uri: str | None, **options: Any) -> None:
-        """Log arguments and the rows of the history to MLflow; see ``Tracking``."""
-        self.tracking = Tracking(uri, parameters=self.arguments, **options)
+    def load(self) -> dict[str, str | None]:
+        """Read ``latest.pt`` if the training is to go on from it.
+
+        Returns:
+            What it says of the run that tracks the training; empty without one.
+
+        Raises:
+            CheckpointError: if there is nothing to resume, or it belongs to another run.
+        """
+        if self.resume and self.checkpoint is None:
+            self.checkpoint = self.files.read_state()
+            self.state.epoch = self.checkpoint["epoch"]
+            if distributed.rank() == 0:
+                self.files.write_history()
+        return self.files.tracked
+
+    def track(self, tracker: Tracker) -> YoloLog:
+        """Log the training to an open run."""
+        self.files.log = YoloLog(tracker, self.files)
+        self.files.log.log_rows()
+        return self.files.log
 
     def run(self) -> None:
         """Train.
@@ -122,20 +146,19 @@ class YoloTraining:
             CheckpointError: if there is nothing to resume, or it belongs to another run.
             TrainingError: if the loss is not finite any more.
         """
-        state = self.files.read_state() if self.resume else None
-        if state is not None:
-            if distributed.rank() == 0:
-                self.files.write_history()
-            if state["epoch"] >= self.max_epochs:
-                logger.info("epoch %d of %d is done already; give a larger max_epochs", state["epoch"], self.max_epochs)
-                return
-            logger.info("resuming after epoch %d from %s", state["epoch"], self.folder)
+        self.load()
+        if self.state.epoch >= self.max_epochs:
+            logger.info("epoch %d of %d is done already; give a larger max_epochs", self.state.epoch, self.max_epochs)
+            return
+        if self.checkpoint is not None:
+            logger.info("resuming after epoch %d from %s", self.state.epoch, self.folder)
         require_ultralytics()
         from .loop import SegmentationRun  # noqa: PLC0415  (imports ultralytics)
 
-        with self.tracking as tracking:
-            self.files.on_row = tracking.log
-            SegmentationRun(self.arguments, self.network.model, self.files, state).train()
+        try:
+            SegmentationRun(self.arguments, self.network.model, self.files, self.checkpoint).train()
+        finally:
+            self.state.epoch = int(self.files.rows[-1]["epoch"]) if self.files.rows else 0
         if distributed.rank() == 0:
             write_training_summary(self.folder, self.dataset.counts, self.arguments, self.files.rows)
 

@@ -2,7 +2,7 @@
 """What a training writes: history, weights, and the state to go on from."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ from cellbundle.engine.checkpoint import (
     BEST,
     FINAL,
     LATEST,
+    RUN_KEYS,
     flat_weights,
     random_state,
     save_atomically,
     set_random_state,
 )
+from cellbundle.engine.tracking import Tracker
 from cellbundle.errors import CheckpointError
 from cellbundle.io.table import write_csv
+
+from .tracking import YoloLog
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +47,10 @@ class TrainingFiles:
         weights_dtype: "float32", or "float16" for weights of half the size.
 
     Attributes:
+        path: of the history.
         rows: of the history.
-        on_row: called with each new row.
+        log: gets what is tracked; by default nothing is.
+        tracked: what the ``latest.pt`` that was read says of its run; empty without one.
     """
 
     def __init__(
@@ -57,8 +63,10 @@ class TrainingFiles:
     ) -> None:
         self.folder, self.network, self.settings = Path(folder), network, dict(settings)
         self.checkpoint_interval, self.weights_dtype = checkpoint_interval, getattr(torch, weights_dtype)
+        self.path = self.folder / HISTORY
         self.rows: list[dict[str, float]] = []
-        self.on_row: Callable[[Mapping[str, float]], None] = lambda row: None
+        self.log = YoloLog(Tracker(None), self)
+        self.tracked: dict[str, str | None] = {}
 
     def read_state(self) -> dict[str, Any]:
         """The state in ``latest.pt``, after its settings were compared; the history is brought back too.
@@ -87,6 +95,7 @@ class TrainingFiles:
                 "anew from its weights with --pretrained_ckpt_path"
             )
         self.rows = state["history"]
+        self.tracked = {name: state[name] for name in RUN_KEYS if name in state}
         return dict(state)
 
     def restore_random(self, state: Mapping[str, Any], generator: torch.Generator) -> None:
@@ -97,14 +106,14 @@ class TrainingFiles:
     def write_history(self) -> None:
         """Write ``history.csv``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_csv(self.folder / HISTORY, pd.DataFrame(self.rows))
+        write_csv(self.path, pd.DataFrame(self.rows))
 
     def add_row(self, row: Mapping[str, float]) -> None:
         """Add the row of an epoch, in place of those from that epoch on."""
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [dict(row)]
         logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
         self.write_history()
-        self.on_row(row)
+        self.log.log_epoch()
 
     def save_weights(self, model: nn.Module, epoch: int, *, best: bool, final: bool) -> None:
         """Write the weights of an epoch to as many files as they belong in.
@@ -126,6 +135,8 @@ class TrainingFiles:
         weights = flat_weights(self.network, self.weights_dtype)
         for name in (name for name, is_wanted in wanted.items() if is_wanted):
             save_atomically(weights, self.folder / name)
+        if wanted[EPOCH.format(epoch)]:
+            self.log.log_checkpoint(self.folder / EPOCH.format(epoch))
 
     def save_state(self, state: Mapping[str, Any], generator: torch.Generator) -> None:
         """Write ``latest.pt``.
@@ -135,4 +146,5 @@ class TrainingFiles:
             generator: draws the order of the images.
         """
         common = {"settings": self.settings, "history": self.rows, "random": random_state()}
-        save_atomically({**state, **common, "generator": generator.get_state()}, self.folder / LATEST)
+        run = self.tracked | self.log.tracker.state_dict()
+        save_atomically({**state, **common, **run, "generator": generator.get_state()}, self.folder / LATEST)

@@ -12,6 +12,8 @@ from typing import Any
 if __name__ == "__main__":  # run as a file, Python does not look where the package `scripts` is
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cellbundle.engine import distributed
+from cellbundle.engine.tracking import EpochLog, forget_run, start_run
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import ConfigError
 
@@ -47,15 +49,13 @@ class CellYolo(CellWorkflow):
                     raise ConfigError(f"--{option} has no meaning for yolo_seg: {reason}")
         super().__init__(config_file, mode, **options)
 
-    def _fit(self) -> None:
-        trainer = self.trainer
-        trainer.track(
-            self.content("mlflow_tracking_uri"),
-            experiment=Path(self.content("bundle_root")).name,
-            run_name=self.content("mlflow_run_name"),
-            system_metrics=self.content("mlflow_log_system_metrics"),
-        )
-        trainer.run()
+    def _track(self) -> EpochLog:
+        training = self.trainer
+        known = training.load()
+        if not self.tracker.is_on and distributed.rank() == 0 and not training.resume:
+            forget_run(training.folder)
+        start_run(self.tracker, self.parser, self.mode, known, training.arguments)
+        return training.track(self.tracker)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,13 @@ def _sigterm_exits() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def start_run(tracker: Tracker, parser: ConfigParser, mode: str, known: Mapping[str, str | None] | None = None) -> None:
+def start_run(
+    tracker: Tracker,
+    parser: ConfigParser,
+    mode: str,
+    known: Mapping[str, str | None] | None = None,
+    further: Mapping[str, Any] | None = None,
+) -> None:
     """Open the run of a workflow, with the configuration as parameters and as a file.
 
     Args:
@@ -73,12 +79,13 @@ def start_run(tracker: Tracker, parser: ConfigParser, mode: str, known: Mapping[
         parser: of the workflow; what is resolved by now is logged as it is.
         mode: train, eval or infer.
         known: of a checkpoint, see ``Tracker.state_dict``.
+        further: parameters beside those of the configuration.
     """
     if not tracker.is_on or tracker.is_open:  # the next phase goes on in the same run
         return
     config: dict[str, Any] = parser.get()
     tags = _tried(run_tags, parser, mode)
-    parameters = _tried(plain_parameters, config, parser.ref_resolver.resolved_content)
+    parameters = _tried(plain_parameters, config, parser.ref_resolver.resolved_content) | dict(further or {})
     tracker.experiment = tracker.experiment or bundle_folder(parser).name
     run_file = Path(parser.get_parsed_content("ckpt_path")) / RUN_FILE if mode == "train" else None
     tracker.start(parameters=parameters, tags=tags, run_file=run_file, **(known or {}))
