@@ -1,7 +1,7 @@
 # Sourced by quickstart.sh and runtests.sh: makes .venv once, installs what is asked for, and activates it.
-# Usage: source scripts/environment.sh [EXTRA]     EXTRA is the name of an extra of pyproject.toml, for example "test"
+# Usage: source scripts/environment.sh [EXTRAS]    EXTRAS are names of extras of pyproject.toml, for example "test" or "test,yolo"
 
-extra="${1:-}"
+extras="${1:-}"
 python="${PYTHON:-}"
 if [ -z "$python" ]; then
     for candidate in python3 python3.13 python3.12 python3.11; do
@@ -21,12 +21,12 @@ fi
 source .venv/bin/activate
 
 # The stamp names what is installed, so that a second run installs nothing.
-stamp=".venv/installed-${extra:-base}"
+stamp=".venv/installed-${extras:-base}"
 wanted="$PWD $(cat pyproject.toml requirements.txt constraints.txt | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing into .venv (once; several GB, because PyTorch brings its GPU libraries) ..." >&2
     python -m pip install --quiet --upgrade pip
     python -m pip install --quiet --constraint constraints.txt --requirement requirements.txt
-    [ -z "$extra" ] || python -m pip install --quiet --constraint constraints.txt --editable ".[$extra]"
+    [ -z "$extras" ] || python -m pip install --quiet --constraint constraints.txt --editable ".[$extras]"
     echo "$wanted" > "$stamp"
 fi

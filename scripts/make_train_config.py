@@ -15,8 +15,8 @@ from cellbundle.io import atomic_path
 # What only eval, infer and the workflow class need.
 LEFT_OUT = {
     "dataset", "dataloader", "eval_step", "evaluator", "figure_saver", "final_test", "handlers", "input_dir",
-    "key_metric", "key_metric_fn", "mlflow_log_system_metrics", "mlflow_run_name", "mlflow_tracking_uri",
-    "postprocessing", "split",
+    "key_metric", "key_metric_fn", "mlflow_experiment_name", "mlflow_log_system_metrics", "mlflow_run_name",
+    "mlflow_tracking_uri", "postprocessing", "split", "tracker",
 }  # fmt: skip
 HEADER = (
     "# Made by scripts/make_train_config.py from hyper_parameters.yaml: change that file, then run the script again.\n"

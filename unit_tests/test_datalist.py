@@ -1,9 +1,7 @@
 """Datalists: reading, selecting, concatenating, splitting, leaks."""
 
 import json
-import os
 import random
-from pathlib import Path
 
 import pytest
 from monai.auto3dseg.utils import datafold_read
@@ -133,11 +131,8 @@ def test_select_agrees_with_monai(data, fold):
 
 
 @pytest.mark.parametrize("fold", range(4))
-def test_real_list_agrees_with_monai(fold):
-    root = os.environ.get("CELLBUNDLE_TEST_DATA")
-    folder = Path(root or "") / "dsb2018"
-    if not root or not folder.is_dir():
-        pytest.skip("CELLBUNDLE_TEST_DATA has no dsb2018")
+def test_real_list_agrees_with_monai(fold, real_data):
+    folder = real_data("dsb2018")
     assert_agrees_with_monai(folder / "dsb2018_datalist.json", folder, fold)
 
 
@@ -259,11 +254,8 @@ def test_leaks(datalist, expected):
         check_leakage(datalist)
 
 
-def test_real_list_does_not_leak():
-    root = os.environ.get("CELLBUNDLE_TEST_DATA")
-    path = Path(root or "") / "dsb2018" / "dsb2018_datalist.json"
-    if not root or not path.is_file():
-        pytest.skip("CELLBUNDLE_TEST_DATA has no dsb2018")
+def test_real_list_does_not_leak(real_data):
+    path = real_data("dsb2018", "dsb2018_datalist.json")
     check_leakage(read_datalist(path, path.parent, check_files=False))
 
 

@@ -7,16 +7,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from cellbundle.errors import ArrayError, ConfigError, DatalistError
-from cellbundle.evaluation import (
-    evaluate_folder,
-    format_report,
-    read_groups,
-    report_content,
-    summarise,
-    write_evaluation,
-    write_report,
-)
+from cellbundle.errors import ConfigError, DatalistError
+from cellbundle.evaluation import evaluate_folder, format_report, report_content, write_evaluation, write_report
 from cellbundle.io import write_labels
 
 TRUE = np.zeros((8, 20), np.int32)
@@ -225,37 +217,6 @@ def test_relative_basedir(data, monkeypatch):
     data.evaluate()
     monkeypatch.chdir(data.folder)
     assert list(evaluate_folder("predictions", "list.json", ".").table["image"]) == ["images/a.png", "images/b.png"]
-
-
-def test_summarise_needs_equal_columns():
-    assert summarise(pd.DataFrame(columns=["image", "group"])) == {}
-    with pytest.raises((ArrayError, KeyError)):
-        summarise(pd.DataFrame([{"image": "a", "group": "g"}]))
-
-
-def test_read_groups(tmp_path):
-    path = tmp_path / "groups.csv"
-    path.write_text("id,modality,stain\n001,NA,x\nb,phase,\nb,phase,y\n", encoding="utf-8-sig")
-    assert read_groups(path) == {"001": "NA", "b": "phase"}
-    assert read_groups(path, "stain") == {"001": "x", "b": "y"}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "cannot be read as CSV"),
-        ("a,b\n1,2\n", "has no column 'id'; its columns are a, b"),
-        ("id,b\n1,2\n", "has no column 'modality'"),
-        ("id,modality\na,x\na,y\n", "'a' has more than one modality"),
-    ],
-)
-def test_bad_groups(tmp_path, content, message):
-    path = tmp_path / "groups.csv"
-    path.write_text(content)
-    with pytest.raises(ConfigError, match=message):
-        read_groups(path)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_groups(tmp_path / "other.csv")
 
 
 def test_format_report(data):

@@ -1,4 +1,4 @@
-"""Overlapping masks to one map, and run lengths both ways: by hand, and against a plain loop and pycocotools."""
+"""Overlapping masks to one map: by hand, and against a plain loop."""
 
 import math
 
@@ -6,46 +6,9 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import ArrayError, ConfigError
-from cellbundle.masks import FORMS, labels_to_rles, masks_to_labels, rles_to_labels
+from cellbundle.masks import labels_to_rles, masks_to_labels, rles_to_labels
 
-LEFT, MIDDLE = [[1, 1, 1, 0, 0]], [[0, 1, 1, 1, 0]]
-CROP = np.ones((2, 3), bool)
-
-
-def stack(*masks):
-    """(N, H, W) uint8."""
-    return np.array(masks, np.uint8)
-
-
-def drawn(n, shape, seed):
-    """Rectangles with holes that overlap: crops, their boxes, scores with ties, and the same masks as a stack."""
-    rng = np.random.default_rng(seed)
-    crops, boxes, masks = [], [], np.zeros((n, *shape), bool)
-    for mask in masks:
-        height, width = (int(rng.integers(0, size // 2 + 1)) for size in shape)
-        y, x = int(rng.integers(0, shape[0] - height + 1)), int(rng.integers(0, shape[1] - width + 1))
-        crops.append(rng.random((height, width)) < 0.8)
-        boxes.append((y, x, y + height, x + width))
-        mask[y : y + height, x : x + width] = crops[-1]
-    return crops, np.array(boxes).reshape(-1, 4), rng.integers(0, 5, n) / 4, masks
-
-
-def plain_loop(masks, scores, min_size=1, max_overlap=1.0):
-    """The same rules with one full-size mask after the other."""
-    labels, kept = np.zeros(masks.shape[1:], np.int32), []
-    for i in sorted(range(len(masks)), key=lambda i: -scores[i]):
-        free = masks[i] & (labels == 0)
-        if free.sum() >= max(1, min_size) and 1 - free.sum() / masks[i].sum() <= max_overlap + 1e-9:
-            kept.append(i)
-            labels[free] = len(kept)
-    return labels, kept
-
-
-def assert_equal(result, expected):
-    labels, kept = result
-    assert (labels.dtype, kept.dtype, labels.flags.c_contiguous) == (np.int32, np.int64, True)
-    np.testing.assert_array_equal(labels, expected[0])
-    assert kept.tolist() == list(expected[1])
+from .overlapping import CROP, LEFT, MIDDLE, assert_equal, drawn, plain_loop, stack
 
 
 @pytest.mark.parametrize(
@@ -208,179 +171,9 @@ def test_masks_that_do_not_fit_are_refused(arguments, message):
         masks_to_labels(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("masks", "labels", "kept"),
-    [
-        ([LEFT, [[0, 1, 1, 0, 0]]], [2, 1, 1, 0, 0], [1, 0]),  # the id 1 is that of the smallest
-        ([[[0, 1, 1, 0, 0]], LEFT], [2, 1, 1, 0, 0], [0, 1]),
-        ([LEFT, MIDDLE], [1, 1, 1, 2, 0], [0, 1]),  # of equal sizes the earlier one
-        ([[[0, 0, 0, 0, 0]], LEFT, [[1, 1, 1, 1, 0]]], [1, 1, 1, 2, 0], [1, 2]),
-        ([LEFT, LEFT], [1, 1, 1, 0, 0], [0]),
-    ],
-)
-def test_without_scores_the_smaller_mask_is_better(masks, labels, kept):
-    assert_equal(masks_to_labels(stack(*masks), None), ([labels], kept))
-    assert_equal(masks_to_labels((np.array(mask) for mask in masks), None, (1, 5)), ([labels], kept))
-    assert_equal(masks_to_labels(stack(*masks), None, (1, 5), [(0, 0, 1, 5)] * len(masks)), ([labels], kept))
-    counts = [" ".join(f"{x + 1} 1" for x in np.flatnonzero(mask)) for mask in masks]
-    assert_equal(rles_to_labels(counts, None, (1, 5), "kaggle_rows"), ([labels], kept))
-    assert_equal(rles_to_labels(iter(counts), None, (1, 5), "kaggle"), ([labels], kept))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_without_scores_every_form_gives_what_a_plain_loop_gives(seed):
-    shape = ((23, 17), (64, 64))[seed % 2]
-    crops, boxes, _, masks = drawn((0, 7, 40, 25)[seed], shape, seed)
-    rules = {"min_size": (1, 5)[seed % 2], "max_overlap": (1.0, 0.5)[seed // 2]}
-    expected = plain_loop(masks, -masks.sum(axis=(1, 2)), **rules)
-    rles = [" ".join(f"{i + 1} 1" for i in np.flatnonzero(mask)) for mask in masks]
-    assert_equal(masks_to_labels(masks, None, **rules), expected)
-    assert_equal(masks_to_labels(masks.astype(np.int64), None, **rules), expected)
-    assert_equal(masks_to_labels(iter(masks), None, shape, **rules), expected)
-    assert_equal(masks_to_labels(iter(crops), None, shape, boxes, **rules), expected)
-    assert_equal(rles_to_labels(rles, None, shape, "kaggle_rows", **rules), expected)
-
-
-def test_without_scores_only_pixels_inside_of_the_image_count():
-    crops, boxes = [np.ones((1, 5)), np.ones((1, 2))], [(0, -4, 1, 1), (0, 0, 1, 2)]
-    assert_equal(masks_to_labels([crop > 0 for crop in crops], None, (1, 3), boxes), ([[1, 2, 0]], [0, 1]))
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_without_scores_there_must_be_a_box_for_each_mask(n):
-    with pytest.raises(ArrayError, match=f"as many boxes as masks, got {n} boxes and (more|2) masks"):
-        masks_to_labels([CROP, CROP], None, (9, 9), [(0, 0, 2, 3)] * n)
-    with pytest.raises(ArrayError, match=r"boxes must be \(1, 4\) integers, got shape \(1, 3\)"):
-        masks_to_labels([CROP], None, (9, 9), [(0, 0, 2)])
-
-
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
 def test_a_share_is_from_0_to_1(share):
     with pytest.raises(ConfigError, match="max_overlap"):
         masks_to_labels(CROP[None], [1], max_overlap=share)
     with pytest.raises(ConfigError, match="max_overlap"):
         rles_to_labels([], [], (2, 2), max_overlap=share)
-
-
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("coco", ["024", "3110", "6"]),
-        ("kaggle", ["1 2", "4 1 6 1", ""]),
-        ("kaggle_rows", ["1 1 4 1", "5 2", ""]),
-    ],
-)
-def test_run_lengths_by_hand(form, expected):
-    labels = np.array([[1, 0, 0], [1, 2, 2]])
-    rles = labels_to_rles(labels.astype(np.uint8), form)
-    assert rles == expected[:2]
-    with_absent = labels_to_rles(np.where(labels == 2, 3, labels), form)
-    assert with_absent == [expected[0], expected[2], expected[1]]
-    assert_equal(rles_to_labels([*rles, expected[2]], [3, 2, 1], (2, 3), form), (labels, [0, 1]))
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_run_lengths_are_those_of_pycocotools_after_a_plain_loop(seed):
-    coco = pytest.importorskip("pycocotools.mask")
-    _, _, scores, masks = drawn(30, ((1, 1), (70, 90), (300, 5))[seed % 3], seed)
-    encoded = [coco.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
-    expected = plain_loop(masks, scores, min_size=3)
-    texts = labels_to_rles(masks_to_labels(masks, scores, min_size=3)[0])
-    assert texts == [
-        coco.encode(np.asfortranarray(expected[0] == label, np.uint8))["counts"].decode()
-        for label in range(1, len(expected[1]) + 1)
-    ]
-    flat = [np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=~mask[0, 0], append=~mask[-1, -1])) for mask in masks]
-    lists = [[0] * int(mask[0, 0]) + np.diff(ends).tolist() for mask, ends in zip(masks, flat, strict=True)]
-    for rles in (
-        encoded,
-        [rle["counts"] for rle in encoded],
-        [rle["counts"].decode() for rle in encoded],
-        lists,
-        [{"size": list(masks.shape[1:]), "counts": counts} for counts in lists],
-    ):
-        assert_equal(rles_to_labels(rles, scores, masks.shape[1:], min_size=3), expected)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_large_counts_and_lone_pixels_survive(form):
-    labels = np.zeros((1500, 1400), np.int32)
-    labels[3, 7] = labels[-1, 0] = labels[-1, -1] = 1
-    labels[700:, 600:1200] = 2
-    rles = labels_to_rles(labels, form)
-    assert_equal(rles_to_labels(rles, [2, 1], labels.shape, form), (labels, [0, 1]))
-
-
-@pytest.mark.parametrize(
-    ("form", "rle", "message"),
-    [
-        ("kaggle", "1 2 3", "pairs of start and length, got 3 numbers"),
-        ("kaggle", "1 x", "invalid literal .* 'x'"),
-        ("kaggle", "1 2.5", "invalid literal"),
-        ("kaggle", "1 99999999999999999999", "too large"),
-        ("kaggle", math.nan, "expected text, got nan"),
-        ("kaggle", None, "expected text, got None"),
-        ("kaggle", "0 1", r"run 0 \(start -1 from 0, length 1\)"),
-        ("kaggle_rows", "6 2", r"run 0 .* 6 pixels"),
-        ("kaggle", "8 0", "run 0"),
-        ("kaggle", "1 9223372036854775807", "run 0"),
-        ("kaggle", "-9223372036854775808 1", "run 0"),
-        ("kaggle", "3 -1", "run 0"),
-        ("kaggle", "1 3 3 1", "run 1 .* behind"),
-        ("kaggle", "5 1 1 1", "run 1 .* behind"),
-        ("coco", "06x", "add up|are no number"),
-        ("coco", "0", "add up to 0 pixels, the image has 6"),
-        ("coco", "", "add up to 0"),
-        ("coco", "07", "add up to 7"),
-        ("coco", "0 6", "characters from 1 on"),
-        ("coco", "0\x7f", "characters from 1 on"),
-        ("coco", "0é", "characters from 1 on"),
-        ("coco", b"06\x00", "characters from 2 on"),
-        ("coco", "0" + "o" * 30 + "0", "characters from 1 on"),
-        ("coco", "05o", "characters from 2 on"),
-        ("coco", "0K;", "run 0 .* length -5"),
-        ("coco", [0, 7, -1], "run 0"),
-        ("coco", [-1, 7], r"start -1"),
-        ("coco", [2, 3, -1, 2], "run 1"),
-        ("coco", [1, 2, 4], "add up to 7"),
-        ("coco", [2**62, 2**62, 2**62, 2**62, 6], "run 0"),
-        ("coco", [2**63, 6], "too large"),
-        ("coco", [0, 6.0], "float"),
-        ("coco", [0, "6"], "str"),
-        ("coco", 6, "int"),
-        ("coco", None, "NoneType"),
-        ("coco", {"size": [3, 2], "counts": "06"}, r"size is \[3, 2\], that of the image \[2, 3\]"),
-        ("coco", {"size": [2, 3]}, "counts"),
-        ("coco", {"size": 6, "counts": "06"}, "int"),
-    ],
-)
-def test_broken_run_lengths_are_refused(form, rle, message):
-    whole = "06" if form == "coco" else "1 6"
-    assert_equal(rles_to_labels([whole], [1], (2, 3), form), (np.ones((2, 3)), [0]))
-    with pytest.raises(ArrayError, match=f"mask 1.*({message})"):
-        rles_to_labels([whole, rle], [1, 2], (2, 3), form)
-
-
-def test_random_text_never_does_harm():
-    rng = np.random.default_rng(0)
-    for _ in range(500):
-        text = bytes(rng.integers(40, 120, rng.integers(0, 12)).astype(np.uint8))
-        try:
-            labels, _ = rles_to_labels([text], [1], (3, 4))
-        except ArrayError as error:
-            assert "mask 0" in str(error)  # noqa: PT017  (most texts are broken, not all)
-        else:
-            assert set(np.unique(labels)) <= {0, 1}
-
-
-def test_what_does_not_fit_run_lengths_is_refused():
-    with pytest.raises(ArrayError, match="2 scores and 1 masks"):
-        rles_to_labels(["06"], [1, 2], (2, 3))
-    with pytest.raises(ConfigError, match="form is 'yolo'; choose one of coco, kaggle, kaggle_rows"):
-        rles_to_labels([], [], (2, 3), "yolo")
-    with pytest.raises(ConfigError, match="form is 'row'"):
-        labels_to_rles(np.zeros((2, 2), int), "row")
-    with pytest.raises(ArrayError, match="2-D integer"):
-        labels_to_rles(np.zeros((2, 2)))
-    with pytest.raises(ArrayError, match=r"id 9 in shape \(2, 2\)"):
-        labels_to_rles(np.full((2, 2), 9))

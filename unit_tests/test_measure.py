@@ -1,8 +1,6 @@
 """The table of measurements, against hand-made answers and scikit-image."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,15 +13,12 @@ from cellbundle import synthetic
 from cellbundle.errors import ArrayError, ConfigError
 from cellbundle.measure import COLUMNS, INTENSITY_COLUMNS, LENGTH_COLUMNS, measure
 
+from .hand_made import digits
+
 BOX = ("top", "left", "bottom", "right")
 SKIMAGE = {"y": "centroid-0", "x": "centroid-1", "equivalent_diameter": "equivalent_diameter_area"}
 SKIMAGE |= {name: f"bbox-{k}" for k, name in enumerate(BOX)}
 INTEGERS = ("label", *BOX, "area")
-
-
-def digits(*rows):
-    """(H, W) int32 from strings of digits; a dot is background."""
-    return np.array([[int(c) if c != "." else 0 for c in row] for row in rows], np.int32)
 
 
 def reference(labels, image=None):
@@ -146,11 +141,9 @@ def test_orientation_does_not_depend_on_the_position():
     assert measure(labels)["orientation"].tolist() == [math.pi / 2] * 4
 
 
-def test_real_label_maps_equal_skimage():
-    folder = os.environ.get("CELLBUNDLE_TEST_DATA")
-    paths = sorted((Path(folder or ".") / "dsb2018" / "labels").glob("*.png"))
-    if not folder or not paths:
-        pytest.skip("CELLBUNDLE_TEST_DATA has no dsb2018")
+def test_real_label_maps_equal_skimage(real_data):
+    paths = sorted(real_data("dsb2018", "labels").glob("*.png"))
+    assert paths
     for path in paths[::10]:
         labels = np.array(Image.open(path)).astype(np.int32)
         assert_equals_skimage(labels, noise(labels, 1))

@@ -1,4 +1,4 @@
-"""python unit_tests/test_vista2d.py: the tests of the bundle vista2d, which stand in bundles/test_vista2d.py."""
+"""python unit_tests/test_vista2d.py: the tests of the bundle vista2d, which stand in bundles/test_vista2d*.py."""
 
 import sys
 from pathlib import Path
@@ -6,5 +6,5 @@ from pathlib import Path
 import pytest
 
 if __name__ == "__main__":
-    tests = Path(__file__).parent / "bundles" / "test_vista2d.py"
-    raise SystemExit(pytest.main([str(tests), "-m", "not very_slow", *sys.argv[1:]]))
+    tests = sorted(map(str, Path(__file__).parent.glob("bundles/test_vista2d*.py")))
+    raise SystemExit(pytest.main([*tests, "-m", "not very_slow", *sys.argv[1:]]))

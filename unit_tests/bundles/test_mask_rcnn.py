@@ -108,7 +108,7 @@ class TestMaskRCNN(BundleContract):
         parts = resumed.content("network").state_dict()
         assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
-    def test_images_without_cells_train_and_evaluate(self, data: Path, tmp_path: Path):
+    def test_images_without_cells_train_and_evaluate(self, tmp_path: Path):
         folder = tmp_path / "empty"
         folder.mkdir()
         for number in range(2):
@@ -164,7 +164,7 @@ class TestMaskRCNN(BundleContract):
         assert {"mask_ap", "mask_ap50", "box_ap", "mask_ar"} <= set(metrics["pooled"])
         assert metrics["per_image_mean"]["sartorius_score"] == metrics["per_image_mean"]["ap_mean"]
 
-    def test_predict_uses_the_bundle(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_predict_uses_the_bundle(self, tmp_path: Path):
         """Tiles, the table of instances and the command line's way into a bundle."""
         weights = tmp_path / "model.pt"
         torch.save(module.CellMaskRCNNNetwork(backbone="convnext_atto", detections_per_image=5).state_dict(), weights)

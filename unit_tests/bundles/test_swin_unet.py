@@ -132,7 +132,7 @@ class TestSwinUNet(BundleContract):
         with pytest.raises(ConfigError, match="has windows of one size; leave tile out"):
             Predictor(copy, device="cpu", tile=512)
 
-    def test_pictures_for_monai_label(self, tmp_path: Path):
+    def test_pictures_for_monai_label(self):
         from monai.bundle import ConfigParser
 
         parser = ConfigParser()

@@ -1,6 +1,5 @@
 """The network of swin_unet: its size, its windows, and images of any size."""
 
-import importlib.util
 import math
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from cellbundle.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY
+from contract import bundle_modules
 
 PARTS = {
     "patch_embed": 544,
@@ -26,17 +25,7 @@ PARTS = {
     "head": 33,
 }
 
-
-def load_module():
-    """The bundle's file; the name ``scripts`` belongs to whichever bundle was imported first."""
-    path = REPOSITORY / "bundles" / "swin_unet" / "scripts" / "network.py"
-    spec = importlib.util.spec_from_file_location("swin_unet_network", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-module = load_module()
+(module,) = bundle_modules("swin_unet", "network")
 
 
 def small(seed=0, **options):

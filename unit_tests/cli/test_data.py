@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cellbundle.cli import main
+from cellbundle.datasets import names
 
-NAMES = ["bccd", "cellpose", "custom", "deepbacs", "dsb2018", "livecell", "neurips2022", "nuinsseg", "omnipose"]
+from .conftest import call
 
 
 @pytest.fixture
@@ -29,16 +29,15 @@ def raw(tmp_path):
 
 def run(capsys, *arguments):
     """Exit code, stdout and stderr of ``cellbundle data``."""
-    with pytest.raises(SystemExit) as stopped:
-        main(["data", *map(str, arguments)])
+    code = call("data", *arguments)
     printed = capsys.readouterr()
-    return stopped.value.code, printed.out, printed.err
+    return code, printed.out, printed.err
 
 
 def test_the_list_names_every_data_set_with_its_licence(capsys):
     code, out, _ = run(capsys, "list")
     assert code == 0
-    assert all(f"\n{name} " in f"\n{out}" for name in NAMES)
+    assert all(f"\n{name} " in f"\n{out}" for name in names())
     assert "(CC0 1.0)" in out
 
 

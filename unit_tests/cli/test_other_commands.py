@@ -8,15 +8,10 @@ import pandas as pd
 import pytest
 import tifffile
 
-from cellbundle.cli import main
 from cellbundle.io import write_labels
 from cellbundle.synthetic import write_dataset
 
-
-def call(*arguments) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main([str(a) for a in arguments])
-    return exit_.value.code
+from .conftest import call
 
 
 @pytest.fixture

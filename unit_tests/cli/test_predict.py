@@ -14,11 +14,7 @@ from cellbundle.cli import main
 from cellbundle.io import read_labels
 from cellbundle.synthetic import generate
 
-
-def call(*arguments) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main([str(a) for a in arguments])
-    return exit_.value.code
+from .conftest import call
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +170,7 @@ def test_debug_shows_where_an_error_comes_from(tmp_path):
         main(["predict", str(tmp_path / "missing"), "-o", str(tmp_path / "out"), "--debug"])
 
 
-def test_bad_files_are_named_each_in_one_line(images, tmp_path, capsys, cells):
+def test_bad_files_are_named_each_in_one_line(images, tmp_path, capsys):
     good = (images / "a.tif").read_bytes()
     bad = {
         "cut.tif": good[: len(good) // 2],

@@ -1,11 +1,17 @@
-"""Small published data sets, and a file system that lists them in any order."""
+"""Small published data sets, a file system that lists them in any order, and a server to download from."""
 
 import os
 import random
+import threading
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from cellbundle.datasets import download
+
+from .downloading import CONTENT, Handler
 
 
 @pytest.fixture
@@ -71,3 +77,23 @@ def twelve(stage1, tmp_path):
     y, x = np.indices((20, 30))
     squares = [(y // 2 == 2 * (i // 5)) & (x // 2 == 2 * (i % 5)) for i in range(12)]
     return stage1(tmp_path / "raw", {f"{n:02d}aa": squares[: n + 1] for n in range(12)})
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.etag, server.date = CONTENT, '"one"', None
+    server.ranges, server.careless, server.tells_length = True, False, True
+    server.drops, server.statuses, server.requests = [], [], []
+    server.answers = threading.Event()
+    server.answers.set()
+    server.url = f"http://127.0.0.1:{server.server_port}/data.zip"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.answers.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()

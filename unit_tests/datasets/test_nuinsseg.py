@@ -1,7 +1,6 @@
 """NuInsSeg: published label maps, YOLO polygons in three layouts, the published folds."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,11 +241,9 @@ def test_results_do_not_depend_on_the_order_of_folders(raw, tmp_path, shuffled_l
 
 
 @pytest.mark.slow
-def test_real_polygons_come_back(tmp_path):
+def test_real_polygons_come_back(real_data, tmp_path):
     coco = pytest.importorskip("pycocotools.mask")
-    folder = Path(os.environ.get("CELLBUNDLE_TEST_DATA", ".")) / "nuinsseg"
-    if "CELLBUNDLE_TEST_DATA" not in os.environ or not folder.exists():
-        pytest.skip("CELLBUNDLE_TEST_DATA has no nuinsseg")
+    folder = real_data("nuinsseg")
     size, scale = 512, 8  # drawn on a grid eight times finer, so that the pixels of the labels play no part
 
     def draw(rings):

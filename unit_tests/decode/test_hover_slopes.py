@@ -8,15 +8,10 @@ from cellbundle.decode import hover as decode
 from cellbundle.decode.hover import PUBLISHED, border_drop, decode_hover, join_parts
 from cellbundle.errors import ConfigError
 from cellbundle.metrics import image_scores
-from cellbundle.synthetic import generate
+from cellbundle.synthetic import KINDS, generate
 from cellbundle.targets.hover import labels_to_hover
 
-KINDS = ["fluorescence", "phase", "he"]
-
-
-def perfect(labels):
-    """What a perfect network predicts: (3, H, W) float32."""
-    return np.concatenate([np.where(labels > 0, 3, -3)[None], labels_to_hover(labels)]).astype(np.float32)
+from .hover_predictions import perfect
 
 
 def noisy(labels, strength, seed=0):

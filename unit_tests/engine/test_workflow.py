@@ -220,11 +220,14 @@ def test_mlflow(make, tmp_path):
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "first try"
     assert run.info.status == "FINISHED"
-    assert len(client.get_metric_history(run.info.run_id, "ap_mean")) == 2
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 4
+    steps = {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
+    assert (steps["val_ap_mean"], steps["loss"], steps["step/loss"]) == ([1, 2], [1, 2], [1, 2, 3, 4])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["run_id"] == run.info.run_id
+    make().run()
+    assert not (tmp_path / "run" / "run.json").exists(), "the weights are not of that run any more"
 
 
 def test_mlflow_is_not_installed(make, monkeypatch):
-    monkeypatch.setattr("cellbundle.engine.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("cellbundle.engine.tracking.tracker.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"pip install 'cellbundle\[mlflow\]'"):
         make(mlflow_tracking_uri="runs.db").run()

@@ -42,57 +42,131 @@ def test_an_empty_file_has_no_instances(tmp_path):
     assert (lost, classes) == ([], [])
 
 
-def test_what_is_written_comes_back_apart_from_holes_and_parts(tmp_path, instances):
+def fill_as_ultralytics(path, shape, scale=1):
+    """Masks as ultralytics makes them for training: corners in float32, rounded down, and OpenCV."""
+    cv2 = pytest.importorskip("cv2")
+    size = np.float32([shape[1] * scale, shape[0] * scale])
+    for line in path.read_text().splitlines():
+        mask = np.zeros((shape[0] * scale, shape[1] * scale), np.uint8)
+        corners = np.array(line.split()[1:], np.float32).reshape(-1, 2) * size
+        yield cv2.fillPoly(mask, corners.astype(np.int32)[None], color=1)
+
+
+def instances_of(labels):
+    return [np.where(labels == i, i, 0) for i in np.unique(labels[labels > 0])]
+
+
+def test_what_is_written_comes_back(tmp_path, instances):
     parts = outlines(instances.labels)
-    cut = [len(own) > 1 or any(part.holes for part in own) for own in parts]
-    assert write_yolo(tmp_path / "a.txt", instances.labels) == sum(cut)
-    (labels, _), classes = read_yolo(tmp_path / "a.txt", instances.labels.shape)
-    assert classes == [0] * len(instances)
-    whole = 1 + np.flatnonzero(~np.array(cut, bool))
-    kept = np.isin(instances.labels, whole)
-    np.testing.assert_array_equal(labels[kept], instances.labels[kept])
+    with_holes, in_parts = (
+        sum(any(part.holes for part in own) for own in parts),
+        sum(len(own) > 1 for own in parts),
+    )
+    assert write_yolo(tmp_path / "a.txt", instances.labels) == (len(instances), with_holes, in_parts)
+    (labels, lost), classes = read_yolo(tmp_path / "a.txt", instances.labels.shape, corners="edges")
+    assert (lost, classes) == ([], [0] * len(instances))
+    whole = np.isin(labels, 1 + np.flatnonzero([len(own) == 1 for own in parts]))
+    np.testing.assert_array_equal(labels[whole], instances.labels[whole])
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_ultralytics_gets_the_same_pixels_at_each_magnification(tmp_path, instances, scale):
+    for labels, own in zip(instances_of(instances.labels), outlines(instances.labels), strict=True):
+        write_yolo(tmp_path / "a.txt", (labels > 0).astype(int))
+        (mask,) = fill_as_ultralytics(tmp_path / "a.txt", labels.shape, scale)
+        expected = np.kron(labels > 0, np.ones((scale, scale), bool))
+        assert mask[expected].all()
+        if len(own) == 1:
+            np.testing.assert_array_equal(mask, expected)
+
+
+def test_holes_that_touch_and_islands_in_holes(tmp_path):
+    """Pairs of holes that meet in a corner, a hole at a thin wall, and a part within a hole."""
+    labels = np.array(
+        [
+            [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+            [1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1],
+            [1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1],
+            [1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 1],
+            [1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 1],
+            [1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 1],
+            [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+        ]
+    )
+    assert write_yolo(tmp_path / "a.txt", labels) == (1, 1, 1)
+    (read, _), _ = read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")
+    np.testing.assert_array_equal(read, labels)
+    (mask,) = fill_as_ultralytics(tmp_path / "a.txt", labels.shape)
+    assert np.argwhere(mask != labels).tolist() in ([[2, 5]], [[2, 9]], [[1, 6]], [[1, 7]], [[1, 8]])  # to the island
+
+
+def test_parts_are_joined_by_the_shortest_path(tmp_path):
+    labels = np.zeros((9, 12), int)
+    labels[1:3, 1:9], labels[5:8, 6], labels[7, 11] = 1, 1, 1
+    assert write_yolo(tmp_path / "a.txt", labels) == (1, 0, 1)
+    (mask,) = fill_as_ultralytics(tmp_path / "a.txt", labels.shape)
+    expected = labels.copy()
+    expected[3:5, 6] = 1
+    expected[7, 7:11] = 1
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_a_part_is_joined_to_the_nearest_one_not_to_the_last(tmp_path):
+    labels = np.zeros((10, 10), int)
+    labels[0], labels[2:, 0], labels[9] = 1, 1, 1  # the second part surrounds the third, at a distance
+    labels[4, 8] = 1
+    write_yolo(tmp_path / "a.txt", labels)
+    labels[1, 0] = labels[1:4, 8] = 1
+    np.testing.assert_array_equal(next(fill_as_ultralytics(tmp_path / "a.txt", labels.shape)), labels)
+
+
+def test_parts_that_touch_in_a_corner_come_back(tmp_path):
+    labels = np.array([[1, 0, 0], [0, 1, 1], [1, 0, 0]])
+    assert write_yolo(tmp_path / "a.txt", labels) == (1, 0, 1)
+    np.testing.assert_array_equal(read_yolo(tmp_path / "a.txt", (3, 3), corners="edges")[0].labels, labels)
+    np.testing.assert_array_equal(next(fill_as_ultralytics(tmp_path / "a.txt", (3, 3))), labels)
 
 
 @pytest.mark.slow
 def test_many_instances(tmp_path, many):
-    assert write_yolo(tmp_path / "a.txt", many.labels) == 0
-    (labels, lost), _ = read_yolo(tmp_path / "a.txt", many.labels.shape)
+    assert write_yolo(tmp_path / "a.txt", many.labels) == (75_625, 0, 0)
+    (labels, lost), _ = read_yolo(tmp_path / "a.txt", many.labels.shape, corners="edges")
     np.testing.assert_array_equal(labels, many.labels)
     assert lost == []
+
+
+def test_an_instance_in_very_many_parts(tmp_path):
+    labels = (np.random.default_rng(0).random((60, 60)) < 0.5).astype(int)
+    write_yolo(tmp_path / "a.txt", labels)
+    np.testing.assert_array_equal(read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")[0].labels, labels)
 
 
 def test_large_images_come_back(tmp_path):
     labels = np.zeros((2, 70_001), np.int32)
     labels[0, 69_999:], labels[1, 33_333] = 1, 2
     write_yolo(tmp_path / "a.txt", labels)
-    np.testing.assert_array_equal(read_yolo(tmp_path / "a.txt", labels.shape)[0].labels, labels)
+    read = read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")[0].labels
+    np.testing.assert_array_equal(read, labels)
 
 
 def test_file_by_hand(tmp_path):
-    labels = np.array([[1, 0, 2, 2], [3, 3, 3, 0], [3, 0, 3, 4], [3, 3, 3, 0]])
-    assert write_yolo(tmp_path / "a.txt", labels, [5, 0, 1, 0]) == 1
+    labels = np.array([[1, 0, 2, 2], [0, 0, 0, 0], [3, 3, 0, 0], [3, 0, 0, 0]])
+    assert write_yolo(tmp_path / "a.txt", labels, [5, 0, 1]) == (3, 0, 0)
     assert (tmp_path / "a.txt").read_text().splitlines() == [
-        "5 0.000000 0.000000 0.000000 0.000000 0.000000 0.000000",
-        "0 0.500000 0.000000 0.750000 0.000000 0.750000 0.000000",
-        "1 0.000000 0.250000 0.500000 0.250000 0.500000 0.750000 0.000000 0.750000",
-        "0 0.750000 0.500000 0.750000 0.500000 0.750000 0.500000",
+        "5 0.025000 0.025000 0.225000 0.025000 0.225000 0.225000 0.025000 0.225000",
+        "0 0.525000 0.025000 0.975000 0.025000 0.975000 0.225000 0.525000 0.225000",
+        "1 0.025000 0.525000 0.475000 0.525000 0.475000 0.725000 0.275000 0.725000 0.225000 0.775000 "
+        "0.225000 0.975000 0.025000 0.975000",  # the corner into the instance is cut off
     ]
-    (read, lost), classes = read_yolo(tmp_path / "a.txt", labels.shape)
-    np.testing.assert_array_equal(read, np.where(np.pad([[1]], ((2, 1), (1, 2))), 3, labels))
-    assert (lost, classes) == ([], [5, 0, 1, 0])
-
-
-def test_the_largest_part_is_written(tmp_path):
-    labels = np.array([[1, 0, 2, 2], [0, 2, 0, 2], [2, 2, 2, 0]])
-    assert write_yolo(tmp_path / "a.txt", labels) == 1
-    labels[0, 2:] = labels[1, 3] = 0
-    np.testing.assert_array_equal(read_yolo(tmp_path / "a.txt", labels.shape)[0].labels, labels)
+    (read, lost), classes = read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")
+    np.testing.assert_array_equal(read, labels)
+    assert (lost, classes) == ([], [5, 0, 1])
 
 
 def test_an_id_without_pixels_has_no_line(tmp_path):
-    assert write_yolo(tmp_path / "a.txt", np.array([[3, 0], [1, 1]]), [7, 8, 9]) == 0
-    (labels, _), classes = read_yolo(tmp_path / "a.txt", (2, 2))
+    assert write_yolo(tmp_path / "a.txt", np.array([[3, 0], [1, 1]]), [7, 8, 9]) == (2, 0, 0)
+    (labels, _), classes = read_yolo(tmp_path / "a.txt", (2, 2), corners="edges")
     np.testing.assert_array_equal(labels, [[2, 0], [1, 1]])
     assert classes == [7, 9]
 

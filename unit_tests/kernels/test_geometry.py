@@ -6,10 +6,7 @@ from scipy import ndimage
 
 from cellbundle.kernels.geometry import boxes_and_areas, centre_pixel, fill_holes
 
-
-def digits(*rows):
-    """(H, W) int32 from strings of digits; a dot is background."""
-    return np.array([[int(c) if c != "." else 0 for c in row] for row in rows], np.int32)
+from ..hand_made import digits
 
 
 def filled(labels):

@@ -18,12 +18,9 @@ from cellbundle.kernels.properties import (
     row_reach,
 )
 
+from ..hand_made import digits
+
 ROOT = math.sqrt(2)
-
-
-def digits(*rows):
-    """(H, W) int32 from strings of digits; a dot is background."""
-    return np.array([[int(c) if c != "." else 0 for c in row] for row in rows], np.int32)
 
 
 def random_windows(n, largest, seed):

@@ -115,7 +115,7 @@ def test_content(images, evaluation):
     assert [row["classes"]["a"]["recall"] for row in content["images"]] == [1 / 2, 1]
 
 
-def test_content_without_images(tmp_path):
+def test_content_without_images():
     empty = Evaluation(pd.DataFrame(columns=["image", "group"]), {}, [])
     content = metrics_content(empty, [])
     assert (content["n_images"], content["pooled"], content["images"]) == (0, None, [])

@@ -1,8 +1,6 @@
 """HoVer targets: distances by hand, invariants, threads, and MONAI as an oracle."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +8,11 @@ from monai.transforms import ComputeHoVerMaps
 from PIL import Image
 
 from cellbundle.errors import ArrayError
-from cellbundle.synthetic import generate
+from cellbundle.synthetic import KINDS
 from cellbundle.targets.hover import MIN_INSTANCES_PER_THREAD, labels_to_hover
 
-KINDS = ["fluorescence", "phase", "he"]
-
-
-def digits(*rows):
-    """Label map from strings of digits; a dot is background."""
-    return np.array([[int(c) if c != "." else 0 for c in row] for row in rows])
-
-
-def cells(kind="phase", seed=0, size=(96, 120)):
-    return generate(kind, size, 20, diameter=18, touching=0.5, seed=seed)[1]
+from ..hand_made import digits
+from .label_maps import cells
 
 
 def by_monai(labels):
@@ -148,10 +138,8 @@ def test_same_maps_as_monai(kind):
     np.testing.assert_allclose(labels_to_hover(with_gaps), by_monai(with_gaps), rtol=0, atol=2e-7)
 
 
-def test_same_maps_as_monai_on_real_cells():
-    folder = Path(os.environ.get("CELLBUNDLE_TEST_DATA", ".")) / "dsb2018"
-    if "CELLBUNDLE_TEST_DATA" not in os.environ or not folder.exists():
-        pytest.skip("CELLBUNDLE_TEST_DATA has no dsb2018")
+def test_same_maps_as_monai_on_real_cells(real_data):
+    folder = real_data("dsb2018")
     entries = json.loads((folder / "dsb2018_datalist.json").read_text())["training"][:200:20]
     for entry in entries:
         labels = np.array(Image.open(folder / entry["label"])).astype(np.int32)

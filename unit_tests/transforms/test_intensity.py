@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from cellbundle.errors import ArrayError
+from cellbundle.errors import ArrayError, ConfigError
 from cellbundle.transforms import NormaliseIntensityd, intensity, normalise_intensity, to_channels
 
 
@@ -189,3 +189,16 @@ def test_transform_errors():
         NormaliseIntensityd()({"image": np.zeros((5, 4, 4), np.float32)})
     with pytest.raises(KeyError, match="image"):
         NormaliseIntensityd()({"label": 1})
+
+
+def test_8_bit_values_are_divided_by_255():
+    normaliser = NormaliseIntensityd(method="8bit")
+    image = torch.tensor([0.0, 51.0, 255.0]).view(1, 1, 3)
+    result = normaliser({"image": image})["image"]
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result, torch.tensor([0.0, 0.2, 1.0]).expand(3, 1, 3))
+    for value in (-1.0, 256.0):
+        with pytest.raises(ArrayError, match=rf"intensities are {value:g} to {value:g}, expected 0 to 255 of an 8-bit"):
+            normaliser({"image": torch.full((1, 2, 2), value)})
+    with pytest.raises(ConfigError, match="intensity is '16bit'; choose one of percentiles, 8bit"):
+        NormaliseIntensityd(method="16bit")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from ..errors import CellBundleError, ConfigError
-from . import data, datalists, doctor, predict, serve
+from . import data, datalists, doctor, log_model, predict, serve, sync_runs
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 LOGGER = logging.getLogger(__name__.partition(".")[0])
@@ -48,6 +48,8 @@ app.command("predict")(guarded(predict.predict))
 app.command("evaluate")(guarded(datalists.evaluate))
 app.command("validate-data")(guarded(datalists.validate_data))
 app.command("serve")(guarded(serve.serve))
+app.command("log-model")(guarded(log_model.log_model))
+app.command("sync-runs")(guarded(sync_runs.sync_runs))
 app.command("list")(guarded(doctor.list_command))
 app.command("doctor")(guarded(doctor.doctor))
 

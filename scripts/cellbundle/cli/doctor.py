@@ -13,6 +13,9 @@ OPTIONAL = (
     ("zarr", "zarr", "OME-Zarr images"),
     ("pyarrow", "parquet", "measurements as Parquet"),
     ("mlflow", "mlflow", "tracking of trainings"),
+    ("fsspec", "remote", "data and outputs elsewhere, such as s3://"),
+    ("fastapi", "serve", "cellbundle serve"),
+    ("ultralytics", "yolo", "the bundle yolo_seg (AGPL-3.0)"),
     ("matplotlib", "docs", "curves of trainings"),
     ("tensorrt", None, "inference_trt.json on NVIDIA GPUs: torch-tensorrt==2.11.0 and tensorrt>=10.15.1,<10.16"),
 )

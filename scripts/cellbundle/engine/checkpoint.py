@@ -3,7 +3,7 @@
 import logging
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,9 +15,13 @@ from ..io.write import atomic_path
 from .distributed import gather, rank, world_size
 from .handlers import EarlyStop, History
 
+if TYPE_CHECKING:
+    from .tracking import Tracker
+
 logger = logging.getLogger(__name__)
 
 BEST, FINAL, LATEST = "model.pt", "model_final.pt", "latest.pt"
+RUN_KEYS = ("run_id", "run_key", "run_folder")  # of latest.pt, see Tracker.state_dict
 
 
 def save_atomically(content: Any, path: Path) -> None:
@@ -77,6 +81,10 @@ class TrainingCheckpoint:
         resume: go on from ``latest.pt``.
         weights_dtype: "float32", or "float16" for files of half the size.
         phase: of a training of several phases; ``latest.pt`` belongs to one of them. 0 for one phase.
+
+    Attributes:
+        tracker: set by the workflow; ``latest.pt`` says which run it belongs to.
+        tracked: what the ``latest.pt`` that was loaded says of its run; empty without one.
     """
 
     def __init__(
@@ -103,6 +111,8 @@ class TrainingCheckpoint:
             history,
         )
         self.resume, self.weights_dtype = resume, getattr(torch, weights_dtype)
+        self.tracker: Tracker | None = None
+        self.tracked: dict[str, str | None] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handlers that validate and keep the history."""
@@ -131,6 +141,7 @@ class TrainingCheckpoint:
             "history": self.history.rows,
             "random": random_states,
         }
+        state |= self.tracked | (self.tracker.state_dict() if self.tracker else {})
         save_atomically(state, self.folder / LATEST)
 
     def save_final(self, engine: Engine) -> None:
@@ -168,6 +179,7 @@ class TrainingCheckpoint:
         if self.early_stop.stopper and state["patience"]:
             self.early_stop.stopper.load_state_dict(state["patience"])
         self.history.rows = state["history"]
+        self.tracked = {name: state[name] for name in RUN_KEYS if name in state}
         if len(state["random"]) == world_size():
             set_random_state(state["random"][rank()])
         logger.info("resuming after epoch %d from %s", state["epoch"], path)

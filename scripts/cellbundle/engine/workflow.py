@@ -14,12 +14,13 @@ from ..errors import CellBundleError, ConfigError, original_errors
 from ..evaluation import format_report, write_evaluation
 from ..io import atomic_path
 from . import distributed
-from .checkpoint import BEST
+from .checkpoint import BEST, TrainingCheckpoint
 from .data import find_entries
 from .evaluation import build_evaluation
 from .network import load_weights
 from .overrides import check_overrides
-from .tracking import track
+from .roots import Roots
+from .tracking import EpochLog, Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class CellWorkflow(ConfigWorkflow):
             **override,
         )
         self.mode = mode
-        self.overrides = override
+        self.tracker, self.trained_epochs = Tracker(None), 0
+        self.roots = Roots()
 
     @staticmethod
     def _find_mode(mode: str | None, workflow_type: str | None, config: dict[str, Any]) -> str:
@@ -85,12 +87,16 @@ class CellWorkflow(ConfigWorkflow):
     def initialize(self) -> Any:
         """Join the other processes, if any, and parse the configuration."""
         distributed.initialise(self.parser.get("device_name", "auto"))
+        self.roots.localise(self.parser, self.mode)
         return super().initialize()
 
     def run(self) -> Any:
         """Train, evaluate or infer."""
-        with original_errors():
-            return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
+        with original_errors(), self.roots:
+            if self.parser.get("tracker"):
+                self.tracker = self.content("tracker")
+            with end_status(self.tracker):
+                return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
 
     def finalize(self) -> Any:
         """Run the configuration's ``finalize`` and leave the process group."""
@@ -109,23 +115,33 @@ class CellWorkflow(ConfigWorkflow):
 
     def _fit(self) -> None:
         trainer = self.trainer
+        files = self._track()
+        self.trained_epochs = trainer.state.epoch
         if trainer.state.epoch >= trainer.state.max_epochs:
             logger.info(
                 "epoch %d of %d is done already; give a larger max_epochs",
                 trainer.state.epoch,
                 trainer.state.max_epochs,
             )
-        else:
-            track(
-                trainer,
-                self.content("validate#evaluator"),
-                self.content("mlflow_tracking_uri"),
-                experiment=Path(self.content("bundle_root")).name,
-                run_name=self.content("mlflow_run_name"),
-                parameters={name.replace("#", "."): value for name, value in self.overrides.items()},
-                system_metrics=self.content("mlflow_log_system_metrics"),
-            )
+            return
+        try:
             trainer.run()
+        finally:
+            self.trained_epochs = trainer.state.epoch
+            files.log_files()
+
+    def _track(self) -> EpochLog:
+        """Open the run, or the one that ``latest.pt`` belongs to, and log the training to it."""
+        handlers = self.content("train#handlers")
+        checkpoint = next(handler for handler in handlers if isinstance(handler, TrainingCheckpoint))
+        if not self.tracker.is_on and distributed.rank() == 0 and not checkpoint.resume:
+            forget_run(checkpoint.folder)
+        start_run(self.tracker, self.parser, self.mode, checkpoint.tracked)
+        checkpoint.tracker = self.tracker
+        handler = TrackingHandler(self.tracker, checkpoint.history)
+        if self.tracker.is_on:
+            handler.attach(self.trainer)
+        return handler
 
     def _final_test(self) -> None:
         """Scores of the best weights on the testing entries of each data list, if there are any."""
@@ -140,6 +156,7 @@ class CellWorkflow(ConfigWorkflow):
 
     def _evaluate(self) -> None:
         evaluator = self.content("evaluator")
+        start_run(self.tracker, self.parser, self.mode)
         evaluator.run()
         self._raise_failures()
         evaluation = build_evaluation(self.content("key_metric_fn"), self.content("dataset").data)
@@ -150,15 +167,20 @@ class CellWorkflow(ConfigWorkflow):
             logger.info(
                 "scores of single images in %s\n%s", folder / "report.html", format_report(evaluation.summaries)
             )
+            log_results(self.tracker, folder, self.content("split"), self.trained_epochs)
 
     def _infer(self) -> None:
-        self.content("evaluator").run()
+        evaluator = self.content("evaluator")
+        start_run(self.tracker, self.parser, self.mode)
+        evaluator.run()
         self._raise_failures()
 
     def _raise_failures(self) -> None:
         """Write ``failures.csv`` and raise if an image could not be processed, after all others were."""
         failures = sorted({f for part in distributed.gather(self.content("eval_step").failures) for f in part})
         folder = Path(self.content("output_dir"))
+        counts = {"images/all": len(self.content("dataset")), "images/failed": len(failures)}
+        self.tracker.log(counts, self.trained_epochs)
         if distributed.rank() == 0:
             if failures:
                 folder.mkdir(parents=True, exist_ok=True)

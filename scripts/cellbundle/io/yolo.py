@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError, LabelReadError
 from ..painting import Painted, paint_contours, paint_rings
-from ..polygons import contours, outlines
+from ..polygons import outlines
 from ._named import named
+from ._one_outline import one_outline
 from .write import atomic_path
 
 MIN_POINTS = 3
@@ -52,39 +53,53 @@ def read_yolo(
         return paint_contours(outlined, shape), classes
 
 
-def write_yolo(path: str | Path, labels: NDArray[np.integer], classes: Sequence[int] | None = None) -> int:
-    """Write the outlines of all instances, as ``read_yolo`` reads them.
+class Written(NamedTuple):
+    """What ``write_yolo`` has written.
 
-    A line holds one outline. Of an instance in several 4-connected parts it is that of the largest, and holes are
-    filled; what comes back is the same for all other instances. Outlines of one or two pixels repeat the last one, as
-    a line is read as an outline from three points on. Ids without pixels have no line.
+    Attributes:
+        lines: instances; ids without pixels have no line.
+        with_holes: those that have holes.
+        in_parts: those that have several 4-connected parts.
+    """
+
+    lines: int
+    with_holes: int
+    in_parts: int
+
+
+def write_yolo(path: str | Path, labels: NDArray[np.integer], classes: Sequence[int] | None = None) -> Written:
+    """Write one outline for each instance, as ``read_yolo`` with ``corners="edges"`` and ultralytics read it.
+
+    Outlines run along the edges of pixels, a tenth of a pixel within the instance. Whoever fills them by the centres of
+    pixels, or rounds corners down and fills them with what is on the outline (OpenCV's ``fillPoly``, and so
+    ultralytics), gets the pixels of the instance. Boxes around them have an area, even that of one pixel.
+
+    A line holds one outline, so parts and holes are joined to one by a path there and back between their nearest
+    points. Within an instance it changes nothing; between parts it may be filled, one pixel wide.
 
     Args:
         path: the file to write; its folder must exist.
         labels: (H, W) integers, ids 1..N, 0 background.
         classes: of each id, from 0; by default all are 0.
 
-    Returns:
-        The number of instances that lose holes or parts.
-
     Raises:
         ArrayError: if ``labels`` is not a map of non-negative integers, or classes are not one number for each id.
         OSError: if the file cannot be written.
     """
-    outlined = contours(labels)
+    outlined = outlines(labels)
     classes = [0] * len(outlined) if classes is None else classes
     if len(classes) != len(outlined) or min(classes, default=0) < 0:
         raise ArrayError(f"classes must be {len(outlined)} numbers from 0 up, one for each id, got {list(classes)}")
     size = np.array(labels.shape[::-1])
-    lines = [_line(number, parts[0] / size) for number, parts in zip(classes, outlined, strict=True) if parts]
+    lines = [_line(number, one_outline(parts) / size) for number, parts in zip(classes, outlined, strict=True) if parts]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
-    return sum(len(parts) > 1 or any(part.holes for part in parts) for parts in outlines(labels))
+    with_holes = sum(any(part.holes for part in parts) for parts in outlined)
+    return Written(len(lines), with_holes, sum(len(parts) > 1 for parts in outlined))
 
 
 def _line(number: int, corners: NDArray[np.float64]) -> str:
-    shown = np.minimum(np.arange(max(len(corners), MIN_POINTS)), len(corners) - 1)
-    return " ".join([str(int(number)), *(f"{value:.6f}" for value in corners[shown].ravel().tolist())]) + "\n"
+    return " ".join([str(int(number)), *(f"{value:.6f}" for value in corners.ravel().tolist())]) + "\n"
 
 
 def _read_line(line: str, number: int) -> NDArray[np.float64]:

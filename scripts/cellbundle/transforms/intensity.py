@@ -1,14 +1,18 @@
 """Channels and intensity: from raw units to (3, H, W) in [0, 1]."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from ..errors import ArrayError
+from ..errors import ArrayError, ConfigError
+
+Method = Literal["percentiles", "8bit"]
+METHODS = ("percentiles", "8bit")
+MAX_8BIT = 255
 
 PERCENTILE_SAMPLES = 1 << 20  # pixels a channel that percentiles are read from; larger images are sampled on a grid
 
@@ -68,8 +72,40 @@ def normalise_intensity(image: np.ndarray, lower: float = 0.5, upper: float = 99
     return result
 
 
+def scale_8bit(image: np.ndarray) -> np.ndarray:
+    """Divide 8-bit values by 255.
+
+    Args:
+        image: (C, H, W) float32, 0..255.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+
+    Raises:
+        ArrayError: if there are other values.
+    """
+    low, high = (float(image.min()), float(image.max())) if image.size else (0.0, 0.0)
+    if low < 0 or high > MAX_8BIT:
+        raise ArrayError(
+            f"intensities are {low:g} to {high:g}, expected 0 to {MAX_8BIT} of an 8-bit image; stretch them between "
+            "percentiles instead (intensity: percentiles)"
+        )
+    return image / np.float32(MAX_8BIT)
+
+
 class NormaliseIntensityd(MapTransform):
-    """``to_channels`` and ``normalise_intensity`` for tensors (C, H, W) of a dictionary; metadata are kept."""
+    """``to_channels`` and ``normalise_intensity`` for tensors (C, H, W) of a dictionary; metadata are kept.
+
+    Args:
+        keys: entries to normalise.
+        lower: see ``normalise_intensity``.
+        upper: likewise.
+        channels: see ``to_channels``.
+        method: ``percentiles``; ``8bit`` for ``scale_8bit``, which networks of others may have learnt with.
+
+    Raises:
+        ConfigError: for another method.
+    """
 
     def __init__(
         self,
@@ -77,9 +113,12 @@ class NormaliseIntensityd(MapTransform):
         lower: float = 0.5,
         upper: float = 99.8,
         channels: Sequence[int] | None = None,
+        method: Method = "percentiles",
     ) -> None:
         super().__init__(keys)
-        self.lower, self.upper, self.channels = lower, upper, channels
+        if method not in METHODS:
+            raise ConfigError(f"intensity is {method!r}; choose one of {', '.join(METHODS)}")
+        self.lower, self.upper, self.channels, self.method = lower, upper, channels, method
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with normalised images, (3, H, W) float32 in [0, 1]."""
@@ -88,6 +127,7 @@ class NormaliseIntensityd(MapTransform):
             image = result[key]
             array = np.asarray(image, dtype=np.float32)
             array = array if self.channels is None else array[check_channels(self.channels, len(array))]
-            scaled = torch.from_numpy(to_channels(normalise_intensity(array, self.lower, self.upper)))
+            array = scale_8bit(array) if self.method == "8bit" else normalise_intensity(array, self.lower, self.upper)
+            scaled = torch.from_numpy(to_channels(array))
             result[key] = type(image)(scaled, meta=image.meta) if hasattr(image, "meta") else scaled
         return result

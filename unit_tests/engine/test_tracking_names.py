@@ -1,0 +1,148 @@
+"""Names, addresses, parameters and steps of tracked runs."""
+
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from cellbundle.engine.tracking.names import (
+    database_file,
+    experiment_name,
+    flat_scores,
+    numbers,
+    plain_parameters,
+    redact,
+    resolve_uri,
+    safe_name,
+)
+from cellbundle.engine.tracking.points import Point, Steps, missing
+from cellbundle.engine.tracking.session import report_scores
+from cellbundle.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("http://host:5000/", "http://host:5000"),
+        ("databricks", "databricks"),
+        ("databricks://profile", "databricks://profile"),
+        ("postgresql+psycopg2://u:p@host/db", "postgresql+psycopg2://u:p@host/db"),
+        ("sqlite:////data/a.db", "sqlite:////data/a.db"),
+        ("sqlite:///a.db", "sqlite:///{here}/a.db"),
+        ("runs.db", "sqlite:///{here}/runs.db"),
+        ("runs", "sqlite:///{here}/runs/mlruns.db"),
+        (".", "sqlite:///{here}/mlruns.db"),
+    ],
+)
+def test_addresses(given, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri(given) == expected.format(here=tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["file:./mlruns", "file:///data/mlruns"])
+def test_plain_files_are_refused_with_what_to_give_instead(uri):
+    with pytest.raises(ConfigError, match=r"MLflow 3 writes no plain files any more; give a file such as mlruns\.db"):
+        resolve_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["", "htp://host", "sqlite:///", "s3://user:secret@bucket"])
+def test_other_addresses_are_refused_without_their_password(uri):
+    with pytest.raises(ConfigError, match="no place to track runs") as error:
+        resolve_uri(uri)
+    assert "secret" not in str(error.value)
+
+
+def test_database_file():
+    assert database_file("sqlite:////data/a%20b.db?timeout=5") == Path("/data/a b.db")
+    assert database_file("http://host") is None
+
+
+def test_passwords_are_not_told():
+    assert redact("https://me:secret@host:5000/path?token=secret") == "https://host:5000/path"
+    assert redact("sqlite:////data/a.db") == "sqlite:////data/a.db"
+    assert redact("databricks") == "databricks"
+
+
+def test_databricks_wants_paths_as_experiments():
+    assert experiment_name("databricks", "cells") == "/Shared/cells"
+    assert experiment_name("databricks", "/Users/me/cells") == "/Users/me/cells"
+    assert experiment_name("http://host", "cells") == "cells"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("val_ap@0.5", "val_ap_0.5"),
+        ("a//b/../c/.", "a/b/c"),
+        ("/a", "a"),
+        ("", "_"),
+        ("x" * 300, "x" * 250),
+        ("Zellkern-Größe", "Zellkern-Größe"),
+    ],
+)
+def test_names(given, expected):
+    assert safe_name(given) == expected
+
+
+def test_numbers():
+    assert numbers({"a": 1, "b": "2.5", "c": None, "d": [1, 2], "e": "x"}) == {"a": 1.0, "b": 2.5}
+
+
+def test_parameters_are_the_plain_values():
+    config = {
+        "imports": ["$from a import b"],
+        "tracker": {"uri": "x"},
+        "mlflow_tracking_uri": "http://me:secret@host",
+        "quick": False,
+        "roi_size": [32, 32],
+        "epochs": "$1 if @quick else 100",
+        "data": "$find()",
+        "train": {"loss": {"_target_": "Loss", "weight": 2.0}, "steps": ["@train#loss", {"prob": 0.5}]},
+        "text": "x" * 600,
+        "nothing": None,
+    }
+    found = plain_parameters(config, {"epochs": 100, "data": [{"image": "a"}], "train#loss": object()})
+    assert found == {
+        "quick": "False",
+        "roi_size": "[32, 32]",
+        "epochs": "100",
+        "train.loss._target_": "Loss",
+        "train.loss.weight": "2.0",
+        "train.steps.1.prob": "0.5",
+        "text": "x" * 500,
+        "nothing": "None",
+    }
+
+
+def test_scores_of_reports():
+    content = {"pooled": {"ap@0.5": 0.5, "none": None}, "n": 3, "images": [1], "yes": True, "bad": float("nan")}
+    assert flat_scores(content, "testing") == {"testing/pooled/ap_0.5": 0.5, "testing/n": 3.0}
+
+
+@pytest.mark.parametrize(("n_groups", "more"), [(1, {}), (2, {"testing/groups/0/n": 1.0, "testing/groups/1/n": 1.0})])
+def test_a_single_group_and_counts_of_thresholds_are_left_out(n_groups, more):
+    pooled = {"ap50": 0.5, "tp50": 3, "iou_sum50": 2.5}
+    content = {"all": {"pooled": pooled}, "groups": {str(i): {"n": 1} for i in range(n_groups)}, "n_failed": 0}
+    assert report_scores(content, "testing") == {"testing/pooled/ap50": 0.5, "testing/n_failed": 0.0, **more}
+
+
+def test_steps_are_a_set():
+    rng, steps, expected = random.Random(0), Steps(), set()
+    for _ in range(400):
+        step = rng.randrange(-50, 250)
+        steps.add(step)
+        expected.add(step)
+    assert {step for step in range(-100, 300) if step in steps} == expected
+    runs = [(s, e) for s, e in zip(steps.starts, steps.ends, strict=True)]
+    assert all(s <= e for s, e in runs)
+    assert all(e + 1 < s for (_, e), (s, _) in pairwise(runs)), "joined where they touch"
+
+
+def test_steps_in_a_row_take_one_entry():
+    assert Steps(range(100_000)).ends == [99_999]
+
+
+def test_first_point_of_a_step_that_is_not_known():
+    points = [Point("a", 1.0, 5, 1), Point("a", 2.0, 6, 2), Point("a", 3.0, 7, 2), Point("b", 4.0, 8, 1)]
+    assert missing(points, {"a": Steps([1])}) == [points[1], points[3]]

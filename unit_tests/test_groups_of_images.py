@@ -1,0 +1,38 @@
+"""Groups of images in a table, and summaries by group."""
+
+import pandas as pd
+import pytest
+
+from cellbundle.errors import ConfigError
+from cellbundle.evaluation import read_groups, summarise
+
+
+def test_a_table_without_images_or_scores_has_no_summary():
+    assert summarise(pd.DataFrame(columns=["image", "group"])) == {}
+    with pytest.raises(KeyError, match="n_true"):
+        summarise(pd.DataFrame([{"image": "a", "group": "g"}]))
+
+
+def test_read_groups(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("id,modality,stain\n001,NA,x\nb,phase,\nb,phase,y\n", encoding="utf-8-sig")
+    assert read_groups(path) == {"001": "NA", "b": "phase"}
+    assert read_groups(path, "stain") == {"001": "x", "b": "y"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cannot be read as CSV"),
+        ("a,b\n1,2\n", "has no column 'id'; its columns are a, b"),
+        ("id,b\n1,2\n", "has no column 'modality'"),
+        ("id,modality\na,x\na,y\n", "'a' has more than one modality"),
+    ],
+)
+def test_bad_groups(tmp_path, content, message):
+    path = tmp_path / "groups.csv"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_groups(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_groups(tmp_path / "other.csv")
