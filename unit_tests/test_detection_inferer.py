@@ -123,6 +123,13 @@ def test_any_number_of_detections_can_be_decollated(size, n):
     }  # fmt: skip
 
 
+def test_the_network_gets_plain_tensors():
+    """MONAI Label gives MetaTensors, which networks of ultralytics cannot take."""
+    network = Detector([1, 2, 5, 9])
+    found = DetectionInferer((32, 32))(MetaTensor(image(40, 40)), network)
+    assert {type(tensor) for tensor in [*network.seen, *found.values()]} == {torch.Tensor}
+
+
 def test_one_image_at_a_time():
     with pytest.raises(ArrayError, match=r"expected one image \(1, C, H, W\), got shape \(2, 3, 9, 9\)"):
         DetectionInferer()(torch.zeros(2, 3, 9, 9), Detector())

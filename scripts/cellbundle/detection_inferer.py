@@ -51,6 +51,7 @@ class DetectionInferer(TiledInferer):
                 f"expected one image (1, C, H, W), got shape {tuple(inputs.shape)}; images have different numbers of "
                 "detections, so give them one by one"
             )
+        inputs = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs  # MONAI Label hands over MetaTensors
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         plan = plan_tiles(size, self.largest_tile(), self.overlap, self.multiple, self.fixed)
         corners = tile_corners(plan, size)

@@ -198,10 +198,12 @@ def test_nothing_to_resume_says_what_to_do(make):
 def test_another_run_is_not_resumed(make, data: Path, tmp_path: Path):
     one = {"train#trainer#max_epochs": 1}
     make(**one).run()
+    (tmp_path / "run" / "training_summary.md").unlink()  # as if killed before it was written
     make(resume=True, **one).run()  # done already, which is no error
     assert len(rows_of(tmp_path / "run")) == 1
+    assert "epochs: 1," in (tmp_path / "run" / "training_summary.md").read_text()
     for options, text in (
-        ({"batch_size": 2}, "batch 4 instead of 2"),
+        ({"batch_size": 2}, r"batch 4 instead of 2.*--pretrained_ckpt_path .*run.model\.pt"),
         ({"architecture": "yolov8n-seg"}, "architecture 'yolo11n-seg' instead of 'yolov8n-seg'"),
         ({"learning_rate": 0.01}, r"lr0 0\.001 instead of 0\.01"),
         ({"fold": 1}, "data '[0-9a-f]+' instead of"),
@@ -211,6 +213,19 @@ def test_another_run_is_not_resumed(make, data: Path, tmp_path: Path):
     torch.save({"model": torch.zeros(1)}, tmp_path / "run" / "latest.pt")
     with pytest.raises(CheckpointError, match="not the state of a training of yolo_seg"):
         make(resume=True).run()
+
+
+@pytest.mark.slow
+def test_a_training_that_patience_has_stopped_is_done(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from scripts import loop
+
+    monkeypatch.setattr(loop, "mask_fitness", lambda metrics: 0.5)
+    make(patience=1).run()
+    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
+    make(patience=1, resume=True).run()
+    assert len(rows_of(tmp_path / "run")) == 2
+    make(patience=2, resume=True).run()
+    assert len(rows_of(tmp_path / "run")) == 3
 
 
 @pytest.mark.slow
@@ -241,6 +256,7 @@ def test_an_epoch_with_a_loss_that_is_not_finite_is_repeated(make, tmp_path: Pat
     [
         ({"val_interval": 5}, "ultralytics validates after each epoch"),
         ({"imgsz": 100}, "imgsz is 100, expected a multiple of 32"),
+        ({"imgsz": 96, "architecture": "yolov8n-seg-p6"}, "imgsz is 96, expected a multiple of 64"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"train#schedule#optimizer": "auto"}, "auto would ignore learning_rate"),
         ({"train#schedule#cos_lr": "often"}, "does not accept .*cos_lr"),

@@ -24,7 +24,6 @@ from .ultralytics_access import require_ultralytics
 
 logger = logging.getLogger(__name__)
 
-STRIDE = 32  # pixels; sides of training images are multiples
 SMALLEST = 64  # pixels of a training image
 OWN_FOLDER = "ultralytics"  # below ckpt_path: what ultralytics writes
 OPTIMISERS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD", "MuSGD")
@@ -43,7 +42,7 @@ class YoloTraining:
         ckpt_path: where checkpoints and the history go; what ultralytics writes goes to ``ultralytics`` in it.
         max_epochs: passes over the training images.
         batch_size: images of a step, in all processes.
-        imgsz: side of the images that the network sees, in pixels; a multiple of 32.
+        imgsz: side of the images that the network sees, in pixels; a multiple of its largest stride, mostly 32.
         learning_rate: highest one.
         seed: of order and augmentation.
         num_workers: processes that load and augment; ultralytics takes none where it computes on a CPU.
@@ -86,7 +85,7 @@ class YoloTraining:
         weights_dtype: str = "float32",
         arguments: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]] = (),
     ) -> None:
-        check_options(max_epochs, batch_size, imgsz, val_interval)
+        check_options(max_epochs, batch_size, imgsz, val_interval, max(network.strides))
         self.network, self.dataset, self.max_epochs, self.resume = network, dataset, max_epochs, resume
         self.folder, self.state = Path(ckpt_path), SimpleNamespace(epoch=0, max_epochs=max_epochs)
         self.checkpoint: dict[str, Any] | None = None
@@ -147,9 +146,27 @@ class YoloTraining:
             TrainingError: if the loss is not finite any more.
         """
         self.load()
-        if self.state.epoch >= self.max_epochs:
-            logger.info("epoch %d of %d is done already; give a larger max_epochs", self.state.epoch, self.max_epochs)
-            return
+        reason = self._why_done()
+        if reason is None:
+            self._train()
+        else:
+            logger.info(reason)
+        if distributed.rank() == 0:  # also where an earlier run was killed before it came to this
+            write_training_summary(self.folder, self.dataset.counts, self.arguments, self.files.rows)
+
+    def _why_done(self) -> str | None:
+        """Why there is nothing left to train, and what to do; None if there is."""
+        epoch, patience = self.state.epoch, self.arguments["patience"]
+        if self.checkpoint is None:
+            return None
+        if epoch >= self.max_epochs:
+            return f"epoch {epoch} of {self.max_epochs} is done already; give a larger max_epochs"
+        waited = epoch - self.checkpoint["stopper"]["best_epoch"]
+        if 0 < patience <= waited:
+            return f"training has stopped after {waited} epochs without a better fitness; give a larger patience"
+        return None
+
+    def _train(self) -> None:
         if self.checkpoint is not None:
             logger.info("resuming after epoch %d from %s", self.state.epoch, self.folder)
         require_ultralytics()
@@ -159,11 +176,9 @@ class YoloTraining:
             SegmentationRun(self.arguments, self.network.model, self.files, self.checkpoint).train()
         finally:
             self.state.epoch = int(self.files.rows[-1]["epoch"]) if self.files.rows else 0
-        if distributed.rank() == 0:
-            write_training_summary(self.folder, self.dataset.counts, self.arguments, self.files.rows)
 
 
-def check_options(max_epochs: int, batch_size: int, imgsz: int, val_interval: int) -> None:
+def check_options(max_epochs: int, batch_size: int, imgsz: int, val_interval: int, stride: int) -> None:
     """Refuse what ultralytics cannot do, or would change silently.
 
     Raises:
@@ -171,8 +186,8 @@ def check_options(max_epochs: int, batch_size: int, imgsz: int, val_interval: in
     """
     if val_interval != 1:
         raise ConfigError(f"val_interval is {val_interval}, but ultralytics validates after each epoch; leave it at 1")
-    if imgsz % STRIDE or imgsz < SMALLEST:
-        raise ConfigError(f"imgsz is {imgsz}, expected a multiple of {STRIDE} from {SMALLEST} on")
+    if imgsz % stride or imgsz < SMALLEST:
+        raise ConfigError(f"imgsz is {imgsz}, expected a multiple of {stride} from {SMALLEST} on")
     for name, value in (("batch_size", batch_size), ("max_epochs", max_epochs)):
         if value < 1 or value != int(value):
             raise ConfigError(f"{name} is {value}, expected a whole number from 1 on")

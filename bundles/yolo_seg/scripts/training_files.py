@@ -92,7 +92,7 @@ class TrainingFiles:
         if differences:
             raise CheckpointError(
                 f"{path} was written with {', '.join(differences)}; resume with the same data and options, or start "
-                "anew from its weights with --pretrained_ckpt_path"
+                f"anew from its weights with --pretrained_ckpt_path {self.folder / BEST}"
             )
         self.rows = state["history"]
         self.tracked = {name: state[name] for name in RUN_KEYS if name in state}

@@ -13,7 +13,7 @@ if __name__ == "__main__":  # run as a file, Python does not look where the pack
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cellbundle.engine import distributed
-from cellbundle.engine.tracking import EpochLog, forget_run, start_run
+from cellbundle.engine.tracking import forget_run, start_run
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import ConfigError
 
@@ -49,13 +49,18 @@ class CellYolo(CellWorkflow):
                     raise ConfigError(f"--{option} has no meaning for yolo_seg: {reason}")
         super().__init__(config_file, mode, **options)
 
-    def _track(self) -> EpochLog:
+    def _fit(self) -> None:
         training = self.trainer
         known = training.load()
         if not self.tracker.is_on and distributed.rank() == 0 and not training.resume:
             forget_run(training.folder)
         start_run(self.tracker, self.parser, self.mode, known, training.arguments)
-        return training.track(self.tracker)
+        log = training.track(self.tracker)
+        try:
+            training.run()
+        finally:
+            self.trained_epochs = training.state.epoch
+            log.log_files()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from .evaluation import build_evaluation
 from .network import load_weights
 from .overrides import check_overrides
 from .roots import Roots
-from .tracking import EpochLog, Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
+from .tracking import Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class CellWorkflow(ConfigWorkflow):
             self.trained_epochs = trainer.state.epoch
             files.log_files()
 
-    def _track(self) -> EpochLog:
+    def _track(self) -> TrackingHandler:
         """Open the run, or the one that ``latest.pt`` belongs to, and log the training to it."""
         handlers = self.content("train#handlers")
         checkpoint = next(handler for handler in handlers if isinstance(handler, TrainingCheckpoint))
