@@ -1,5 +1,6 @@
 """Ultralytics finds what we find, before overlaps are removed."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -81,3 +82,7 @@ def test_command(tmp_path, capsys):
     assert total.theirs > 0
     assert first == f"{total}  {tmp_path / 'image.tif'}"
     assert last == f"{total}  all 1 images"
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"testing": [{"image": "image.tif"}]}))
+    where = {"datalist": str(datalist), "basedir": str(tmp_path), "device_name": "cpu", "tile_size": [32, 64]}
+    assert agreement.main(str(tmp_path / "model.pt"), **where) == total

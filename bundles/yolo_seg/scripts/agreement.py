@@ -135,8 +135,8 @@ def main(weights: str, score: float = 0.25, split: str = "testing", **options: A
         split: of the data list.
         **options: ``input_dir``, or ``datalist`` and ``basedir``; overrides of configs/inference.json.
     """
-    data = {key: options.pop(key, None) for key in ("datalist", "basedir", "input_dir")}
-    entries = find_entries([data], split, require_labels=False, input_dir=data["input_dir"])
+    lists = [{key: options.pop(key, None) for key in ("datalist", "basedir")}]
+    entries = find_entries(lists, split, require_labels=False, input_dir=options.pop("input_dir", None))
     root = Path(__file__).resolve().parents[1]
     parser = inference_parser(root, {"weights": weights, "network_def#score_threshold": score, **options})
     network, normaliser = (parser.get_parsed_content(key) for key in ("network", "normaliser"))

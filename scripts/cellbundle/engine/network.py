@@ -72,8 +72,10 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """State dict of a checkpoint: flat or nested, with or without the prefixes of DDP and ``torch.compile``.
 
     Raises:
-        CheckpointError: if the file is damaged or holds no weights.
+        CheckpointError: if the file is missing or damaged, or holds no weights.
     """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} does not exist; train first, or give other weights")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
