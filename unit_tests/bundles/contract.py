@@ -1,5 +1,6 @@
 """What every bundle keeps to. The tests of a bundle inherit ``BundleContract`` and name it; see test_cell_unet.py."""
 
+import csv
 import importlib
 import importlib.util
 import json
@@ -45,6 +46,17 @@ def bundle_modules(name: str, *modules: str) -> list[Any]:
 def flags(options: dict[str, Any]) -> list[str]:
     """Command-line form of overrides."""
     return [item for key, value in options.items() for item in (f"--{key}", str(value))]
+
+
+def history_rows(folder: Path) -> list[dict[str, str]]:
+    """Rows of ``history.csv`` in a folder of checkpoints."""
+    with (folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def picture(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Noise in [0, 1], the same each time."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 class BundleContract:
@@ -203,12 +215,6 @@ class BundleContract:
         torch.save(self.network().state_dict(), tmp_path / "model.pt")
         image = data.parent / json.loads(data.read_text())["testing"][0]["image"]
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
-        small = [
-            item
-            for key, value in self.small.items()
-            if key.startswith("network_def")
-            for item in (f"--{key}", str(value))
-        ]
         options = [
             "--image",
             str(image),
@@ -219,7 +225,7 @@ class BundleContract:
             "--device_name",
             "cpu",
         ]
-        done = run([*command, *options, *small], self.root)
+        done = run([*command, *options, *flags(self.small_network)], self.root)
         assert done.returncode == 0, done.stderr
         assert read_labels(tmp_path / f"{image.stem}_labels.tif").shape == (96, 128)
 
@@ -238,12 +244,19 @@ class BundleContract:
             "--weights",
             str(tmp_path / "model.pt"),
         ]
-        small = [
-            item
-            for key, value in self.small.items()
-            if key.startswith("network_def")
-            for item in (f"--{key}", str(value))
-        ]
-        done = run([*command, *small], self.root)
+        done = run([*command, *flags(self.small_network)], self.root)
         assert done.returncode != 0
         assert "TensorRT is not installed" in done.stderr
+
+
+class DetectorContract(BundleContract):
+    """The tests of a network that answers with a list of dictionaries, one for each image."""
+
+    def test_state_dict_reload(self, tmp_path: Path):
+        first, second = self.network().eval(), self.network().eval()
+        torch.save(first.state_dict(), tmp_path / "model.pt")
+        second.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+        image = torch.rand(1, 3, 64, 64)
+        with torch.no_grad():
+            ours, theirs = first(image)[0], second(image)[0]
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)

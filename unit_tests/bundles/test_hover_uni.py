@@ -1,6 +1,5 @@
 """hover_uni keeps to the contract, and its two phases do what they say."""
 
-import csv
 import json
 import shutil
 import sys
@@ -17,7 +16,7 @@ from cellbundle.io import read_labels
 from cellbundle.predictor import Predictor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import BundleContract
+from contract import BundleContract, history_rows
 
 SMALL = {
     "network_def#backbone": "vit_tiny_4",
@@ -27,11 +26,6 @@ SMALL = {
     "batch_size": 4,
     "roi_size": [64, 64],
 }
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "history.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -57,14 +51,14 @@ class TestHoverUni(BundleContract):
     def test_both_phases_in_one_command_equal_two_commands(self, data: Path, tmp_path: Path):
         both, two = tmp_path / "both", tmp_path / "two"
         self.trained(data, both, **{"train#trainer#max_epochs": 2})
-        history = rows(both)
+        history = history_rows(both)
         assert [(row["phase"], row["epoch"]) for row in history] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
         assert all(float(row[name]) > 0 for row in history for name in ("np_bce", "np_dice", "hv_mse", "hv_msge"))
         assert float(history[1]["loss"]) < float(history[0]["loss"])
         assert [row["learning_rate_1"] == "" for row in history] == [True, True, False, False], "the adapters' rate"
         assert float(history[2]["learning_rate"]) == pytest.approx(10 * float(history[2]["learning_rate_1"]))
         self.trained(data, two, phase=1, **{"train#trainer#max_epochs": 2})
-        assert [row["phase"] for row in rows(two)] == ["1", "1"]
+        assert [row["phase"] for row in history_rows(two)] == ["1", "1"]
         self.trained(data, two, phase=2, num_workers=1, **{"train#trainer#max_epochs": 2})
         assert same(latest(both)["network"], latest(two)["network"])
         first, plain = (torch.load(both / name, weights_only=True) for name in ("model_phase1.pt", "model_final.pt"))
@@ -113,7 +107,7 @@ class TestHoverUni(BundleContract):
         names = {"class_names": ["odd", "even"], "train#loss#class_weights": [0.1, 1, 1]}
         workflow = self.trained(listed, tmp_path, basedir=str(data.parent), phase=1, **names)
         assert workflow.content("network").nc_head[-1].out_channels == 3
-        assert float(rows(tmp_path)[0]["nc_ce"]) > 0
+        assert float(history_rows(tmp_path)[0]["nc_ce"]) > 0
         self.make(listed, tmp_path, mode="eval", basedir=str(data.parent), figures=True, tta_flips=True, **names).run()
         metrics = json.loads((tmp_path / "eval" / "results" / "metrics.json").read_text())
         assert metrics["class_names"] == ["odd", "even"]

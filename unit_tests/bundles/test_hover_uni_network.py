@@ -11,8 +11,8 @@ from cellbundle.errors import ConfigError
 from cellbundle.losses_hover import HoverLoss
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import run
-from tiny_hover_uni import BUNDLE, module, on_meta, picture, tiny
+from contract import picture, run
+from tiny_hover_uni import BUNDLE, module, on_meta, tiny
 
 
 def count(part, trained_only=False):

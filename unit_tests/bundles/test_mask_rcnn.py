@@ -20,7 +20,7 @@ from cellbundle.predictor import Predictor
 from cellbundle.targets.boxes import instance_targets
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import BundleContract, bundle_modules
+from contract import DetectorContract, bundle_modules, history_rows
 
 (module,) = bundle_modules("mask_rcnn", "network")
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
@@ -36,7 +36,7 @@ SMALL = {
 }
 
 
-class TestMaskRCNN(BundleContract):
+class TestMaskRCNN(DetectorContract):
     name = "mask_rcnn"
     workflow = "CellMaskRCNN"
     small = SMALL
@@ -60,15 +60,6 @@ class TestMaskRCNN(BundleContract):
         sum(network(torch.rand(2, 3, 64, 64), [target, target]).values()).backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
-    def test_state_dict_reload(self, tmp_path: Path):
-        first, second = self.network().eval(), self.network().eval()
-        torch.save(first.state_dict(), tmp_path / "model.pt")
-        second.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-        image = torch.rand(1, 3, 64, 64)
-        with torch.no_grad():
-            ours, theirs = first(image)[0], second(image)[0]
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
     # training
 
     def trained(self, data: Path, folder: Path, **options) -> CellWorkflow:
@@ -79,8 +70,7 @@ class TestMaskRCNN(BundleContract):
 
     def test_losses_by_name_and_scores_in_the_history(self, data: Path, tmp_path: Path):
         workflow = self.trained(data, tmp_path)
-        with (tmp_path / "history.csv").open() as file:
-            (row,) = csv.DictReader(file)
+        (row,) = history_rows(tmp_path)
         parts = [float(row[name]) for name in LOSSES]
         assert all(part >= 0 for part in parts)
         assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-4)
@@ -92,8 +82,7 @@ class TestMaskRCNN(BundleContract):
         """An AP of 0 from the first validation on: the fourth in a row halves the rate, which the next epoch uses."""
         options = {"decoder#lowest_score": 1.0, "decoder#score_threshold": 1.0, "train#trainer#max_epochs": 5}
         self.trained(data, tmp_path, crops_per_epoch=2, **options)
-        with (tmp_path / "history.csv").open() as file:
-            rows = list(csv.DictReader(file))
+        rows = history_rows(tmp_path)
         assert [float(row["val_mask_ap"]) for row in rows] == [0.0] * 5
         assert [float(row["learning_rate"]) for row in rows] == [1e-4] * 4 + [5e-5]
 

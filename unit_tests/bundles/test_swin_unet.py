@@ -1,6 +1,5 @@
 """swin_unet keeps to the contract; its modes, schedules, scores and the preset of its source do what they say."""
 
-import csv
 import json
 import shutil
 import sys
@@ -17,7 +16,7 @@ from cellbundle.predictor import Predictor
 from cellbundle.tiling import ResizeInferer, TiledInferer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, BundleContract
+from contract import REPOSITORY, BundleContract, history_rows
 
 ROOT = REPOSITORY / "bundles" / "swin_unet"
 AFFINE, SMOOTH = 5, 6  # positions in train#preprocessing
@@ -29,11 +28,6 @@ SMALL = {
     "batch_size": 4,
     "roi_size": [64, 64],
 }
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "history.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def parsed(*files: str, **options) -> CellWorkflow:
@@ -68,7 +62,7 @@ class TestSwinUNet(BundleContract):
             assert row["binary_iou"] == pytest.approx((true & mask).sum() / (true | mask).sum(), abs=1e-12)
         assert metrics["per_image_mean"]["source_iou"] == metrics["per_image_mean"]["binary_iou"]
         assert workflow.evaluator.state.metrics["binary_iou"] == metrics["per_image_mean"]["binary_iou"]
-        assert float(rows(tmp_path)[0]["val_binary_iou"]) >= 0
+        assert float(history_rows(tmp_path)[0]["val_binary_iou"]) >= 0
 
     @staticmethod
     def masks(workflow: CellWorkflow) -> dict[str, np.ndarray]:
@@ -99,7 +93,7 @@ class TestSwinUNet(BundleContract):
             "learning_rate": 0.01,
         }
         self.make(data, tmp_path, **options, **{"train#trainer#max_epochs": 5}).run()
-        losses = [float(row["loss"]) for row in rows(tmp_path)]
+        losses = [float(row["loss"]) for row in history_rows(tmp_path)]
         assert losses[-1] < 0.8 * losses[0]
 
     @pytest.mark.parametrize(
@@ -200,7 +194,7 @@ def test_source_preset_trains(tmp_path):
     workflow.run()
     items = [item for _, _, item in workflow.content("train#sampler")]
     assert sorted(items) == list(range(len(workflow.content("train#dataset")))), "each image once"
-    history = rows(tmp_path)
+    history = history_rows(tmp_path)
     assert len(history) in (4, 5), "it stops from the fourth epoch on"
     assert all(row["val_source_iou"] for row in history)
     rates = [float(row["learning_rate"]) for row in history]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cellbundle.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import bundle_modules
+from contract import bundle_modules, picture
 
 PARTS = {
     "patch_embed": 544,
@@ -31,10 +31,6 @@ PARTS = {
 def small(seed=0, **options):
     torch.manual_seed(seed)
     return module.SwinUNetNetwork(**{"width": 8, "heads": 2, "window": 2, **options}).eval()
-
-
-def picture(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def count(part):

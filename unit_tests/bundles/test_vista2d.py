@@ -21,8 +21,8 @@ from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate, write_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import BundleContract, flags, run
-from tiny_vista2d import BUNDLE, TINY, picture, sam_file, tiny, vista_file
+from contract import BundleContract, flags, picture, run
+from tiny_vista2d import BUNDLE, TINY, sam_file, tiny, vista_file
 
 SMALL = {f"network_def#{key}": value for key, value in TINY.items()} | {
     "network_def#sam_checkpoint": "$None",

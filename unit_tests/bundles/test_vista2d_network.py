@@ -16,7 +16,8 @@ from cellbundle.errors import ConfigError
 from cellbundle.transforms import NormaliseIntensityd
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_vista2d import BUNDLE, TINY, module, picture, randomise, tiny
+from contract import picture
+from tiny_vista2d import BUNDLE, TINY, module, randomise, tiny
 
 N_PARAMETERS = 89_970_051  # of MONAI's CellSamWrapper, and of the weights that NVIDIA published
 

@@ -1,6 +1,5 @@
 """Training of yolo_seg: history, checkpoints, resuming after kill -9, and what is refused."""
 
-import csv
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ from cellbundle.synthetic import write_dataset
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, bundle_modules, flags
+from contract import REPOSITORY, bundle_modules, flags, history_rows
 
 training, network_module, files_module, workflow_module = bundle_modules(
     "yolo_seg", "training", "network", "training_files", "workflow"
@@ -80,11 +79,6 @@ def make(data: Path, tiles: Path, tmp_path: Path):
     return make_workflow
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -104,7 +98,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 @pytest.mark.slow
 def test_history_checkpoints_and_summary(make, tmp_path: Path):
     make(weights_dtype="float16", **{"train#trainer#max_epochs": 3}).run()
-    rows = rows_of(tmp_path / "run")
+    rows = history_rows(tmp_path / "run")
     assert list(rows[0])[:17] == COLUMNS.split(",")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     for row in rows:
@@ -159,7 +153,7 @@ def test_resuming_goes_on_with_weights_average_optimiser_and_rate(
     assert not all(torch.equal(value, before["ema"][key]) for key, value in before["model"].items())
     assert seen["steps"] == {before["updates"]} == {seen["updates"]}
     assert seen["best"] == before["best_fitness"]
-    rows = rows_of(tmp_path / "run")
+    rows = history_rows(tmp_path / "run")
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(RATES)
 
@@ -181,10 +175,10 @@ def test_kill_in_the_middle_of_an_epoch_loses_and_doubles_none(data: Path, tiles
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.stderr.close()
-    assert len(rows_of(tmp_path)) < 6
+    assert len(history_rows(tmp_path)) < 6
     done = subprocess.run([*command, "--resume", "True"], cwd=BUNDLE, env=environment, check=False, **quiet)
     assert done.returncode == 0, done.stderr
-    rows = rows_of(tmp_path)
+    rows = history_rows(tmp_path)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(RATES)
 
@@ -200,7 +194,7 @@ def test_another_run_is_not_resumed(make, data: Path, tmp_path: Path):
     make(**one).run()
     (tmp_path / "run" / "training_summary.md").unlink()  # as if killed before it was written
     make(resume=True, **one).run()  # done already, which is no error
-    assert len(rows_of(tmp_path / "run")) == 1
+    assert len(history_rows(tmp_path / "run")) == 1
     assert "epochs: 1," in (tmp_path / "run" / "training_summary.md").read_text()
     for options, text in (
         ({"batch_size": 2}, r"batch 4 instead of 2.*--pretrained_ckpt_path .*run.model\.pt"),
@@ -221,11 +215,11 @@ def test_a_training_that_patience_has_stopped_is_done(make, tmp_path: Path, monk
 
     monkeypatch.setattr(loop, "mask_fitness", lambda metrics: 0.5)
     make(patience=1).run()
-    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
+    assert [row["epoch"] for row in history_rows(tmp_path / "run")] == ["1", "2"]
     make(patience=1, resume=True).run()
-    assert len(rows_of(tmp_path / "run")) == 2
+    assert len(history_rows(tmp_path / "run")) == 2
     make(patience=2, resume=True).run()
-    assert len(rows_of(tmp_path / "run")) == 3
+    assert len(history_rows(tmp_path / "run")) == 3
 
 
 @pytest.mark.slow
@@ -244,7 +238,7 @@ def test_an_epoch_with_a_loss_that_is_not_finite_is_repeated(make, tmp_path: Pat
     failures = 1
     options = {"train#trainer#max_epochs": 2, "batch_size": 8, "train#schedule#nbs": 8}
     make(**options).run()
-    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
+    assert [row["epoch"] for row in history_rows(tmp_path / "run")] == ["1", "2"]
     assert len(spoilt) == 1
     failures = 99
     with pytest.raises(TrainingError, match="epoch 2 are not finite, for 4 times"):

@@ -16,7 +16,3 @@ def on_meta(backbone, **options):
 def tiny(seed=0, **options):
     torch.manual_seed(seed)
     return module.HoverUniNetwork("vit_tiny_4", pyramid_width=8, **options)
-
-
-def picture(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))

@@ -31,10 +31,6 @@ def tiny(seed=0, **options):
     return randomise(module.VistaNetwork(**{**TINY, **options}), seed)
 
 
-def picture(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def sam_file(network, path):
     """A file with the keys of SAM: the encoder, and parts that this network does not have."""
     encoder = {f"image_encoder.{k}": v for k, v in network.model.image_encoder.state_dict().items()}
