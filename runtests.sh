@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes an environment with the extras test and yolo, checks style and types, and runs the tests.
-#   ./runtests.sh          all tests but the slowest (a few minutes)
+#   ./runtests.sh          all tests but the slow ones
 #   ./runtests.sh --all    all tests
 #   ./runtests.sh ARGS     further arguments go to pytest
 set -euo pipefail
 cd "$(dirname "$0")"
 source scripts/environment.sh test,yolo
-marker=(-m "not gpu and not very_slow")
+marker=(-m "not gpu and not slow and not very_slow")
 if [ "${1:-}" = "--all" ]; then
     marker=(-m "not gpu")
     shift
