@@ -20,9 +20,7 @@ pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import REPOSITORY, bundle_modules, flags, history_rows
 
-training, network_module, files_module, workflow_module = bundle_modules(
-    "yolo_seg", "training", "network", "training_files", "workflow"
-)
+training, network_module, workflow_module = bundle_modules("yolo_seg", "training", "network", "workflow")
 BUNDLE = REPOSITORY / "bundles" / "yolo_seg"
 COLUMNS = (
     "epoch,loss,box_loss,seg_loss,cls_loss,dfl_loss,learning_rate,seconds,val_box_map50,val_box_map,val_box_precision,"
@@ -85,14 +83,16 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Let every training end as if killed once the state of an epoch is written."""
-    save = files_module.TrainingFiles.save_state
+    from scripts.training_files import TrainingFiles  # as the workflow imports it now
+
+    save = TrainingFiles.save_state
 
     def save_and_stop(self, state, generator):
         save(self, state, generator)
         if state["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(files_module.TrainingFiles, "save_state", save_and_stop)
+    monkeypatch.setattr(TrainingFiles, "save_state", save_and_stop)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """``cellbundle serve`` as people start it."""
 
 import http.client
+import io
 import json
 import os
 import re
@@ -101,11 +102,13 @@ def test_a_mask_beside_the_image(service):
 
 def test_a_worker_that_is_killed_is_replaced_and_the_next_request_works(service, image):
     pid = int(service.wait_for(r"worker (\d+) is ready"))
+    large = io.BytesIO()  # takes seconds
+    Image.fromarray(np.tile(np.asarray(Image.open(EXAMPLE)), (8, 8))).save(large, "PNG")
     statuses = []
-    thread = threading.Thread(target=lambda: statuses.append(service.ask("POST", "/v1/segment", image)[0]))
+    thread = threading.Thread(target=lambda: statuses.append(service.ask("POST", "/v1/segment", large.getvalue())[0]))
     before = service.log.count("is ready")
     thread.start()
-    time.sleep(0.3)
+    time.sleep(0.5)
     os.kill(pid, signal.SIGKILL)
     thread.join(PATIENCE_S)
     assert statuses == [500]
