@@ -13,6 +13,8 @@ from pathlib import Path
 from .dockerfile import EXECUTED, Context, Instruction, assignments, fill_in, read_dockerfile, stages
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Not on the path of every root.
+CHROOT = shutil.which("chroot", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "chroot"
 NETWORK = ("PIP_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # settings of this machine for pip
 UNPRIVILEGED = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--clear-groups"]
 
@@ -69,7 +71,7 @@ class Stage:
         home = next(account[5] for account in accounts if account[2] == user)
         values = {"HOME": home, **self.environment, **environment}
         return [
-            *("chroot", str(self.root)),
+            *(CHROOT, str(self.root)),
             *("setpriv", f"--reuid={user}", f"--regid={group}", *(limits or ("--clear-groups",))),
             *("env", "-i", f"--chdir={self.folder_inside}", *(f"{name}={value}" for name, value in values.items())),
             *words,
