@@ -211,6 +211,7 @@ class BundleContract:
         self.make(data, tmp_path, mode="infer", postprocessing=[]).run()
         assert not list(tmp_path.rglob("*_labels.tif"))
 
+    @pytest.mark.slow
     def test_one_image_through_monai_bundle_run(self, data: Path, tmp_path: Path):
         torch.save(self.network().state_dict(), tmp_path / "model.pt")
         image = data.parent / json.loads(data.read_text())["testing"][0]["image"]
@@ -229,6 +230,7 @@ class BundleContract:
         assert done.returncode == 0, done.stderr
         assert read_labels(tmp_path / f"{image.stem}_labels.tif").shape == (96, 128)
 
+    @pytest.mark.slow
     def test_tensorrt_overlay_parses_and_raises_without_tensorrt(self, tmp_path: Path):
         torch.save(self.network().state_dict(), tmp_path / "model.pt")
         if importlib.util.find_spec("tensorrt"):
