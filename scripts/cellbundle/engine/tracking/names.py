@@ -13,6 +13,7 @@ from monai.utils import path_to_sqlite_uri
 from ...errors import ConfigError
 
 MAX_KEY, MAX_VALUE = 250, 500  # characters; MLflow allows 6000 for a value, its older servers 500
+MAX_TAG = 5000  # characters of the value of a tag
 FORBIDDEN = re.compile(r"[^\w./ -]")  # in names of metrics and parameters
 REMOTE = ("http", "https", "databricks")
 DATABASES = ("postgresql", "mysql", "mssql")

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any, ClassVar
 
 from ...io.write import atomic_path
+from ...remote import shown
 from .names import REMOTE, database_file, experiment_name, safe_name
 
 logger = logging.getLogger(__name__)
@@ -16,7 +17,6 @@ logger = logging.getLogger(__name__)
 MAX_REASON = 300  # characters
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what is wrong now will be wrong later
 GONE = ("RESOURCE_DOES_NOT_EXIST", *REFUSED)
-CREDENTIALS = re.compile(r"//[^/@\s]*@")
 DENIED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|CUSTOMER_UNAUTHORIZED")
 # For requests while a run is open. The library's own retries would block for minutes, and create a run twice.
 QUICK = {
@@ -56,7 +56,7 @@ def preload(uri: str) -> None:
 
 def reason(error: Exception) -> str:
     """What went wrong, in one line, and what helps against it."""
-    text = CREDENTIALS.sub("//", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    text = shown(f"{type(error).__name__}: {' '.join(str(error).split())}")
     denied = DENIED.search(text)
     if len(text) > MAX_REASON:  # the address and the kind of request come first, the cause last
         text = f"{text[: MAX_REASON // 3]} ... {text[-MAX_REASON // 2 :]}"

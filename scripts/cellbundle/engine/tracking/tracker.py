@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from ...errors import CheckpointError, ConfigError, DependencyError
 from ..distributed import rank
-from .names import MAX_VALUE, numbers, redact, resolve_uri, safe_name
+from .names import MAX_TAG, MAX_VALUE, numbers, redact, resolve_uri, safe_name
 from .sender import Sender
 from .server import QuickRequests, preload, write_run_file
 from .spool import Spool
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 EXPERIMENT = "cellbundle"  # for a caller that names none
 CONTINUES_TAG = "cellbundle.continues_run"
 KEY = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
-MAX_TAG = 5000  # characters
 Method = TypeVar("Method", bound=Callable[..., None])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .names import redact
+from .names import MAX_TAG, redact
 from .points import Point, Steps, missing
 from .server import GONE, check_database, find_experiment, find_run, reason, write_run_file
 from .spool import Record, Spool
@@ -16,7 +16,6 @@ logger = logging.getLogger(__name__)
 KEY_TAG = "cellbundle.run_key"
 REPLACES_TAG, CHANGES_TAG = "cellbundle.replaces_run", "cellbundle.resumed_with"
 MAX_POINTS, MAX_OTHERS = 1000, 100  # MLflow's limits of one request
-MAX_TAG = 5000  # characters
 
 
 class Upload:
