@@ -189,10 +189,10 @@ def test_images_with_metadata(size):
     torch.testing.assert_close(torch.Tensor(result), inputs)
 
 
-@pytest.mark.parametrize("options", [{"roi_size": (100, 64)}, {"overlap": 1}, {"overlap": -0.5}])
+@pytest.mark.parametrize("options", [{"roi_size": (100, 64)}, {"roi_size": [0, 64]}, {"overlap": 1}, {"overlap": -0.5}])
 def test_a_bad_inferer_says_so(options):
-    with pytest.raises(ValueError, match="largest a multiple of 32, overlap in"):
-        TiledInferer(**options)(image(1, 3, 8, 8), Counted())
+    with pytest.raises(ConfigError, match=r"multiples of 32 \(tile, tile_size or roi_size\) and an overlap in"):
+        TiledInferer(**options)
 
 
 @pytest.mark.parametrize(("size", "seen"), [((40, 50), {(60, 75)}), ((1, 3), {(2, 4)}), ((200, 40), {(96, 96)})])

@@ -50,7 +50,7 @@ def plan_tiles(
     Raises:
         ValueError: if a size is not positive, a tile is not a multiple, or the overlap is not in [0, 1).
     """
-    if min(size) < 1 or min(largest) < multiple or any(side % multiple for side in largest) or not 0 <= overlap < 1:
+    if min(size) < 1 or not are_tiles(largest, overlap, multiple):
         raise ValueError(
             f"size must be positive, largest a multiple of {multiple}, overlap in [0, 1); "
             f"got {tuple(size)}, {tuple(largest)}, {overlap}"
@@ -64,6 +64,11 @@ def plan_tiles(
         counts.append(1 + max(0, math.ceil((length - tile) / stride)))  # whole pixels may need fewer
         strides.append(stride)
     return TilePlan((tiles[0], tiles[1]), (counts[0], counts[1]), (strides[0], strides[1]))
+
+
+def are_tiles(largest: Sequence[int], overlap: float, multiple: int) -> bool:
+    """Whether an image can be cut into tiles (h, w) of such a size and overlap; see ``plan_tiles``."""
+    return min(largest) >= multiple and not any(side % multiple for side in largest) and 0 <= overlap < 1
 
 
 def resample(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -103,6 +108,11 @@ class TiledInferer(Inferer):
         super().__init__()
         if not scale > 0:
             raise ConfigError(f"scale is {scale}, expected a magnification above 0 (1 leaves the image as it is)")
+        if not are_tiles(roi_size, overlap, multiple):
+            raise ConfigError(
+                f"tiles of {list(roi_size)} pixels (h, w) with an overlap of {overlap} cannot be made; expected "
+                f"multiples of {multiple} (tile, tile_size or roi_size) and an overlap in [0, 1) (tile_overlap)"
+            )
         self.roi_size, self.overlap, self.sw_batch_size = tuple(roi_size), overlap, sw_batch_size
         self.multiple, self.sigma, self.scale, self.fixed = multiple, sigma, scale, fixed
 

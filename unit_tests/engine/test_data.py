@@ -30,6 +30,13 @@ class Draw(RandomizableTransform):
         return {"image": torch.tensor([item["image"], self.R.rand()])}
 
 
+class KeepOthers(Draw):
+    """Keeps what the item has beside its image."""
+
+    def __call__(self, item):
+        return {**item, **super().__call__(item)}
+
+
 def items(n_workers, epoch, resume_from=0):
     data = SeededDataset([{"image": float(i)} for i in range(10)], Compose([Draw()]), seed=3)
     sampler = SeededSampler(data, num_samples=8, seed=3)
@@ -41,6 +48,16 @@ def test_augmentation_depends_on_seed_epoch_and_position_only():
     assert torch.equal(items(0, 4), items(2, 4))
     assert torch.equal(items(0, 4), items(1, 4))
     assert not torch.equal(items(0, 4), items(0, 5))
+
+
+def test_data_lists_that_say_more_of_their_images_than_others():
+    """One list names groups, the other does not: batches hold what both have."""
+    entries = [{"image": 0.0, "group": "a"}, {"image": 1.0}]
+    data = SeededDataset(entries, Compose([KeepOthers()]))
+    sampler = SeededSampler(data, num_samples=4, replacement=False)
+    batches = list(training_loader(data, sampler, 2))
+    assert [set(batch) for batch in batches] == [{"image"}, {"image"}]
+    assert sorted(torch.cat([batch["image"] for batch in batches])[:, 0].tolist()) == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_one_item_twice_in_an_epoch_is_augmented_twice():

@@ -194,13 +194,16 @@ def test_wrong_options(make, options, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"weights_dtype": "int8"}, ConfigError, "weights_dtype is int8, expected float32, float16, bfloat16"),
+        ({"num_workers": -1}, ConfigError, "num_workers is -1, expected a number of processes, 0 or more"),
+        ({"tile_size": [100, 100]}, ConfigError, r"tiles of \[100, 100\] pixels .* multiples of 32"),
         ({"datalist": "none.json"}, DatalistError, "none.json"),
         ({"fold": 17}, DatalistError, "no validation entries for fold 17"),
         ({"device_name": "cuda:7"}, ConfigError, "device 'cuda:7' is not available"),
         ({"pretrained_ckpt_name": "none.pt"}, CheckpointError, "none.pt does not exist"),
     ],
 )
-def test_wrong_files(make, options, error, message):
+def test_wrong_values(make, options, error, message):
     with pytest.raises(error, match=message):
         make(**options).run()
 

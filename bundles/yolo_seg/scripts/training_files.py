@@ -15,6 +15,7 @@ from cellbundle.engine.checkpoint import (
     FINAL,
     LATEST,
     RUN_KEYS,
+    find_weights_dtype,
     flat_weights,
     random_state,
     save_atomically,
@@ -62,7 +63,7 @@ class TrainingFiles:
         weights_dtype: str = "float32",
     ) -> None:
         self.folder, self.network, self.settings = Path(folder), network, dict(settings)
-        self.checkpoint_interval, self.weights_dtype = checkpoint_interval, getattr(torch, weights_dtype)
+        self.checkpoint_interval, self.weights_dtype = checkpoint_interval, find_weights_dtype(weights_dtype)
         self.path = self.folder / HISTORY
         self.rows: list[dict[str, float]] = []
         self.log = YoloLog(Tracker(None), self)

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..io.write import atomic_path
 from .distributed import gather, rank, world_size
 from .handlers import EarlyStop, History
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WEIGHTS_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BEST, FINAL, LATEST = "model.pt", "model_final.pt", "latest.pt"
 RUN_KEYS = ("run_id", "run_key", "run_folder")  # of latest.pt, see Tracker.state_dict
 
@@ -29,6 +30,13 @@ def save_atomically(content: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path, sync=True) as temporary:
         torch.save(content, temporary)
+
+
+def find_weights_dtype(name: str) -> torch.dtype:
+    """The type called ``name``; ``ConfigError`` unless weights can be kept in it."""
+    if name not in WEIGHTS_DTYPES:
+        raise ConfigError(f"weights_dtype is {name}, expected {', '.join(WEIGHTS_DTYPES)}")
+    return WEIGHTS_DTYPES[name]
 
 
 def flat_weights(network: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
@@ -79,7 +87,7 @@ class TrainingCheckpoint:
         early_stop: its patience is kept.
         history: its rows are kept.
         resume: go on from ``latest.pt``.
-        weights_dtype: "float32", or "float16" for files of half the size.
+        weights_dtype: "float32", or "float16" or "bfloat16" for files of half the size.
         phase: of a training of several phases; ``latest.pt`` belongs to one of them. 0 for one phase.
 
     Attributes:
@@ -110,7 +118,7 @@ class TrainingCheckpoint:
             early_stop,
             history,
         )
-        self.resume, self.weights_dtype = resume, getattr(torch, weights_dtype)
+        self.resume, self.weights_dtype = resume, find_weights_dtype(weights_dtype)
         self.tracker: Tracker | None = None
         self.tracked: dict[str, str | None] = {}
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.data import CacheDataset, DataLoader, Dataset, set_track_meta
+from monai.data import CacheDataset, DataLoader, Dataset, list_data_collate, set_track_meta
 from monai.transforms import Compose
 from torch.utils.data import DistributedSampler
 
 from ..datalist import load_datalists, read_class_names
-from ..errors import CellBundleError, DatalistError, original_errors
+from ..errors import CellBundleError, ConfigError, DatalistError, original_errors
 from ..io import IMAGE_SUFFIXES
 from .distributed import rank, world_size
 
@@ -196,14 +196,22 @@ def collate_one(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {key: value[None] if isinstance(value, torch.Tensor) else [value] for key, value in item.items()}
 
 
+def collate_crops(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Batch of what all the items have: one data list may say more of its images, such as groups, than another."""
+    shared = set(items[0]).intersection(*items[1:])
+    return list_data_collate([{key: item[key] for key in items[0] if key in shared} for item in items])
+
+
 def training_loader(dataset: Dataset, sampler: SeededSampler, batch_size: int, num_workers: int = 0) -> DataLoader:
     """Loader of training crops; workers do without MONAI's metadata, which crops do not need and which cost time."""
+    check_workers(num_workers, "num_workers")
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
         drop_last=len(sampler) > batch_size,
+        collate_fn=collate_crops,
         persistent_workers=num_workers > 0,
         worker_init_fn=_stop_tracking_meta,
         pin_memory=torch.cuda.is_available(),
@@ -212,10 +220,17 @@ def training_loader(dataset: Dataset, sampler: SeededSampler, batch_size: int, n
 
 def image_loader(dataset: ImageDataset, num_workers: int = 0) -> DataLoader:
     """Loader of whole images, one at a time; under several processes each gets its share."""
+    check_workers(num_workers, "image_workers")
     sampler: Any = (
         DistributedSampler(dataset, num_replicas=world_size(), rank=rank(), shuffle=False) if world_size() > 1 else None
     )
     return DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=num_workers, collate_fn=collate_one)
+
+
+def check_workers(n: int, name: str) -> None:
+    """Raise ``ConfigError`` unless ``n``, the option ``name``, is a number of processes."""
+    if not isinstance(n, int) or n < 0:
+        raise ConfigError(f"{name} is {n}, expected a number of processes, 0 or more")
 
 
 def _stop_tracking_meta(worker: int) -> None:
