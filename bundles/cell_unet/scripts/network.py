@@ -90,4 +90,5 @@ class CellUNetNetwork(nn.Module):
             x = block(F.max_pool2d(x, 2))
         for reduce, block in zip(self.reduce, self.up, strict=True):
             x = block(F.interpolate(reduce(x), scale_factor=2.0, mode="nearest") + skips.pop())
-        return F.pixel_shuffle(self.head(torch.cat([x, folded], dim=1)), 2)[..., :height, :width]
+        # under autocast the image still has float32, and a concatenation of both would be computed in it
+        return F.pixel_shuffle(self.head(torch.cat([x, folded.to(x.dtype)], dim=1)), 2)[..., :height, :width]
