@@ -254,6 +254,22 @@ class BundleContract:
 class DetectorContract(BundleContract):
     """The tests of a network that answers with a list of dictionaries, one for each image."""
 
+    mask_size: int
+
+    def is_expected(self, n: int, size: tuple[int, int]) -> bool:
+        """Whether an untrained network may give ``n`` detections in an image of noise."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("size", [(64, 64), (61, 97), (1, 1)])
+    def test_forward_shape(self, size: tuple[int, int]):
+        with torch.no_grad():
+            (found,) = self.network().eval()(torch.rand(1, 3, *size))
+        n, m = len(found["scores"]), self.mask_size
+        assert self.is_expected(n, size)
+        assert [found[key].shape for key in ("boxes", "labels", "masks")] == [(n, 4), (n,), (n, m, m)]
+        assert (found["boxes"] >= 0).all()
+        assert (found["boxes"] <= torch.tensor([size[1], size[0]] * 2)).all()
+
     def test_state_dict_reload(self, tmp_path: Path):
         first, second = self.network().eval(), self.network().eval()
         torch.save(first.state_dict(), tmp_path / "model.pt")

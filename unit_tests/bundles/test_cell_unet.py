@@ -1,6 +1,5 @@
 """cell_unet keeps to the contract, and what only it has."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, BundleContract
+from contract import REPOSITORY, BundleContract, bundle_modules
 
 WEIGHTS = REPOSITORY / "bundles" / "cell_unet" / "models" / "model.pt"
 
@@ -21,12 +20,8 @@ class TestCellUNet(BundleContract):
 
 
 def network_class():
-    """The class from the bundle's file; the name ``scripts`` belongs to whichever bundle was imported first."""
-    path = REPOSITORY / "bundles" / "cell_unet" / "scripts" / "network.py"
-    spec = importlib.util.spec_from_file_location("cell_unet_network", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.CellUNetNetwork
+    (network,) = bundle_modules("cell_unet", "network")
+    return network.CellUNetNetwork
 
 
 def test_size_of_network_and_weights():

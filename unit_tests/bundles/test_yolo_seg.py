@@ -34,16 +34,10 @@ class TestYoloSeg(DetectorContract):
     workflow = "CellYolo"
     small = SMALL
     n_outputs = 1
+    mask_size = 56
 
-    @pytest.mark.parametrize("size", [(64, 64), (61, 97), (1, 1)])
-    def test_forward_shape(self, size: tuple[int, int]):
-        with torch.no_grad():
-            (found,) = self.network().eval()(torch.rand(1, 3, *size))
-        n = len(found["scores"])
-        assert n > 0
-        assert [found[key].shape for key in ("boxes", "labels", "masks")] == [(n, 4), (n,), (n, 56, 56)]
-        assert (found["boxes"] >= 0).all()
-        assert (found["boxes"] <= torch.tensor([size[1], size[0]] * 2)).all()
+    def is_expected(self, n: int, size: tuple[int, int]) -> bool:
+        return n > 0
 
     def test_backward_reaches_every_parameter(self):
         """In training mode, the network gives what ultralytics' losses take."""
