@@ -17,14 +17,15 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from cellbundle.decode.flows import clean, drop_inconsistent, group_by_sink
+from cellbundle.decode.flows import clean, drop_inconsistent, drop_uncertain, group_by_sink
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.metrics import image_scores
 from cellbundle.predictor import one_of_batch
 
-CELL_THRESHOLDS = (-0.5, 0.0, 0.3, 0.5, 1.0)  # logits
-FLOW_THRESHOLDS = (0.4, 0.8, 1.6, None)  # mean squared flow error
-MIN_SIZES = (15, 20, 25, 30, 40)  # pixels
+CELL_THRESHOLDS = (-0.5, 0.0, 0.3, 0.6)  # logits
+FLOW_THRESHOLDS = (0.4, 1.6, None)  # mean squared flow error
+MIN_SIZES = (15, 20, 25, 30)  # pixels
+MIN_SCORES = (0.0, 0.7, 0.75, 0.8, 0.85)  # mean probability
 SHOWN = 8
 
 
@@ -65,7 +66,7 @@ def open_workflow(arguments: argparse.Namespace, overrides: dict[str, Any] | Non
 
 
 def decode_grid(prediction: np.ndarray, across_borders: bool) -> Any:
-    """Yield (cell threshold, flow threshold, minimum size) and the label map that they give."""
+    """Yield (cell threshold, flow threshold, minimum size, minimum score) and the label map that they give."""
     flows = np.ascontiguousarray(prediction[1:])
     for cell_threshold in CELL_THRESHOLDS:
         grouped = group_by_sink(flows, prediction[0] > cell_threshold)
@@ -74,7 +75,10 @@ def decode_grid(prediction: np.ndarray, across_borders: bool) -> Any:
             if flow_threshold is not None:
                 kept = drop_inconsistent(grouped, flows, flow_threshold, across_borders)
             for min_size in MIN_SIZES:
-                yield (cell_threshold, flow_threshold, min_size), clean(kept, min_size)
+                cleaned = clean(kept, min_size)
+                for min_score in MIN_SCORES:
+                    setting = (cell_threshold, flow_threshold, min_size, min_score)
+                    yield setting, drop_uncertain(cleaned, prediction[0], min_score)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -86,7 +90,7 @@ def main(arguments: argparse.Namespace) -> None:
         for setting, decoded in decode_grid(prediction, across):
             image = image_scores(labels, decoded)
             scores[setting].append((image["ap_mean"], image["ap50"]))
-    print("| cell_threshold | flow_threshold | min_size | mean AP | AP@.5 |\n|---|---|---|---|---|")
+    print("| cell_threshold | flow_threshold | min_size | min_score | mean AP | AP@.5 |\n|---|---|---|---|---|---|")
     means = {setting: np.mean(values, axis=0) for setting, values in scores.items()}
     for setting in sorted(means, key=lambda s: -means[s][0])[:SHOWN]:
         print(f"| {' | '.join(map(str, setting))} | {means[setting][0]:.4f} | {means[setting][1]:.4f} |")

@@ -385,7 +385,7 @@ def test_infers_without_the_core(packaged, tmp_path):
         tifffile.imwrite(tmp_path / "images" / f"{name}.tif", random.integers(0, 255, shape, dtype=np.uint8))
     # MONAI drops overrides that are None, but not an expression that is.
     options = ["--decoder#flow_threshold", "$None", "--decoder#min_size", "0", "--network_def#features", "[8,16]"]
-    options += ["--device_name", "cpu"]
+    options += ["--decoder#min_score", "0", "--device_name", "cpu"]
     workflow = ["-m", "monai.bundle", "run_workflow", "scripts.workflow.CellUNet", "--mode", "infer", *options]
     workflow += ["--config_file", "configs/hyper_parameters.yaml", "--input_dir", str(tmp_path / "images")]
     workflow += ["--pretrained_ckpt_path", str(tmp_path / "weights.pt")]

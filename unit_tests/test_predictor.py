@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import skimage.data
 import tifffile
 from PIL import Image
 
@@ -148,12 +149,19 @@ def test_ome_and_tiled_and_pyramidal_tiffs(tmp_path, predictor, picture):
         ({"diameter": 0}, "diameter is 0, expected a number above 0"),
         ({"rescale": -1}, "rescale is -1"),
         ({"diameter": 9, "rescale": 2}, "choose one"),
-        ({"tile": 100}, "expected a multiple of 32"),
+        ({"tile": 100}, "expected multiples of 32"),
+        ({"min_score": 80}, r"min_score is 80, expected a number from 0 \(keep all cells\) to 1"),
     ],
 )
 def test_options_that_cannot_be(options, message):
     with pytest.raises(ConfigError, match=message):
         Predictor("cell_unet", **options)
+
+
+@pytest.mark.parametrize("bundle", ["hover_uni", "swin_unet"])
+def test_a_bundle_without_a_smallest_score(bundle):
+    with pytest.raises(ConfigError, match=f"bundle {bundle} has no smallest score of a cell to change"):
+        Predictor(bundle, min_score=0.5)
 
 
 def test_another_diameter_of_a_loaded_bundle_is_as_that_of_a_new_one(predictor, picture):
@@ -167,6 +175,16 @@ def test_another_diameter_of_a_loaded_bundle_is_as_that_of_a_new_one(predictor, 
     assert predictor.diameter == 18
     with pytest.raises(ConfigError, match="does not fit into tiles"):
         predictor.at_diameter(0.01)
+
+
+def test_a_lower_score_keeps_more_cells(predictor):
+    """Tissue is full of nuclei of which the network is not sure."""
+    image = skimage.data.immunohistochemistry()[:256, :256].transpose(2, 0, 1).astype(np.float32)
+    by_default, all_of_them = predictor.segment(image), Predictor("cell_unet", device="cpu", min_score=0).segment(image)
+    assert len(all_of_them.scores) > len(by_default.scores)
+    assert all_of_them.scores.min() < 0.8
+    assert (by_default.scores >= 0.8).all()
+    assert all_of_them.labels[by_default.labels > 0].all()
 
 
 def test_images_of_one_shape_share_a_call_of_the_network(predictor, picture, monkeypatch):

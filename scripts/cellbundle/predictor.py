@@ -53,6 +53,7 @@ class Predictor:
         rescale: magnification on top of the bundle's own; not together with ``diameter``.
         tile: largest side of a tile that the network sees, a multiple of 32; by default what the memory allows. Bundles
             whose windows have one size (no ``tile_size`` in their configuration) take none.
+        min_score: smallest score of a cell, in [0, 1], in place of the bundle's own (``min_score`` of its ``decoder``).
         weights: checkpoint in place of the bundle's own.
 
     Raises:
@@ -69,6 +70,7 @@ class Predictor:
         diameter: float | None = None,
         rescale: float | None = None,
         tile: int | None = None,
+        min_score: float | None = None,
         weights: str | Path | None = None,
     ) -> None:
         self.root = find_bundle(bundle)
@@ -86,6 +88,8 @@ class Predictor:
             parser["tile_size"] = [choose_tile(self.device) if tile is None else tile] * 2
         elif tile is not None:
             raise ConfigError(f"bundle {self.root.name} has windows of one size; leave tile out")
+        if min_score is not None:
+            parser["decoder#min_score"] = self._checked_score(min_score)
         with original_errors():
             self.network = parser.get_parsed_content("network").eval()
             self.inferer, self.decoder, self.normaliser = (
@@ -127,11 +131,16 @@ class Predictor:
             raise ConfigError("this bundle knows no diameter that it likes best; give rescale instead")
         return self._own_scale * self.diameter / diameter
 
+    def _checked_score(self, min_score: float) -> float:
+        """``min_score``, if it can be one and the bundle has one to replace."""
+        if "decoder#min_score" not in self._parser:
+            raise ConfigError(f"bundle {self.root.name} has no smallest score of a cell to change; leave min_score out")
+        if not 0 <= min_score <= 1:
+            raise ConfigError(f"min_score is {min_score}, expected a number from 0 (keep all cells) to 1")
+        return min_score
+
     def _check_tile(self) -> None:
-        step = self.inferer.multiple
-        if self.tile < step or self.tile % step:
-            raise ConfigError(f"tile is {self.tile}, expected a multiple of {step}")
-        if self.scale * step > self.tile:
+        if self.scale * self.inferer.multiple > self.tile:
             raise ConfigError(
                 f"magnification {self.scale:g} does not fit into tiles of {self.tile}; give diameters in pixels, not µm"
             )

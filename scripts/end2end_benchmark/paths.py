@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from cellbundle.bundles import find_bundle, inference_parser
+from cellbundle.decode.flows import drop_uncertain
 from cellbundle.device import autocast_dtype
 from cellbundle.engine.steps import autocast
 from cellbundle.errors import ConfigError
@@ -154,6 +155,8 @@ class ReferencePath(BundlePath):
             max_size_fraction=1.0,
             device=self.device,
         )
+        if min_score := options.get("min_score"):  # the official bundle has none
+            labels = drop_uncertain(np.asarray(labels, np.int32), prediction[0], min_score)
         return item | {"pred": np.asarray(labels)[None]}
 
     def write(self, item: Item) -> None:

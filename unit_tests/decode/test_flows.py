@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cellbundle.decode.flows import FLOW_SCALE, decode_flows, drop_inconsistent
+from cellbundle.decode.flows import FLOW_SCALE, decode_flows, drop_inconsistent, mean_probability
 from cellbundle.kernels.follow import SEED_COUNT
 from cellbundle.metrics import image_scores, match, overlap_table
 from cellbundle.synthetic import KINDS
@@ -122,6 +122,22 @@ def test_the_flow_check_needs_the_rule_of_the_targets():
         predicted = FLOW_SCALE * flows
         assert drop_inconsistent(labels, predicted, 1e-6, rule).max() == 2
         np.testing.assert_array_equal(drop_inconsistent(labels, predicted, 1e-6, not rule), labels == 1)
+
+
+@pytest.mark.parametrize(("min_score", "kept"), [(0.0, 2), (0.6, 2), (0.7, 1), (0.99, 0)])
+def test_min_score(min_score, kept):
+    """One cell has a probability of 0.98 everywhere, the other of 0.88 in one half and 0.50 in the other: 0.69."""
+    prediction = perfect(TWO)
+    prediction[0, TWO == 1] = np.log(0.98 / 0.02)
+    second = np.argwhere(TWO == 2)
+    for half, logit in zip(np.array_split(second, 2), (2.0, 0.01), strict=True):
+        prediction[0, half[:, 0], half[:, 1]] = logit
+    found = decode_flows(prediction, min_score=min_score)
+    assert found.max() == kept
+    if kept:
+        expected = TWO > 0 if kept == 2 else TWO == 1
+        np.testing.assert_array_equal(found > 0, expected)
+        assert mean_probability(found, prediction[0]).min() >= min_score
 
 
 @pytest.mark.parametrize(("min_size", "kept"), [(0, 3), (29, 3), (30, 2), (100, 1), (400, 0)])

@@ -42,6 +42,9 @@ def predict(
     diameter: Annotated[float | None, typer.Option(help="Typical diameter of your cells in pixels.")] = None,
     rescale: Annotated[float | None, typer.Option(help="Magnify by this on top of the bundle's own scale.")] = None,
     tile: Annotated[int | None, typer.Option(help="Largest tile in pixels, a multiple of 32; automatic.")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Drop cells of a lower score, 0 to 1; by default the bundle's own.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     axes: Annotated[str | None, typer.Option(help="Axes of files that do not say them, for example CYX.")] = None,
     max_pixels: Annotated[int, typer.Option(help="Refuse larger images before decoding them.")] = 2**30,
@@ -71,6 +74,7 @@ def predict(
         "channels": _indices(channels),
         "diameter": diameter,
         "rescale": rescale,
+        "min_score": min_score,
         "weights": str(weights.resolve()) if weights else None,
     }
     jobs, ignored, unreadable = find_jobs(inputs, output)

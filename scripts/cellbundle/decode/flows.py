@@ -28,6 +28,7 @@ def decode_flows(
     tolerance: float = 0.0,
     min_size: int = 15,
     max_size_fraction: float = 1.0,
+    min_score: float = 0.0,
     across_borders: bool = False,
 ) -> np.ndarray:
     """Instances from a cell logit and a flow field.
@@ -42,6 +43,8 @@ def decode_flows(
         tolerance: pixels that move less than this in 8 steps (pixels) have arrived; 0 makes every step, as a GPU does.
         min_size: smallest instance (pixels), before holes are filled; 0 keeps all.
         max_size_fraction: instances larger than this share of the image are dropped; cellpose uses 0.4.
+        min_score: smallest mean probability of an instance's pixels to be cell, see ``mean_probability``; 0 keeps all,
+            as cellpose does.
         across_borders: rule of the flow check where instances touch; must be that of the training targets.
 
     Returns:
@@ -68,7 +71,11 @@ def decode_flows(
     if flow_threshold is not None:
         flows = prediction[1:].cpu().numpy() if isinstance(prediction, torch.Tensor) else prediction[1:]
         labels = drop_inconsistent(labels, flows, flow_threshold, across_borders)
-    return clean(labels, min_size)
+    labels = clean(labels, min_size)
+    if min_score > 0:
+        logits = prediction[0].cpu().numpy() if isinstance(prediction, torch.Tensor) else prediction[0]
+        labels = drop_uncertain(labels, logits, min_score)
+    return labels
 
 
 def mean_probability(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
@@ -153,6 +160,11 @@ def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, a
     errors = np.zeros(n)
     run_chunks(mean_flow_errors, n, labels, boxes, own, flows, FLOW_SCALE, errors, min_chunk=MIN_INSTANCES_PER_THREAD)
     return _keep(labels, errors <= threshold)
+
+
+def drop_uncertain(labels: np.ndarray, logits: np.ndarray, min_score: float) -> np.ndarray:
+    """Remove instances whose ``mean_probability`` is below ``min_score``; (H, W) int32 in and out, renumbered 1..N."""
+    return _keep(labels, mean_probability(labels, logits) >= min_score)
 
 
 def _keep(labels: np.ndarray, good: np.ndarray) -> np.ndarray:
