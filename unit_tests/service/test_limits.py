@@ -106,6 +106,23 @@ def test_a_body_that_is_of_no_use_is_not_read(client, path, headers, status):
     assert b"connection: close" in answer.lower()
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [("/v1/segment", {"Content-Type": "text/plain"}, 415), ("/none", IMAGE, 404), ("/v1/segment?format=x", IMAGE, 422)],
+)
+def test_a_body_that_is_sent_after_the_answer_does_not_reset_the_connection(client, path, headers, status):
+    """Clients send a request's head and its body in different packets, and read when they have sent all."""
+    client.sendall(post(headers | {"Content-Length": LIMIT}, path=path))
+    answer = client.recv(5)
+    for _ in range(10):
+        client.sendall(bytes(LIMIT // 10))
+        time.sleep(0.01)
+    while part := client.recv(65536):
+        answer += part
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.endswith(b"}}")
+
+
 def test_a_body_that_is_longer_than_it_says_is_cut_there(client):
     image = png()
     client.sendall(post(IMAGE | {"Content-Length": len(image)}, image + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFile
@@ -20,6 +21,7 @@ READABLE = "PNG, JPEG, BMP and TIFF images are read"
 LONGEST_SIGNATURE = max(map(len, SIGNATURES))
 PIECE = 2**20  # bytes copied at once
 MAX_JSON_BYTES = 2**16
+LINGER_S = 2.0
 
 
 class BodyLimits:
@@ -65,9 +67,25 @@ class BodyLimits:
             if message["type"] == "http.response.start" and not complete:
                 # Else the server would read the rest of the body, to find the next request behind it.
                 MutableHeaders(scope=message)["connection"] = "close"
+            elif message["type"] == "http.response.body" and not complete and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _drain(receive, most)
+                message = {"type": message["type"]}
             await send(message)
 
         await self.app(scope, limited, closing)
+
+
+async def _drain(receive: Receive, most: int) -> None:
+    """Throw away what still arrives of a body, ``most`` bytes and for ``LINGER_S`` at most.
+
+    A socket that is closed before all that it was sent is read resets the connection, and the client, which may still
+    be sending, loses the answer (RFC 9112, section 9.6).
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while most > 0 and (message := await receive()).get("more_body", False):
+                most -= len(message["body"])
 
 
 async def save_upload(request: Request, target: Path) -> None:
