@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import REPOSITORY, BundleContract, bundle_modules
+
+from cellbundle.engine.network import prepare_network
 
 WEIGHTS = REPOSITORY / "bundles" / "cell_unet" / "models" / "model.pt"
 
@@ -42,3 +45,19 @@ def test_padding_does_not_move_the_image(size):
     with torch.no_grad():
         whole, part = network(image), network(image[..., :-1, :-1])
     assert torch.allclose(whole[..., :8, :8], part[..., :8, :8], atol=1e-6)
+
+
+def test_every_batch_normalisation_is_folded_for_inference():
+    torch.manual_seed(0)
+    network = network_class()(features=(8, 16)).eval()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.running_mean, -0.1, 0.1)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    image = torch.rand(1, 3, 33, 40)
+    with torch.no_grad():
+        expected = network(image)
+        folded = prepare_network(network, torch.device("cpu"), fold=True)
+        torch.testing.assert_close(folded(image), expected, atol=1e-5, rtol=1e-4)
+    assert norms
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())

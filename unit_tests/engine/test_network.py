@@ -5,6 +5,7 @@ from torch import nn
 from cellbundle.engine.network import (
     find_backbone,
     find_weights,
+    fold_batch_norms,
     inference_network,
     load_weights,
     prepare_network,
@@ -125,3 +126,23 @@ def test_inference_network():
 def test_channels_last():
     prepared = prepare_network(network(), torch.device("cpu"))
     assert prepared[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_folded_batch_norms_give_the_same_answer():
+    conv, bias = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 2, 1)
+    seen = [nn.BatchNorm2d(c) for c in (4, 4, 2, 2)]
+    for norm in seen:
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            nn.init.uniform_(values, 0.5, 2.0)
+    inner = nn.Sequential(conv, seen[0], nn.ReLU(), seen[1])
+    plain = nn.Sequential(inner, bias, seen[2], seen[3]).eval()
+    image = torch.rand(2, 3, 9, 8)
+    expected = plain(image)
+    fold_batch_norms(plain)
+    torch.testing.assert_close(plain(image), expected)
+    assert [m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)] == [seen[1], seen[3]]
+
+
+def test_a_network_to_fold_is_put_into_evaluation_mode():
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in prepare_network(network(), torch.device("cpu"), fold=True))
+    assert isinstance(prepare_network(network().train(), torch.device("cpu"))[1], nn.BatchNorm2d)
