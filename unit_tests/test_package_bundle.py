@@ -1,25 +1,16 @@
-"""Packages of bundles: what they hold, and that they run where the core cannot be imported."""
+"""Packages of bundles: what they hold, and what is refused."""
 
 import hashlib
-import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
-import numpy as np
 import pytest
-import tifffile
-import torch
+from unit_tests.packaging import BUNDLES, ROOT, package, package_bundle, write_files
 
 from cellbundle.errors import CellBundleError, ConfigError
-
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLES = sorted(p.parent.name for p in (ROOT / "bundles").glob("*/configs"))
-LEFTOVER = re.compile(r"\bfrom\s+cellbundle\b|\bimport\s+cellbundle\b|_target_[\"']?\s*:\s*[\"']?cellbundle\b")
 
 SOURCES = {
     "LICENSE": "Apache-2.0\n",
@@ -41,25 +32,6 @@ STRAY = (
     "configs/.inference.json.swp",
     "notes.md",
 )
-
-
-def load_script(path, name):
-    """A module by its file: `scripts` is the name of several packages here."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-package_bundle = load_script(ROOT / "scripts" / "package_bundle.py", "package_bundle")
-package = package_bundle.package
-
-
-def write_files(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @pytest.fixture
@@ -292,112 +264,3 @@ def test_scripts_packages():
     assert BUNDLES
     for name in BUNDLES:
         assert (ROOT / "bundles" / name / "scripts" / "__init__.py").read_bytes() == b""
-
-
-@pytest.fixture(scope="module", params=BUNDLES)
-def packaged(request, tmp_path_factory):
-    """A bundle of the repository, packaged and unpacked."""
-    folder = tmp_path_factory.mktemp("package")
-    with zipfile.ZipFile(package(request.param, folder / "dist")) as file:
-        file.extractall(folder)
-    return folder / request.param
-
-
-def test_nothing_refers_to_an_installed_core(packaged):
-    for path in packaged.rglob("*"):
-        if path.is_file() and path.suffix != ".pt":
-            found = LEFTOVER.search(path.read_bytes().decode("utf-8", "replace"))
-            assert found is None, f"{path}: {found.group()}"
-
-
-BLOCK = """
-import sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "cellbundle":
-            raise ImportError("cellbundle is blocked")
-
-sys.meta_path.insert(0, Block())
-"""
-
-
-def run_python(arguments, folder, block=None):
-    """Run Python in a folder; ``block`` is a folder for the hook that makes importing the core fail."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    if block is not None:
-        write_files(block, {"sitecustomize.py": BLOCK})
-        environment["PYTHONPATH"] = str(block)
-    result = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-LOAD = """
-import importlib, sys
-from monai.bundle import ConfigParser
-
-try:
-    import cellbundle
-except ImportError:
-    pass
-else:
-    raise SystemExit("the core can be imported")
-parser = ConfigParser()
-parser.read_config("configs/hyper_parameters.yaml")
-device = parser.get_parsed_content("device")
-workflow = importlib.import_module("scripts.workflow")
-from scripts.cellbundle.engine.workflow import CellWorkflow
-found = [c for c in vars(workflow).values() if isinstance(c, type) and issubclass(c, CellWorkflow)]
-classes = [c for c in found if c.__module__ == workflow.__name__]
-print(device, CellWorkflow.__module__, [c.__name__ for c in classes])
-"""
-
-
-@pytest.mark.slow
-def test_compiles(packaged):
-    run_python(["-m", "compileall", "-q", "."], packaged)
-
-
-@pytest.mark.slow
-def test_loads_without_the_core(packaged, tmp_path):
-    output = run_python(["-c", LOAD], packaged, block=tmp_path)
-    assert re.search(r"scripts\.cellbundle\.engine\.workflow \['\w+'\]", output), output
-    if packaged.name == "cell_unet":
-        assert "['CellUNet']" in output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("packaged", ["cell_unet"], indirect=True)
-def test_infers_without_the_core(packaged, tmp_path):
-    """Both bundles give the same label maps; the decoder keeps whatever it finds, because the weights are random."""
-    source = ROOT / "bundles" / "cell_unet"
-    torch.manual_seed(0)
-    network = load_script(source / "scripts" / "network.py", "cell_unet_network").CellUNetNetwork(features=(8, 16))
-    torch.nn.init.zeros_(network.head[-1].bias)
-    torch.nn.init.normal_(network.head[-1].weight)  # wide enough for flows that meet somewhere
-    torch.save(network.state_dict(), tmp_path / "weights.pt")
-    random = np.random.default_rng(0)
-    (tmp_path / "images").mkdir()
-    for name, shape in {"a": (64, 80), "b.c": (50, 40)}.items():
-        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", random.integers(0, 255, shape, dtype=np.uint8))
-    # MONAI drops overrides that are None, but not an expression that is.
-    options = ["--decoder#flow_threshold", "$None", "--decoder#min_size", "0", "--network_def#features", "[8,16]"]
-    options += ["--decoder#min_score", "0", "--device_name", "cpu"]
-    workflow = ["-m", "monai.bundle", "run_workflow", "scripts.workflow.CellUNet", "--mode", "infer", *options]
-    workflow += ["--config_file", "configs/hyper_parameters.yaml", "--input_dir", str(tmp_path / "images")]
-    workflow += ["--pretrained_ckpt_path", str(tmp_path / "weights.pt")]
-    plain = ["-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *options]
-    plain += ["--image", str(tmp_path / "images" / "a.tif"), "--weights", str(tmp_path / "weights.pt")]
-    run_python([*workflow, "--output_dir", str(tmp_path / "expected")], source)
-    run_python([*workflow, "--output_dir", str(tmp_path / "got")], packaged, block=tmp_path / "block")
-    run_python([*plain, "--output_dir", str(tmp_path / "plain")], packaged, block=tmp_path / "block")
-    expected = {p.name: tifffile.imread(p) for p in (tmp_path / "expected").iterdir()}
-    assert sorted(expected) == ["a_labels.tif", "b.c_labels.tif"]
-    assert all(labels.max() > 1 for labels in expected.values()), "empty maps would prove nothing"
-    for folder, names in (("got", sorted(expected)), ("plain", ["a_labels.tif"])):
-        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == names
-        for name in names:
-            np.testing.assert_array_equal(tifffile.imread(tmp_path / folder / name), expected[name])

@@ -1,0 +1,26 @@
+"""scripts/package_bundle.py and what its tests need."""
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = sorted(p.parent.name for p in (ROOT / "bundles").glob("*/configs"))
+
+
+def load_script(path, name):
+    """A module by its file: `scripts` is the name of several packages here."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+package_bundle = load_script(ROOT / "scripts" / "package_bundle.py", "package_bundle")
+package = package_bundle.package
+
+
+def write_files(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
