@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cellbundle.engine.steps import autocast
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import ConfigError
 from cellbundle.io import read_labels
@@ -69,7 +70,7 @@ class TestSwinUNet(BundleContract):
         """Logits above 0 at the size of the image."""
         inferer, network, found = workflow.content("inferer"), workflow.content("network").eval(), {}
         for item in workflow.content("dataset"):
-            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=workflow.content("amp")):
+            with torch.no_grad(), autocast(torch.device("cpu"), workflow.content("amp"), workflow.content("amp_dtype")):
                 found[item["path"]] = (inferer(item["image"].as_tensor()[None], network)[0, 0] > 0).numpy()
         return found
 
