@@ -209,7 +209,7 @@ def test_rescaling_and_diameter_change_the_magnification():
     assert Predictor("cell_unet", diameter=36).scale == Predictor("cell_unet").scale / 2
 
 
-@pytest.mark.parametrize(("free", "tile"), [(0.2, 512), (2.9, 512), (3.1, 1024), (100, 1024)])
+@pytest.mark.parametrize(("free", "tile"), [(0.2, [256, 512]), (2.9, [256, 512]), (3.1, [256, 1280])])
 def test_the_tile_fits_the_memory(monkeypatch, free, tile):
     import psutil
     import torch
@@ -218,7 +218,7 @@ def test_the_tile_fits_the_memory(monkeypatch, free, tile):
         available = free * 2**30
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
-    assert choose_tile(torch.device("cpu")) == tile
+    assert choose_tile(torch.device("cpu"), [256, 1280]) == tile
 
 
 def test_bundles_are_found_by_path_by_variable_and_by_name(tmp_path, monkeypatch):

@@ -24,7 +24,8 @@ from .measure import measure
 
 logger = logging.getLogger(__name__)
 
-TILES = {0: 512, 3: 1024}  # largest side of a tile by free memory in GiB from which on it is chosen
+ENOUGH_MEMORY = 3 * 2**30  # bytes that are free
+SMALL_TILE = 512  # largest side of a tile where less is
 
 
 class Segmentation(NamedTuple):
@@ -85,7 +86,7 @@ class Predictor:
         self._parser, self._own_scale = parser, float(parser["scale"])
         self.scale = parser["scale"] = self._magnification(diameter, rescale)
         if "tile_size" in parser:
-            parser["tile_size"] = [choose_tile(self.device) if tile is None else tile] * 2
+            parser["tile_size"] = choose_tile(self.device, parser["tile_size"]) if tile is None else [tile] * 2
         elif tile is not None:
             raise ConfigError(f"bundle {self.root.name} has windows of one size; leave tile out")
         if min_score is not None:
@@ -237,11 +238,16 @@ def predict(
     return _predictor(str(bundle), frozen)(data, pixel_size)
 
 
-def choose_tile(device: torch.device) -> int:
-    """Largest side of a tile for the memory that is free on a device, in pixels that the network sees."""
+def choose_tile(device: torch.device, largest: Sequence[int]) -> list[int]:
+    """A bundle's ``largest`` tile (h, w), in pixels that the network sees, or a smaller one where memory is short."""
+    return [min(side, SMALL_TILE) for side in largest] if memory_is_short(device) else list(largest)
+
+
+def memory_is_short(device: torch.device) -> bool:
+    """Whether less memory of a device is free than large tiles need."""
     on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
-    return TILES[max(limit for limit in TILES if limit * 2**30 <= free)]
+    return free < ENOUGH_MEMORY
 
 
 @lru_cache(maxsize=2)

@@ -75,8 +75,15 @@ def test_validate_data(data, tmp_path, capsys):
 def test_doctor(capsys):
     assert call("doctor") == 0
     printed = capsys.readouterr().out
-    for part in ("torch", "cell_unet", "weights present", "everything needed is here", "tile"):
+    for part in ("torch", "cell_unet", "weights present", "everything needed is here", "precision"):
         assert part in printed
+
+
+@pytest.mark.parametrize(("short", "tiles"), [(True, "tiles of at most 512 pixels"), (False, "tiles of any size")])
+def test_doctor_says_whether_memory_limits_the_tiles(capsys, monkeypatch, short, tiles):
+    monkeypatch.setattr("cellbundle.predictor.memory_is_short", lambda device: short)
+    assert call("doctor") == 0
+    assert tiles in capsys.readouterr().out
 
 
 def test_doctor_names_what_is_missing(capsys, monkeypatch, tmp_path):

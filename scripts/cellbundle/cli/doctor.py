@@ -65,11 +65,12 @@ def _devices() -> list[str]:
     import torch  # noqa: PLC0415
 
     from ..device import autocast_dtype, choose_device, describe  # noqa: PLC0415
-    from ..predictor import choose_tile  # noqa: PLC0415
+    from ..predictor import SMALL_TILE, memory_is_short  # noqa: PLC0415
 
     device = choose_device("auto")
     precision = str(autocast_dtype(device) or torch.float32).removeprefix("torch.")
-    typer.echo(f"\ndevice\n  {describe(device)}\n  precision {precision}, tile {choose_tile(device)}")
+    tiles = f"of at most {SMALL_TILE} pixels, little memory is free" if memory_is_short(device) else "of any size"
+    typer.echo(f"\ndevice\n  {describe(device)}\n  precision {precision}, tiles {tiles}")
     if device.type == "cuda":
         return []
     built = "no NVIDIA GPU or driver was found" if torch.version.cuda else "this PyTorch was built without CUDA"
