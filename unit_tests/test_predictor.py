@@ -209,7 +209,9 @@ def test_rescaling_and_diameter_change_the_magnification():
     assert Predictor("cell_unet", diameter=36).scale == Predictor("cell_unet").scale / 2
 
 
-@pytest.mark.parametrize(("free", "tile"), [(0.2, [256, 512]), (2.9, [256, 512]), (3.1, [256, 1280])])
+@pytest.mark.parametrize(
+    ("free", "tile"), [(0.2, [256, 512]), (2.9, [256, 512]), (3.1, [256, 1280]), (100, [256, 1280])]
+)
 def test_the_tile_fits_the_memory(monkeypatch, free, tile):
     import psutil
     import torch
@@ -219,6 +221,7 @@ def test_the_tile_fits_the_memory(monkeypatch, free, tile):
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
     assert choose_tile(torch.device("cpu"), [256, 1280]) == tile
+    assert Predictor("cell_unet", device="cpu").tile == max(tile)
 
 
 def test_bundles_are_found_by_path_by_variable_and_by_name(tmp_path, monkeypatch):

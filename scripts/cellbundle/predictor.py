@@ -52,8 +52,8 @@ class Predictor:
         diameter: typical diameter of the cells in pixels; the image is magnified to the diameter that the bundle knows
             best.
         rescale: magnification on top of the bundle's own; not together with ``diameter``.
-        tile: largest side of a tile that the network sees, a multiple of 32; by default what the memory allows. Bundles
-            whose windows have one size (no ``tile_size`` in their configuration) take none.
+        tile: largest side of a tile that the network sees, a multiple of 32; by default the bundle's own, or 512 where
+            memory is short. Bundles whose windows have one size (no ``tile_size`` in their configuration) take none.
         min_score: smallest score of a cell, in [0, 1], in place of the bundle's own (``min_score`` of its ``decoder``).
         weights: checkpoint in place of the bundle's own.
 

@@ -75,7 +75,7 @@ def test_validate_data(data, tmp_path, capsys):
 def test_doctor(capsys):
     assert call("doctor") == 0
     printed = capsys.readouterr().out
-    for part in ("torch", "cell_unet", "weights present", "everything needed is here", "precision"):
+    for part in ("torch", "cell_unet", "weights present", "everything needed is here", "tile", "precision"):
         assert part in printed
 
 
