@@ -1,9 +1,18 @@
-"""Real images, where there are some."""
+"""What all tests share: real images, where there are some, and no bundles but those of the repository."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_installed_bundles(tmp_path_factory):
+    """Bundles that a developer has installed would hide those of the repository."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data_home")))
+        patch.delenv("CELLBUNDLE_BUNDLES", raising=False)
+        yield
 
 
 @pytest.fixture

@@ -3,18 +3,29 @@
 import json
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-from .errors import ConfigError
+from .errors import ConfigError, original_errors
 
 SEARCH_VARIABLE = "CELLBUNDLE_BUNDLES"  # folders of bundles, separated as in PATH
-REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"  # of the editable install
+DATA_VARIABLE = "XDG_DATA_HOME"  # the user's folder of application data; by default ~/.local/share
+REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"  # of an editable install, missing in others
 INFERENCE = "configs/inference.json"
+METADATA = "configs/metadata.json"
 PACKAGE = "scripts"  # every bundle's code has this name, so only one bundle's can be imported at a time
+
+_kept: dict[tuple[Path, ...], dict[str, ModuleType]] = {}  # modules of the other bundles, by folder of their package
+_running: list[Path] = []  # root of the bundle of each thread that runs code of a bundle
+_turns = threading.Condition()
+_thread = threading.local()
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,22 @@ class BundleInfo:
 
 def search_folders() -> list[Path]:
     """Folders that bundles are looked up in by name, first match first."""
-    given = [Path(p) for p in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if p]
-    return [*given, REPOSITORY_BUNDLES]
+    repository = [REPOSITORY_BUNDLES] if REPOSITORY_BUNDLES.is_dir() else []
+    return [*_given_folders(), _user_folder(), *repository]
+
+
+def install_folder() -> Path:
+    """Folder that bundles are installed in: the first of ``$CELLBUNDLE_BUNDLES``, else one of the user."""
+    return [*_given_folders(), _user_folder()][0].absolute()
+
+
+def _given_folders() -> list[Path]:
+    return [Path(p) for p in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if p]
+
+
+def _user_folder() -> Path:
+    data = Path(os.environ.get(DATA_VARIABLE, ""))
+    return (data if data.is_absolute() else Path.home() / ".local" / "share") / "cellbundle" / "bundles"
 
 
 def find_bundle(name: str | Path) -> Path:
@@ -71,28 +96,68 @@ def list_bundles() -> list[BundleInfo]:
 def describe_bundle(root: Path) -> BundleInfo:
     """What ``configs/metadata.json`` and the folder say."""
     weights = root / "models" / "model.pt"
-    file = root / "configs" / "metadata.json"
+    file = root / METADATA
     try:
         metadata = json.loads(file.read_text())
         version, description = str(metadata["version"]), str(metadata["description"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         version, description = "?", f"damaged: {file} cannot be used ({type(error).__name__}: {error})"
     return BundleInfo(root.name, root, version, description, weights if weights.is_file() else None)
 
 
 def make_importable(root: Path) -> None:
-    """Make a bundle's own package ``scripts`` importable; that of another bundle is forgotten.
+    """Make a bundle's own package ``scripts`` the one that is imported.
 
-    Objects made from the other one live on.
+    The modules of the bundle that was current are kept. They come back, the same objects, when that bundle is made
+    importable again, so that an import inside one of its functions never finds the modules of another bundle.
 
     Args:
         root: folder of the bundle, absolute.
     """
-    loaded = [Path(path).resolve() for path in getattr(sys.modules.get(PACKAGE), "__path__", [])]
-    if loaded != [root / PACKAGE]:
-        for name in [n for n in sys.modules if n == PACKAGE or n.startswith(f"{PACKAGE}.")]:
-            del sys.modules[name]
-    sys.path[:] = [str(root), *(p for p in sys.path if p != str(root))]
+    wanted = str(root / PACKAGE)
+    paths = list(getattr(sys.modules.get(PACKAGE), "__path__", []))
+    if paths != [wanted]:
+        _change_modules(tuple(Path(path).resolve() for path in paths), (Path(wanted).resolve(),))
+    if sys.path[:1] != [str(root)]:
+        sys.path[:] = [str(root), *(p for p in sys.path if p != str(root))]
+
+
+def _change_modules(old: tuple[Path, ...], new: tuple[Path, ...]) -> None:
+    """Keep the modules of the package ``scripts`` in ``old``, and bring back those of ``new``; both are its folders."""
+    if old == new:
+        return
+    names = [name for name in list(sys.modules) if name == PACKAGE or name.startswith(f"{PACKAGE}.")]
+    if modules := {name: sys.modules.pop(name) for name in names}:
+        _kept[old] = modules
+    sys.modules.update(_kept.pop(new, {}))
+
+
+@contextmanager
+def bundle_code(root: Path) -> Iterator[None]:
+    """Run code of a bundle: its modules are current, and its errors are raised as those of this package.
+
+    Threads may run code of one bundle at the same time; those of another bundle wait for them. The bundle stays current
+    afterwards, unless code of another bundle is running this one.
+
+    Args:
+        root: folder of the bundle, absolute.
+    """
+    outer: Path | None = getattr(_thread, "root", None)
+    with _turns:
+        _turns.wait_for(lambda: outer is not None or all(other == root for other in _running))
+        make_importable(root)
+        _running.append(root)
+    _thread.root = root
+    try:
+        with original_errors():
+            yield
+    finally:
+        _thread.root = outer
+        with _turns:
+            _running.remove(root)
+            if outer is not None:
+                make_importable(outer)
+            _turns.notify_all()
 
 
 def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:

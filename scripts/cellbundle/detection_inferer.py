@@ -21,6 +21,8 @@ class DetectionInferer(TiledInferer):
     overlap are whole in one of the tiles.
     """
 
+    takes_batches = False  # images have different numbers of detections
+
     # A detector answers with lists, not with a map; all else is as in the base class.
     def __call__(  # type: ignore[override]
         self, inputs: torch.Tensor, network: Callable[..., list[dict[str, torch.Tensor]]], *args: Any, **kwargs: Any

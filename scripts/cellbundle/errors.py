@@ -50,13 +50,30 @@ class TrainingError(CellBundleError):
 
 @contextmanager
 def original_errors() -> Iterator[None]:
-    """Raise the errors of this package and of the file system themselves; MONAI wraps what a transform raises."""
+    """Raise the errors of this package and of the file system themselves; MONAI wraps what a transform raises.
+
+    Errors of a copy of this package, which packaged bundles contain, are raised as the same errors of this package.
+    """
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, CellBundleError | OSError):
-                raise cause from None
-            cause = cause.__cause__
+            own = _as_own(cause)
+            if own is error:
+                break
+            if own is not None:
+                raise own from None
+            cause = cause.__cause__ if isinstance(error, RuntimeError) else None
         raise
+
+
+def _as_own(error: BaseException) -> CellBundleError | OSError | None:
+    """An error of this package or of the file system itself, that of a copy of this package as its own, else None."""
+    if isinstance(error, CellBundleError | OSError):
+        return error
+    names = [base.__name__ for base in type(error).__mro__]
+    if CellBundleError.__name__ not in names:
+        return None
+    own: CellBundleError = next(globals()[name] for name in names if name in globals())(*error.args)
+    return own.with_traceback(error.__traceback__)

@@ -13,11 +13,10 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from .bundles import find_bundle, inference_parser
-from .detection_inferer import DetectionInferer
+from .bundles import bundle_code, find_bundle, inference_parser
 from .device import choose_device
 from .engine.steps import autocast
-from .errors import ConfigError, original_errors
+from .errors import ConfigError
 from .instances import Instances
 from .io import DEFAULT_MAX_PIXELS, as_image, read_image
 from .measure import measure
@@ -82,24 +81,24 @@ class Predictor:
             overrides["weights"] = str(weights)
         if channels is not None:
             overrides["channels"] = list(channels)
-        parser = inference_parser(self.root, overrides)
-        self._parser, self._own_scale = parser, float(parser["scale"])
-        self.scale = parser["scale"] = self._magnification(diameter, rescale)
-        if "tile_size" in parser:
-            parser["tile_size"] = choose_tile(self.device, parser["tile_size"]) if tile is None else [tile] * 2
-        elif tile is not None:
-            raise ConfigError(f"bundle {self.root.name} has windows of one size; leave tile out")
-        if min_score is not None:
-            parser["decoder#min_score"] = self._checked_score(min_score)
-        with original_errors():
+        with bundle_code(self.root):
+            parser = inference_parser(self.root, overrides)
+            self._parser, self._own_scale = parser, float(parser["scale"])
+            self.scale = parser["scale"] = self._magnification(diameter, rescale)
+            if "tile_size" in parser:
+                parser["tile_size"] = choose_tile(self.device, parser["tile_size"]) if tile is None else [tile] * 2
+            elif tile is not None:
+                raise ConfigError(f"bundle {self.root.name} has windows of one size; leave tile out")
+            if min_score is not None:
+                parser["decoder#min_score"] = self._checked_score(min_score)
             self.network = parser.get_parsed_content("network").eval()
             self.inferer, self.decoder, self.normaliser = (
                 parser.get_parsed_content(name) for name in ("inferer", "decoder", "normaliser")
             )
-        self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
-        self.class_names = list(parser.get_parsed_content("class_names") or ()) if "class_names" in parser else []
-        self.tile = max(self.inferer.roi_size)
-        self._check_tile()
+            self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
+            self.class_names = list(parser.get_parsed_content("class_names") or ()) if "class_names" in parser else []
+            self.tile = max(self.inferer.roi_size)
+            self._check_tile()
 
     def at_diameter(self, diameter: float) -> "Predictor":
         """The same predictor for cells of another typical diameter in pixels; nothing is loaded again.
@@ -109,9 +108,10 @@ class Predictor:
         """
         other = copy(self)
         other.scale = self._magnification(diameter, None)
-        self._parser["scale"] = other.scale
-        other.inferer = self._parser.get_parsed_content("inferer")
-        other._check_tile()
+        with bundle_code(self.root):
+            self._parser["scale"] = other.scale
+            other.inferer = self._parser.get_parsed_content("inferer")
+            other._check_tile()
         return other
 
     @property
@@ -163,15 +163,16 @@ class Predictor:
         Args:
             images: each as for ``segment``.
         """
-        tensors = [self.normaliser({"image": torch.from_numpy(image)})["image"] for image in images]
-        with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
-            prediction = self.inferer(torch.stack(tensors).to(self.device), self.network)
-        return [self._decoded(one_of_batch(prediction, index)) for index in range(len(images))]
+        with bundle_code(self.root):
+            tensors = [self.normaliser({"image": torch.from_numpy(image)})["image"] for image in images]
+            with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
+                prediction = self.inferer(torch.stack(tensors).to(self.device), self.network)
+            return [self._decoded(one_of_batch(prediction, index)) for index in range(len(images))]
 
     @property
     def takes_batches(self) -> bool:
         """Whether images of one shape can share a call of the network; detectors take them one by one."""
-        return not isinstance(self.inferer, DetectionInferer)
+        return bool(getattr(self.inferer, "takes_batches", True))
 
     def _decoded(self, prediction: Any) -> Segmentation:
         decoded = self.decoder({"pred": prediction})

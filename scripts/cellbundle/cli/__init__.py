@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from ..errors import CellBundleError, ConfigError
-from . import data, datalists, doctor, log_model, predict, serve, sync_runs
+from . import data, datalists, doctor, install, log_model, predict, serve, sync_runs
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 LOGGER = logging.getLogger(__name__.partition(".")[0])
@@ -45,6 +45,7 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
 
 
 app.command("predict")(guarded(predict.predict))
+app.command("install")(guarded(install.install))
 app.command("evaluate")(guarded(datalists.evaluate))
 app.command("validate-data")(guarded(datalists.validate_data))
 app.command("serve")(guarded(serve.serve))

@@ -93,13 +93,13 @@ def extract(
     if target.exists():
         return target
     with ExitStack() as stack:
-        with _explained(archive, HEADER_DAMAGE):
+        with explained(archive, HEADER_DAMAGE):
             found = read_members(archive, stack)
         identity = hashlib.sha256(repr([(m.path, m.size, m.check) for m in found]).encode()).hexdigest()
         wanted = [m for m in found if not _is_junk(m.path) and (members is None or members(str(m.path)))]
         if not wanted:
             raise DatasetError(f"{archive}: has none of the files that are needed; is it the right archive?")
-        with _explained(archive, DAMAGE):
+        with explained(archive, DAMAGE):
             _unpack(archive, target, wanted, identity, progress)
     return target
 
@@ -170,7 +170,8 @@ def _write(archive: Path, member: Member, path: Path, advance: Callable[[int], N
 
 
 @contextmanager
-def _explained(archive: Path, damage: tuple[type[Exception], ...]) -> Iterator[None]:
+def explained(archive: Path, damage: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Raise ``damage``, and errors of the file system, as ``DatasetError`` about the archive."""
     try:
         yield
     except OSError as error:

@@ -1,5 +1,6 @@
 """Fetches a file over http, on from where an earlier try was stopped."""
 
+import base64
 import hashlib
 import json
 import re
@@ -11,10 +12,10 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPException, HTTPResponse
 from itertools import chain
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..errors import DatasetError
-from .archive_members import is_web_page
+from .archive_members import is_web_page, size_text
 from .archives import check_free_space
 
 SCHEMES = {"http", "https"}
@@ -40,6 +41,23 @@ class _BrokenOffError(Exception):
     """A request failed in a way that another one may not."""
 
 
+class _RefusedError(Exception):
+    """A request failed, and another one would too."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a file is, and how it is fetched: ``login`` is the header ``Authorization``, ``limit`` is in bytes."""
+
+    url: str
+    login: str | None
+    timeout: float
+    limit: int | None
+
+    def __str__(self) -> str:
+        return urlsplit(self.url)._replace(query="", fragment="").geturl()
+
+
 @dataclass(frozen=True)
 class _Version:
     """Which file a part belongs to: its address, ETag or date, and size, as far as the server tells."""
@@ -57,34 +75,38 @@ def fetch(
     progress: Progress | None = None,
     timeout: float = 30,
     attempts: int = 3,
+    limit: int | None = None,
+    advice: str | None = None,
 ) -> Path:
     """Download a file, going on with what an earlier call has left in ``<target>.incomplete``.
 
     What is left is used only if the server still has the same file (ETag, or date, and size).
 
     Args:
-        url: http or https.
+        url: http or https. A user name and password in it are sent to this server only; no message shows them, nor the
+            query, which may hold a key.
         target: the file to make; it is there only when it is complete. If it exists, it is only checked.
         sha256: hash of the whole file, in hexadecimal digits.
         progress: called as ``progress(done, total)`` in bytes; ``total`` is None if the server does not tell.
         timeout: seconds without an answer after which a connection counts as broken.
         attempts: how often to ask, at least once.
+        limit: most bytes that are taken.
+        advice: what to do if nothing helps, for the messages; by default, to save ``target`` by hand.
 
     Returns:
         ``target``.
 
     Raises:
-        DatasetError: if the file cannot be fetched, is a web page instead, or has another hash; if space is short, or
-            the file cannot be written.
+        DatasetError: if the file cannot be fetched, is a web page instead, is too large, or has another hash; if space
+            is short, or the file cannot be written.
     """
-    if urlsplit(url).scheme not in SCHEMES:
-        raise DatasetError(f"{url}: cannot be fetched; expected an address that starts with https:// or http://")
+    source = _Source(*split_login(url), timeout, limit)
     try:
         if target.exists():
             _check_hash(target, sha256, "delete it, and the same command fetches it again")
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_part(url, target, progress, timeout, attempts)
+        _fetch_part(source, target, progress, attempts, advice)
         _finish(target, sha256)
     except OSError as error:
         raise DatasetError(
@@ -93,35 +115,60 @@ def fetch(
     return target
 
 
-def _fetch_part(url: str, target: Path, progress: Progress | None, timeout: float, attempts: int) -> None:
+def split_login(url: str) -> tuple[str, str | None]:
+    """Split an address into one without user name and password, and the header ``Authorization`` that they stand for.
+
+    Raises:
+        DatasetError: if it is not an address of http or https; the message shows the scheme only.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in SCHEMES and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:  # for example, a character of the password ends the host, and the rest is no port
+        usable = False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        raise DatasetError(
+            f"{url.partition(':')[0]}: cannot be fetched; expected an address that starts with https:// or http:// "
+            "and a host, with special characters written as %XX"
+        )
+    login, _, server = parts.netloc.rpartition("@")
+    header = f"Basic {base64.b64encode(unquote(login).encode()).decode()}" if login else None
+    return parts._replace(netloc=server).geturl(), header
+
+
+def _fetch_part(source: _Source, target: Path, progress: Progress | None, attempts: int, advice: str | None) -> None:
+    again = "try again" if advice else "the same command goes on where this one stopped"
+    advice = advice or f"download it with a browser and save it as {target}"
     for attempt in range(1, attempts + 1):
         try:
-            _request(url, target, progress, timeout)
+            _request(source, target, progress)
+        except _RefusedError as error:
+            raise DatasetError(f"{source}: {error}; {advice}") from error
         except _BrokenOffError as error:
             if attempt == attempts:
                 raise DatasetError(
-                    f"{url}: could not be fetched ({error}); check the connection, and the same command goes on where "
-                    f"this one stopped, or {_by_hand(target)}"
+                    f"{source}: could not be fetched ({error}); check the connection, and {again}, or {advice}"
                 ) from error
             time.sleep(PAUSE * attempt)
         else:
             break
 
 
-def _request(url: str, target: Path, progress: Progress | None, timeout: float) -> None:
+def _request(source: _Source, target: Path, progress: Progress | None) -> None:
     """Ask once for all that is missing."""
     part = _part(target)
-    known = _read_notes(url, target)
+    known = _read_notes(source.url, target)
     have = part.stat().st_size if known else 0
     if known and have == known.total:
         return
-    with _ask(url, target, have, known.validator if known else None, timeout) as response:
-        start, version = _describe(url, response)
+    with _ask(source, target, have, known.validator if known else None) as response:
+        start, version = _describe(source.url, response)
+        _check_size(source, version.total or 0)
         chunks = _chunks(response)
         if start == 0:
             first = next(chunks, b"")
             if is_web_page(first) and target.suffix.lower() not in PAGE_SUFFIXES:
-                raise DatasetError(f"{url}: the server sent a web page instead of {target.name}; {_by_hand(target)}")
+                raise _RefusedError(f"the server sent a web page instead of {target.name}")
             chunks = chain([first], chunks)
             _discard(target)
         elif (start, version) != (have, known):
@@ -129,19 +176,27 @@ def _request(url: str, target: Path, progress: Progress | None, timeout: float) 
             raise _BrokenOffError("the file on the server is not the one that the first part is from")
         check_free_space(part, (version.total or 0) - start)
         _notes(target).write_text(json.dumps(asdict(version)), encoding="utf-8")
-        done = _append(part, start, chunks, version.total, progress)
+        done = _append(source, part, start, chunks, version.total, progress)
     if version.total not in {None, done}:
         raise _BrokenOffError(f"the connection ended after {done} of {version.total} bytes")
 
 
-def _ask(url: str, target: Path, have: int, validator: str | None, timeout: float) -> HTTPResponse:
+def _check_size(source: _Source, size: int) -> None:
+    if source.limit is not None and size > source.limit:
+        raise _RefusedError(f"it has {size_text(size)} or more, expected at most {size_text(source.limit)}")
+
+
+def _ask(source: _Source, target: Path, have: int, validator: str | None) -> HTTPResponse:
     headers = {"User-Agent": "cellbundle", "Accept-Encoding": "identity"}  # a range is of the bytes as they are stored
     if have:
         headers["Range"] = f"bytes={have}-"
     if have and validator:
         headers["If-Range"] = validator
+    request = urllib.request.Request(source.url, headers=headers)
+    if source.login:
+        request.add_unredirected_header("Authorization", source.login)
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+        return urllib.request.urlopen(request, timeout=source.timeout)
     except urllib.error.HTTPError as error:
         error.close()
         answer = f"the server answers {error.code} {error.reason}"
@@ -149,8 +204,7 @@ def _ask(url: str, target: Path, have: int, validator: str | None, timeout: floa
             _discard(target)
         if error.code in PASSING:
             raise _BrokenOffError(answer) from error
-        meaning = MEANINGS.get(error.code, "cannot be fetched")
-        raise DatasetError(f"{url}: {meaning} ({answer}); {_by_hand(target)}") from error
+        raise _RefusedError(f"{MEANINGS.get(error.code, 'cannot be fetched')} ({answer})") from error
     except (OSError, HTTPException) as error:
         raise _BrokenOffError(str(getattr(error, "reason", error))) from error
 
@@ -176,12 +230,15 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         raise _BrokenOffError(str(error) or type(error).__name__) from error
 
 
-def _append(part: Path, start: int, chunks: Iterable[bytes], total: int | None, progress: Progress | None) -> int:
+def _append(
+    source: _Source, part: Path, start: int, chunks: Iterable[bytes], total: int | None, progress: Progress | None
+) -> int:
     done = start
     with part.open("ab") as file:
         for chunk in chunks:
             file.write(chunk)
             done += len(chunk)
+            _check_size(source, done)
             if progress is not None:
                 progress(done, total)
     return done
@@ -226,7 +283,3 @@ def _part(target: Path) -> Path:
 
 def _notes(target: Path) -> Path:
     return target.with_name(f"{target.name}.incomplete.json")
-
-
-def _by_hand(target: Path) -> str:
-    return f"download it with a browser and save it as {target}"

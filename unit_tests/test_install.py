@@ -1,0 +1,198 @@
+"""Bundle packages, installed from files."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from unit_tests.installing import content, make_package, names, prepare, read_zip, with_metadata, write_zip
+from unit_tests.packaging import ROOT, write_files
+
+from cellbundle import bundles
+from cellbundle.bundles import find_bundle, list_bundles, search_folders
+from cellbundle.errors import ConfigError
+from cellbundle.install import install_bundle
+from cellbundle.packages import PackageError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    return prepare(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return make_package(tmp_path)
+
+
+@pytest.fixture
+def newer(tmp_path):
+    return make_package(tmp_path / "newer", with_metadata(version="2.0.0"))
+
+
+def test_search_folders(home, tmp_path, monkeypatch):
+    assert search_folders() == [home, ROOT / "bundles"]
+    monkeypatch.setattr(bundles, "REPOSITORY_BUNDLES", tmp_path / "none")
+    assert search_folders() == [home]
+    assert list_bundles() == []
+    with pytest.raises(ConfigError, match=f"these names: none .looked in {home}; set CELLBUNDLE_BUNDLES"):
+        find_bundle("tiny")
+    monkeypatch.setenv("CELLBUNDLE_BUNDLES", os.pathsep.join(["a", "b"]))
+    assert search_folders() == [Path("a"), Path("b"), home]
+
+
+@pytest.mark.parametrize("value", [None, "", "relative"])
+def test_the_folder_of_the_user(value, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME")
+    if value is not None:
+        monkeypatch.setenv("XDG_DATA_HOME", value)
+    assert bundles.install_folder() == tmp_path / ".local" / "share" / "cellbundle" / "bundles"
+
+
+def test_install(archive, home):
+    done = install_bundle(archive)
+    assert done == ("tiny", "1.2.3", home / "tiny", True, [])
+    assert {f"tiny/{name}": data for name, data in content(home / "tiny").items()} == read_zip(archive)
+    assert find_bundle("tiny") == home / "tiny"
+    assert [(info.name, info.version) for info in list_bundles() if info.path == home / "tiny"] == [("tiny", "1.2.3")]
+    assert names(home) == ["tiny"]
+    assert stat.S_IMODE((home / "tiny").stat().st_mode) == stat.S_IMODE(home.stat().st_mode)
+
+
+def test_install_in_the_first_folder_of_the_variable(archive, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLBUNDLE_BUNDLES", os.pathsep.join([str(tmp_path / "first"), str(tmp_path / "second")]))
+    assert install_bundle(archive).folder == tmp_path / "first" / "tiny"
+    assert find_bundle("tiny") == tmp_path / "first" / "tiny"
+    assert not home.exists()
+
+
+def test_again(archive, home):
+    install_bundle(archive)
+    write_files(home / "tiny", {"eval/a.tif": "", "scripts/__pycache__/a.pyc": ""})
+    before = content(home)
+    for overwrite in (False, True):
+        assert not install_bundle(archive, overwrite=overwrite).is_new
+        assert content(home) == before
+
+
+def test_folders_as_members(archive, home, tmp_path):
+    """Other programs than package_bundle.py write them."""
+    members = [("tiny/", b""), ("tiny/scripts/", b""), *read_zip(archive).items()]
+    write_zip(tmp_path / "again.zip", members)
+    install_bundle(tmp_path / "again.zip")
+    assert {f"tiny/{name}": data for name, data in content(home / "tiny").items()} == read_zip(archive)
+
+
+def test_a_version_that_is_a_number(tmp_path):
+    assert install_bundle(make_package(tmp_path, with_metadata(version=3))).version == "3"
+
+
+def test_the_hash_of_the_archive(archive, home):
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    with pytest.raises(PackageError, match=f"tiny_v1.2.3.zip: has the SHA-256 {digest}, expected {'0' * 64}"):
+        install_bundle(archive, sha256="0" * 64)
+    assert names(home) == []
+    assert install_bundle(archive, sha256=digest.upper()).is_new
+
+
+@pytest.mark.parametrize(
+    ("source", "sha256", "message"),
+    [
+        ("none.zip", None, r"none\.zip is not a file; give a zip archive"),
+        (".", None, r"\. is not a file"),
+        ("archive", "abc", "'abc', expected 64 hexadecimal digits"),
+        ("s3://bucket/tiny.zip", None, "s3: cannot be fetched; expected an address that starts with https://"),
+        ("https:/me:secret@host/tiny.zip", None, "https: cannot be fetched"),
+        ("https://me:sec#ret@host/tiny.zip", None, "https: cannot be fetched.*special characters written as %XX"),
+        ("https://me:secret@host/ti ny.zip", None, "https: cannot be fetched"),
+        ("https://[me:secret@host/tiny.zip", None, "https: cannot be fetched"),
+    ],
+)
+def test_wrong_arguments(archive, home, source, sha256, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        install_bundle(archive if source == "archive" else source, sha256=sha256)
+    assert "sec" not in str(caught.value)
+    assert not home.exists()
+
+
+def test_another_version(archive, newer, home):
+    install_bundle(archive)
+    before = content(home)
+    message = f"tiny 1.2.3 is installed in {home / 'tiny'}, the package has 2.0.0; replace it with --overwrite"
+    with pytest.raises(ConfigError, match=message):
+        install_bundle(newer)
+    assert content(home) == before
+    write_files(home / "tiny", {"scripts/__pycache__/a.pyc": "", ".DS_Store": ""})
+    done = install_bundle(newer, overwrite=True)
+    assert (done.version, done.is_new) == ("2.0.0", True)
+    assert {f"tiny/{name}": data for name, data in content(home / "tiny").items()} == read_zip(newer)
+    assert names(home) == ["tiny"]
+
+
+def test_another_build_of_the_same_version(archive, home, tmp_path):
+    install_bundle(archive)
+    other = make_package(tmp_path / "other", {"docs/README.md": "other"})
+    with pytest.raises(ConfigError, match=r"tiny 1\.2\.3 is installed in .*, the package has other files"):
+        install_bundle(other)
+    install_bundle(other, overwrite=True)
+    assert (home / "tiny" / "docs" / "README.md").read_text() == "other"
+
+
+@pytest.mark.parametrize("text", ["print('mine')", None])
+def test_changed_files(archive, home, text):
+    install_bundle(archive)
+    file = home / "tiny" / "scripts" / "__init__.py"
+    file.unlink() if text is None else file.write_text(text)
+    before = content(home)
+    with pytest.raises(ConfigError, match=r"its 'scripts/__init__\.py' was changed; replace it with --overwrite"):
+        install_bundle(archive)
+    assert content(home) == before
+    install_bundle(archive, overwrite=True)
+    assert file.read_text() == ""
+
+
+def test_files_of_the_user_are_not_lost(archive, newer, home):
+    install_bundle(archive)
+    write_files(home / "tiny", {"models/model.pt": "weights"})
+    before = content(home)
+    with pytest.raises(ConfigError, match=r"tiny/models/model\.pt is not a file of the package and would be lost"):
+        install_bundle(newer, overwrite=True)
+    assert content(home) == before
+
+
+@pytest.mark.parametrize(
+    "files", [{"configs/inference.json": "{}"}, {"BUILD.json": "{}"}, {"BUILD.json": "[]"}, {"BUILD.json": "["}]
+)
+def test_a_folder_that_is_no_package_is_never_replaced(archive, home, files):
+    write_files(home / "tiny", files)
+    before = content(home)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"tiny is not an installed package.*never replaced; move it elsewhere"):
+            install_bundle(archive, overwrite=overwrite)
+        assert content(home) == before
+
+
+def test_a_link_is_never_replaced(archive, home, tmp_path):
+    home.mkdir(parents=True)
+    (home / "tiny").symlink_to(tmp_path / "bundles" / "tiny")
+    with pytest.raises(ConfigError, match="never replaced"):
+        install_bundle(archive, overwrite=True)
+    assert (home / "tiny").is_symlink()
+
+
+def test_an_error_while_renaming_brings_the_older_version_back(archive, newer, home, monkeypatch):
+    install_bundle(archive)
+    before, real = content(home), Path.rename
+
+    def rename(path, target):
+        if path.parent.name == "new":
+            raise OSError("disk full")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="disk full"):
+        install_bundle(newer, overwrite=True)
+    assert content(home) == before
+    assert names(home) == ["tiny"]
