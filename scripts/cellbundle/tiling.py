@@ -10,6 +10,7 @@ from monai.inferers import Inferer, sliding_window_inference
 from torch.nn import functional as F
 
 from .errors import ConfigError
+from .flags import as_bool
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class TiledInferer(Inferer):
                 f"multiples of {multiple} (tile, tile_size or roi_size) and an overlap in [0, 1) (tile_overlap)"
             )
         self.roi_size, self.overlap, self.sw_batch_size = tuple(roi_size), overlap, sw_batch_size
-        self.multiple, self.sigma, self.scale, self.fixed = multiple, sigma, scale, fixed
+        self.multiple, self.sigma, self.scale, self.fixed = multiple, sigma, scale, as_bool(fixed)
 
     def largest_tile(self) -> list[int]:
         """Largest tile (h, w) in pixels of the image."""

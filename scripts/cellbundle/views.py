@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .errors import ConfigError
+from .flags import as_bool
 from .tiling import TiledInferer
 
 
@@ -32,7 +33,8 @@ class HoverInferer(TiledInferer):
             raise ConfigError("scales is empty, expected magnifications such as [0.8, 1.0, 1.25]")
         own = options.pop("scale", 1.0)
         self.members = [TiledInferer(**options, scale=own * factor) for factor in scales]
-        self.views = [(turns, mirrored) for turns in range(4 if rotations else 1) for mirrored in {False, flips}]
+        turned = range(4 if as_bool(rotations) else 1)
+        self.views = [(turns, mirrored) for turns in turned for mirrored in {False, as_bool(flips)}]
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any

@@ -117,7 +117,7 @@ class TestHoverUni(BundleContract):
         tables = list((tmp_path / "eval").glob("*_classes.csv"))
         assert [table.read_text().splitlines()[0] for table in tables] == ["id,class,name,class_score,score"] * 2
         with pytest.raises(DatalistError, match="has no 'classes'"):
-            self.make(data, tmp_path, **names).run()
+            self.make(data, tmp_path / "unlabelled", **names).run()
         with pytest.raises(CheckpointError, match=r"3 classes, here vit_tiny_4 .* 0 classes; give the --backbone"):
             self.make(data, tmp_path, mode="eval").run()
 

@@ -93,7 +93,7 @@ class TestVista2D(BundleContract):
         slow = {"learning_rate": 0.0, "train#trainer#max_epochs": 3, "train#handlers#5#epochs": 2}
         with pytest.raises(TrainingError, match=r"after 2 epochs the best ap50 is 0\.0000, expected at least 0\.01"):
             self.trained(data, tmp_path, **slow)
-        self.trained(data, tmp_path, stop_on_lowacc=False, **slow)
+        self.trained(data, tmp_path / "all", stop_on_lowacc=False, **slow)
 
     def test_several_lists_count_by_their_weight(self, data: Path, tmp_path: Path):
         spec = {"datalist": str(data), "basedir": str(data.parent)}

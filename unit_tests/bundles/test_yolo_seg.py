@@ -100,7 +100,7 @@ class TestYoloSeg(DetectorContract):
     def test_train_config_runs_without_the_workflow_class(self, data: Path, tmp_path: Path):
         where = {"datalist": data, "basedir": data.parent, "ckpt_path": tmp_path, "device_name": "cpu", "quick": True}
         small = {key: value for key, value in self.small.items() if "#" not in key}
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml"]
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json"]
         done = run([*command, *flags({**where, **small})], self.root)
         assert done.returncode == 0, done.stderr
         assert {"model.pt", "model_final.pt", "history.csv"} <= {path.name for path in tmp_path.iterdir()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from cellbundle.engine.handlers import EarlyStop, History, LowAccuracyGuard
+from cellbundle.engine.handlers import EarlyStop, History, LowAccuracyGuard, find_handler, register_handler
 from cellbundle.errors import TrainingError
 
 
@@ -104,3 +104,15 @@ def test_early_stop(scores, options, stopped):
 def test_early_stop_goes_on_from_a_checkpoint():
     state = {"counter": 1, "best_score": 0.6, "threshold_mode": "abs"}
     assert epochs_until_early_stop([0.5], state, patience=3, min_epochs=4) == 5
+
+
+def test_handlers_are_found_by_their_class():
+    engine = Engine(lambda engine, batch: None)
+    assert find_handler(engine, EarlyStop) is None
+    stop = EarlyStop(Engine(lambda engine, batch: None), patience=2)
+    stop.attach(engine)
+    register_handler(engine, "a handler of another kind")
+    assert find_handler(engine, EarlyStop) is stop
+    assert find_handler(engine, History) is None
+    engine.run([0], max_epochs=1)
+    assert find_handler(engine, EarlyStop) is stop, "also after a run"

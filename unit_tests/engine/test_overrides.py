@@ -1,6 +1,6 @@
 import pytest
 
-from cellbundle.engine.overrides import check_overrides, config_ids
+from cellbundle.engine.overrides import check_overrides, config_ids, convert_switches
 from cellbundle.errors import ConfigError
 
 CONFIG = {
@@ -54,3 +54,15 @@ def test_misspelt(name, suggestion):
         check_overrides(CONFIG, [name])
     if suggestion:
         assert suggestion in str(error.value)
+
+
+def test_text_becomes_switches():
+    config = {"amp": True, "train": {"step": {"clip": False}}, "name": "auto", "enabled": "@amp"}
+    given = {"amp": "false", "train::step::clip": "True", "name": "auto", "enabled": "FALSE", "amp#x": "$False", "n": 3}
+    expected = {**given, "amp": False, "train::step::clip": True, "enabled": False}
+    assert convert_switches(config, given) == expected
+
+
+def test_other_text_for_a_switch_is_refused():
+    with pytest.raises(ConfigError, match="--amp is 'off', expected true or false"):
+        convert_switches({"amp": True}, {"amp": "off"})

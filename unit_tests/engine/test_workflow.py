@@ -93,6 +93,22 @@ def test_resuming_without_a_checkpoint(make):
         make(resume=True).run()
 
 
+@pytest.mark.parametrize("overwrite", [False, "false"])
+def test_weights_of_another_training_are_kept(make, tmp_path, overwrite):
+    make().run()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"--ckpt_path.* --resume True.* --overwrite True"):
+        make(seed=1, overwrite=overwrite).run()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
+
+
+def test_weights_are_replaced_where_that_is_wanted(make, tmp_path):
+    make().run()
+    before = weights(tmp_path / "run")
+    make(seed=1, overwrite=True).run()
+    assert not equal(before, weights(tmp_path / "run"))
+
+
 def test_fine_tuning_starts_from_the_weights_and_follows_the_schedule(make, tmp_path):
     make("first").run()
     start = weights(tmp_path / "first", "model.pt")
@@ -182,6 +198,7 @@ def test_validation_split_can_be_evaluated(make, tmp_path):
     ("options", "error", "message"),
     [
         ({"mode": "tran"}, ConfigError, "mode is 'tran'; choose one of train, eval, infer"),
+        ({"amp": "no"}, ConfigError, "--amp is 'no', expected true or false"),
         ({"learning_rat": 1}, ConfigError, "did you mean --learning_rate"),
         ({"train#trainer#max_epochz": 3}, ConfigError, "did you mean --train#trainer#max_epochs"),
     ],
@@ -226,7 +243,7 @@ def test_mlflow(make, tmp_path):
     steps = {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
     assert (steps["val_ap_mean"], steps["loss"], steps["step/loss"]) == ([1, 2], [1, 2], [1, 2, 3, 4])
     assert json.loads((tmp_path / "run" / "run.json").read_text())["run_id"] == run.info.run_id
-    make().run()
+    make(overwrite=True).run()
     assert not (tmp_path / "run" / "run.json").exists(), "the weights are not of that run any more"
 
 

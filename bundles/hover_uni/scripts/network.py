@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cellbundle.engine.features import FeatureCache, make_feature_cache
+from cellbundle.flags import as_bool
 
 from .backbone import BackboneInfo, build_backbone, describe, load_backbone, spec_of
 from .lora import add_lora, merged_weights
@@ -141,7 +142,7 @@ class HoverUniNetwork(nn.Module):
         train_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.backbone_name, self.train_norm = backbone, train_norm
+        self.backbone_name, self.train_norm = backbone, as_bool(train_norm)
         self.backbone = build_backbone(backbone)
         self.info: BackboneInfo = describe(self.backbone)
         self.feature_pyramid = FeaturePyramid(self.info.embed_dim, pyramid_width)
@@ -151,12 +152,17 @@ class HoverUniNetwork(nn.Module):
         for name, values in zip(("mean", "std"), spec_of(backbone).normalisation, strict=True):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.feature_cache: FeatureCache | None = None
-        if backbone_weights is not None:
-            load_backbone(self.backbone, backbone, backbone_weights)
-        self.backbone.requires_grad_(not freeze_backbone)
+        self.load_backbone(backbone_weights)
+        self.backbone.requires_grad_(not as_bool(freeze_backbone))
         self.lora_rank = 0
         if lora_rank:
             self.start_lora(lora_rank)
+
+    def load_backbone(self, path: str | None) -> "HoverUniNetwork":
+        """Load the weights of the backbone alone; None leaves them as they are. Return the network."""
+        if path is not None:
+            load_backbone(self.backbone, self.backbone_name, path)
+        return self
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Predict.

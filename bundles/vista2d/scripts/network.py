@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cellbundle.engine.network import assign_weights, logger, read_weights
 from cellbundle.errors import ConfigError
+from cellbundle.flags import as_bool
 
 PATCH_SIZE = 16  # pixels of the enlarged window that become one token
 FEATURES = 256  # channels that the encoder hands to the decoder
@@ -164,7 +165,7 @@ class VistaNetwork(CellSamWrapper):
         for layer in self.model.mask_decoder:
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
-        if fused_attention:
+        if as_bool(fused_attention):
             for block in self.model.image_encoder.blocks:
                 block.attn.__class__ = FusedAttention  # same parameters, another forward
         if sam_checkpoint is not None:

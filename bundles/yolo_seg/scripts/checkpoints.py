@@ -13,6 +13,7 @@ from torch import nn
 
 from cellbundle.engine.network import MAX_SHOWN, assign_weights, prepare_network, read_weights
 from cellbundle.errors import CheckpointError
+from cellbundle.flags import as_bool
 
 from .network import CLASS_HEAD, YoloNetwork, architectures
 from .ultralytics_access import require_ultralytics
@@ -41,7 +42,7 @@ def prepare_yolo(
 ) -> nn.Module:
     """``cellbundle.engine.network.prepare_network`` with ``load_yolo_weights``."""
     if weights is not None:
-        load_yolo_weights(network, weights, trust_checkpoint, partial)
+        load_yolo_weights(network, weights, as_bool(trust_checkpoint), partial)
     return prepare_network(network, device)
 
 

@@ -64,7 +64,7 @@ def data_lists(datalist: str | None, basedir: str | None) -> list[dict[str, Any]
 
 
 def prepare_dataset(
-    training: Sequence[Entry],
+    data: Sequence[Entry],
     validation: Sequence[Entry],
     transforms: Sequence[Transform],
     cache_dir: str | Path,
@@ -82,8 +82,9 @@ def prepare_dataset(
     all of it is written, and several processes may write it at once.
 
     Args:
-        training: entries with ``image`` and ``label``, and ``classes`` if there are class names.
-        validation: likewise.
+        data: training entries with ``image`` and ``label``, and ``classes`` if there are class names; called as MONAI
+            Label calls the entries that it replaces.
+        validation: entries, likewise.
         transforms: make of an entry an ``image`` (3, H, W) in [0, 1], a ``label`` (1, H, W) and, if there are class
             names, ``classes`` as ``LoadClassesd`` does. What they are set to is part of the key.
         cache_dir: a folder for such folders; made when needed.
@@ -105,7 +106,7 @@ def prepare_dataset(
             f"imgsz {imgsz} and scale {scale} make tiles of {tile} pixels; expected at least {SMALLEST_TILE}"
         )
     options = TileOptions(tile, overlap, min_size, tuple(class_names) or (ONLY_CLASS,))
-    splits = {"training": list(training), "validation": list(validation)}
+    splits = {"training": list(data), "validation": list(validation)}
     key = _key(splits, transforms, options)
     folder = Path(cache_dir).absolute() / key
     if (folder / STAMP).exists():

@@ -14,6 +14,7 @@ from cellbundle.device import autocast_dtype
 from cellbundle.engine import distributed
 from cellbundle.engine.tracking import Tracker
 from cellbundle.errors import ConfigError
+from cellbundle.flags import as_bool
 
 from .dataset import DatasetInfo
 from .network import YoloNetwork
@@ -85,8 +86,9 @@ class YoloTraining:
         weights_dtype: str = "float32",
         arguments: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]] = (),
     ) -> None:
+        device = torch.device(device)  # MONAI Label gives a name
         check_options(max_epochs, batch_size, imgsz, val_interval, max(network.strides))
-        self.network, self.dataset, self.max_epochs, self.resume = network, dataset, max_epochs, resume
+        self.network, self.dataset, self.max_epochs, self.resume = network, dataset, max_epochs, as_bool(resume)
         self.folder, self.state = Path(ckpt_path), SimpleNamespace(epoch=0, max_epochs=max_epochs)
         self.checkpoint: dict[str, Any] | None = None
         own = {
@@ -102,8 +104,8 @@ class YoloTraining:
             "lr0": learning_rate,
             "seed": seed,
             "workers": num_workers,
-            "amp": precision(device, amp, amp_dtype),
-            "compile": compile,
+            "amp": precision(device, as_bool(amp), amp_dtype),
+            "compile": as_bool(compile),
             "patience": patience,
             "plots": False,  # downloads fonts
             "verbose": False,

@@ -30,6 +30,7 @@ MEANINGLESS = {
     "train#scheduler": "ultralytics builds the schedule: its options are --learning_rate and --train#schedule#...",
     "train#step": "ultralytics takes the steps: its options are --amp and --train#schedule#nbs",
 }
+VALIDATION_ENTRIES = "validate#dataset#data"  # the exception: the images are chosen here as in other bundles
 
 
 class CellYolo(CellWorkflow):
@@ -45,7 +46,7 @@ class CellYolo(CellWorkflow):
         for option in options:
             name = option.lstrip("+").replace("::", "#")
             for known, reason in MEANINGLESS.items():
-                if name == known or name.startswith(f"{known}#"):
+                if (name == known or name.startswith(f"{known}#")) and name != VALIDATION_ENTRIES:
                     raise ConfigError(f"--{option} has no meaning for yolo_seg: {reason}")
         super().__init__(config_file, mode, **options)
 

@@ -2,18 +2,21 @@
 
 import logging
 import random
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
 from torch import nn
 
 from ..errors import CheckpointError, ConfigError
+from ..flags import as_bool
 from ..io.write import atomic_path
 from .distributed import gather, rank, world_size
-from .handlers import EarlyStop, History
+from .handlers import EarlyStop, History, find_handler, register_handler
 
 if TYPE_CHECKING:
     from .tracking import Tracker
@@ -51,6 +54,47 @@ def flat_weights(network: nn.Module, dtype: torch.dtype | None = None) -> dict[s
     return weights
 
 
+def check_overwrite(folder: str | Path, resume: Any = False, overwrite: Any = False, phase: int = 0) -> None:
+    """Raise unless a training may write its weights to a folder: those of another training are not lost.
+
+    Args:
+        folder: where the checkpoints go.
+        resume: the training continues from ``latest.pt``.
+        overwrite: weights may be replaced.
+        phase: of a training of several phases; phase 2 continues where phase 1 ended in the same folder.
+
+    Raises:
+        CheckpointError: if the folder holds weights.
+    """
+    held = [name for name in (BEST, FINAL, LATEST) if (Path(folder) / name).is_file()]
+    if not held or as_bool(resume) or as_bool(overwrite):
+        return
+    if phase > 1 and stored_phase(folder) == phase - 1:
+        return
+    raise CheckpointError(
+        f"{folder} holds the weights of another training ({', '.join(held)}); give another folder with --ckpt_path, "
+        "continue from latest.pt with --resume True, or replace the weights with --overwrite True"
+    )
+
+
+def stored_phase(folder: str | Path) -> int | None:
+    """Return the phase that ``latest.pt`` of a folder is of: 0 for a training of one phase, None without a file."""
+    path = Path(folder) / LATEST
+    if not path.is_file():
+        return None
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("phase", 0))
+
+
+def best_weights(folder: str | Path) -> str | None:
+    """Return the name of the best weights in a folder, or None if there are none yet."""
+    return BEST if (Path(folder) / BEST).is_file() else None
+
+
+def runs_in_monai_label() -> bool:
+    """Return whether this process is a server of MONAI Label, whose trainings replace the weights of its own copy."""
+    return "monailabel" in sys.modules
+
+
 def random_state() -> dict[str, Any]:
     """State of the global random generators, in types that ``torch.load(weights_only=True)`` accepts."""
     legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002  (libraries use the global generator)
@@ -74,8 +118,16 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
+def find_stopper(engine: Engine) -> EarlyStopping | None:
+    """Return the counter of validations without a better score of a trainer that stops early, else None."""
+    early_stop = find_handler(engine, EarlyStop)
+    return early_stop.stopper if early_stop else None
+
+
 class TrainingCheckpoint:
     """Writes the best weights (``model.pt``), the last (``model_final.pt``) and all to resume from (``latest.pt``).
+
+    The rows of the trainer's ``History`` and the patience of its ``EarlyStop`` are kept too, if it has them.
 
     Args:
         folder: where the files go.
@@ -84,8 +136,6 @@ class TrainingCheckpoint:
         scheduler: of the learning rate, stepped each iteration.
         validator: evaluator whose best key metric chooses ``model.pt``.
         step: the training step, for its gradient scaler.
-        early_stop: its patience is kept.
-        history: its rows are kept.
         resume: go on from ``latest.pt``.
         weights_dtype: "float32", or "float16" or "bfloat16" for files of half the size.
         phase: of a training of several phases; ``latest.pt`` belongs to one of them. 0 for one phase.
@@ -103,27 +153,20 @@ class TrainingCheckpoint:
         scheduler: Any,
         validator: Any,
         step: Any,
-        early_stop: EarlyStop,
-        history: History,
         resume: bool = False,
         weights_dtype: str = "float32",
         phase: int = 0,
     ) -> None:
         self.folder, self.phase = Path(folder), phase
         self.parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
-        self.network, self.validator, self.step, self.early_stop, self.history = (
-            network,
-            validator,
-            step,
-            early_stop,
-            history,
-        )
-        self.resume, self.weights_dtype = resume, find_weights_dtype(weights_dtype)
+        self.network, self.validator, self.step = network, validator, step
+        self.resume, self.weights_dtype = as_bool(resume), find_weights_dtype(weights_dtype)
         self.tracker: Tracker | None = None
         self.tracked: dict[str, str | None] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer, after the handlers that validate and keep the history."""
+        """Attach to a trainer, after the handlers that validate, stop early and keep the history."""
+        register_handler(engine, self)
         if self.resume:
             self.load(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save_epoch)
@@ -137,6 +180,7 @@ class TrainingCheckpoint:
         if self.validator.state.best_metric_epoch == engine.state.epoch:
             save_atomically(flat_weights(self.network, self.weights_dtype), self.folder / BEST)
         state = {name: part.state_dict() for name, part in self.parts.items()}
+        history, stopper = find_handler(engine, History), find_stopper(engine)
         state |= {
             "phase": self.phase,
             "epoch": engine.state.epoch,
@@ -145,8 +189,8 @@ class TrainingCheckpoint:
             "best_metric": self.validator.state.best_metric,
             "best_metric_epoch": self.validator.state.best_metric_epoch,
             "scaler": self.step.scaler.state_dict() if self.step.scaler else {},
-            "patience": self.early_stop.stopper.state_dict() if self.early_stop.stopper else {},
-            "history": self.history.rows,
+            "patience": stopper.state_dict() if stopper else {},
+            "history": history.rows if history else [],
             "random": random_states,
         }
         state |= self.tracked | (self.tracker.state_dict() if self.tracker else {})
@@ -184,9 +228,11 @@ class TrainingCheckpoint:
         self.validator.state.best_metric = state["best_metric"]
         self.validator.state.best_metric_epoch = state["best_metric_epoch"]
         self.step.restore_scaler(engine.state.device, state["scaler"])
-        if self.early_stop.stopper and state["patience"]:
-            self.early_stop.stopper.load_state_dict(state["patience"])
-        self.history.rows = state["history"]
+        history, stopper = find_handler(engine, History), find_stopper(engine)
+        if stopper and state["patience"]:
+            stopper.load_state_dict(state["patience"])
+        if history:
+            history.rows = state["history"]
         self.tracked = {name: state[name] for name in RUN_KEYS if name in state}
         if len(state["random"]) == world_size():
             set_random_state(state["random"][rank()])

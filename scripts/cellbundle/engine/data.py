@@ -17,6 +17,7 @@ from torch.utils.data import DistributedSampler
 
 from ..datalist import load_datalists, read_class_names
 from ..errors import CellBundleError, ConfigError, DatalistError, original_errors
+from ..flags import as_bool
 from ..io import IMAGE_SUFFIXES
 from .distributed import rank, world_size
 
@@ -175,7 +176,7 @@ class ImageDataset(Dataset):
         self, data: Sequence[dict[str, Any]], transform: Sequence[Callable] | Callable, survive: bool = True
     ) -> None:
         super().__init__(data, transform if callable(transform) else Compose(transform))
-        self.survive = survive
+        self.survive = as_bool(survive)
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
         """Item ``index`` with its number under ``index``."""

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from ignite.engine import Engine, Events
@@ -16,11 +16,28 @@ from monai.handlers import ValidationHandler
 from torch import nn
 
 from ..errors import TrainingError
+from ..flags import as_bool
 from ..io.write import atomic_path
 from .distributed import broadcast_buffers, gather, rank
 from .schedule import is_validation_epoch
 
 logger = logging.getLogger(__name__)
+
+Handler = TypeVar("Handler")
+
+
+def register_handler(engine: Engine, handler: Any) -> None:
+    """Let other handlers of the same engine find this one with ``find_handler``; called when it is attached."""
+    vars(engine.state).setdefault("handlers", []).append(handler)
+
+
+def find_handler(engine: Engine, kind: type[Handler]) -> Handler | None:
+    """Return the handler of class ``kind`` that was attached to an engine last, or None.
+
+    Handlers find each other here and not by their position in the configuration: MONAI Label inserts one of its own.
+    """
+    handlers = getattr(engine.state, "handlers", [])
+    return next((handler for handler in reversed(handlers) if isinstance(handler, kind)), None)
 
 
 class ScheduledValidation(ValidationHandler):
@@ -65,6 +82,7 @@ class EarlyStop:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
+        register_handler(engine, self)
         if self.patience > 0:
             self.stopper = EarlyStopping(self.patience, self._score, engine)
             self.validator.add_event_handler(Events.COMPLETED, self._judge, self.stopper)
@@ -103,7 +121,7 @@ class LowAccuracyGuard:
         epochs: int = 20,
         share: float = 0.25,
     ) -> None:
-        self.validator, self.enabled, self.lowest = validator, enabled, lowest
+        self.validator, self.enabled, self.lowest = validator, as_bool(enabled), lowest
         self.allowed = max(epochs, share * max_epochs)
 
     def attach(self, engine: Engine) -> None:
@@ -150,6 +168,7 @@ class History:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handler that validates."""
+        register_handler(engine, self)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_STARTED, self._note_rate)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)

@@ -6,6 +6,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from ..flags import as_bool
+
 
 class ItemHandler(ABC):
     """Base of handlers that keep something of each image of an evaluator and use all of it when the run is complete.
@@ -17,7 +19,7 @@ class ItemHandler(ABC):
     """
 
     def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
+        self.enabled = as_bool(enabled)
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""

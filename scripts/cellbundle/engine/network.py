@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import CheckpointError
+from ..flags import as_bool
 from .distributed import is_distributed
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def find_weights(
     Raises:
         CheckpointError: if the file does not exist.
     """
-    if mode == "train" and (resume or (name is None and path is None)):
+    if mode == "train" and (as_bool(resume) or (name is None and path is None)):
         return None
     file = Path(path) if path else Path(ckpt_path) / (name or "model.pt")
     if not file.is_file():
@@ -186,13 +187,14 @@ def fold_batch_norms(network: nn.Module) -> None:
 
 def inference_network(network: nn.Module, compiled: bool = False) -> Any:
     """The network as the evaluator calls it: compiled if wanted, with the same weights."""
-    return torch.compile(network) if compiled else network
+    return torch.compile(network) if as_bool(compiled) else network
 
 
 def training_network(network: nn.Module, device: torch.device, compiled: bool = False) -> nn.Module:
     """The network as the trainer calls it: compiled if wanted, averaging gradients if there are several processes."""
-    trained: Any = torch.compile(network) if compiled else network
+    trained: Any = torch.compile(network) if as_bool(compiled) else network
     if is_distributed():
+        device = torch.device(device)  # MONAI Label gives a name
         ids = [device.index] if device.type == "cuda" else None
         trained = nn.parallel.DistributedDataParallel(trained, device_ids=ids)
     return trained

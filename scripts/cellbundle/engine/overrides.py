@@ -1,4 +1,4 @@
-"""Misspelt overrides are errors that suggest the right key; MONAI accepts them silently."""
+"""Check overrides: MONAI accepts misspelt ones silently, and takes "false" for true."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -7,6 +7,7 @@ from pydoc import locate
 from typing import Any
 
 from ..errors import ConfigError
+from ..flags import WORDS
 
 SPECIAL_KEYS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_", "_imports_"}
 
@@ -52,6 +53,26 @@ def check_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> None
             else "see the keys of configs/hyper_parameters.yaml"
         )
         raise ConfigError(f"--{override} is not a known option; {hint}")
+
+
+def convert_switches(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides with "true" and "false" as bools; on a command line they are text, and any text counts as true.
+
+    Args:
+        config: the merged configuration before the overrides.
+        overrides: values by id.
+
+    Raises:
+        ConfigError: for any other text where the configuration has a bool.
+    """
+    converted = {}
+    for key, value in overrides.items():
+        default = _lookup(config, key.lstrip("+").replace("::", "#"))
+        is_text = isinstance(value, str) and not value.startswith(("$", "@", "%"))
+        if is_text and isinstance(default, bool) and value.lower() not in WORDS:
+            raise ConfigError(f"--{key} is {value!r}, expected true or false")
+        converted[key] = WORDS.get(value.lower(), value) if is_text else value
+    return converted
 
 
 def _lookup(config: Any, name: str) -> Any:

@@ -10,12 +10,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import CheckpointError, ConfigError
+from ..flags import as_bool
 from ..io import atomic_path
 from . import distributed
-from .checkpoint import BEST, LATEST
+from .checkpoint import BEST, LATEST, stored_phase
 from .network import find_weights
 from .workflow import CellWorkflow
 
@@ -46,12 +45,13 @@ def first_phase(phase: str | int, mode: str, ckpt_path: str, resume: bool = Fals
     if mode != "train":
         return 0
     wanted = PHASES[str(phase)]
-    path = Path(ckpt_path) / LATEST
-    if not resume or not path.is_file():
+    stored = stored_phase(ckpt_path) if as_bool(resume) else None
+    if stored is None:
         return wanted[0]
-    stored = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("phase", 0))
     if stored not in wanted:
-        raise CheckpointError(f"{path} was written in phase {stored}; resume with --phase both or --phase {stored}")
+        raise CheckpointError(
+            f"{Path(ckpt_path) / LATEST} was written in phase {stored}; resume with --phase both or --phase {stored}"
+        )
     return stored
 
 
@@ -63,7 +63,7 @@ def phase_weights(
     Raises:
         CheckpointError: if the file does not exist.
     """
-    if phase_now == 2 and not resume and name is None and path is None:
+    if phase_now == 2 and not as_bool(resume) and name is None and path is None:
         file = Path(ckpt_path) / FIRST
         if not file.is_file():
             raise CheckpointError(

@@ -11,6 +11,7 @@ from monai.utils.enums import CommonKeys as Keys
 from monai.utils.type_conversion import convert_to_numpy
 from numpy.typing import NDArray
 
+from ..flags import as_bool
 from ..io import stem
 from ..io.overlay import to_picture
 from ..kernels.geometry import boxes_and_areas
@@ -44,7 +45,7 @@ class SampleSheet:
     """
 
     def __init__(self, path: str | Path, n: int = 12, side: int = MAX_SIDE, enabled: bool = True) -> None:
-        self.path, self.n, self.side, self.enabled = Path(path), n, side, enabled
+        self.path, self.n, self.side, self.enabled = Path(path), n, side, as_bool(enabled)
         self.panels: list[Panel] = []
         self.done = False
 

@@ -16,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from ..device import autocast_dtype
 from ..errors import CellBundleError, TrainingError, original_errors
+from ..flags import as_bool
 from .distributed import all_true
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class TrainStep:
     def __init__(
         self, amp: bool = True, amp_dtype: str = "auto", clip_norm: float | None = None, max_bad_losses: int = 20
     ) -> None:
-        self.amp, self.amp_dtype, self.clip_norm, self.max_bad_losses = amp, amp_dtype, clip_norm, max_bad_losses
+        self.amp, self.amp_dtype = as_bool(amp), amp_dtype
+        self.clip_norm, self.max_bad_losses = clip_norm, max_bad_losses
         self.bad_losses = 0
         self.scaler: GradScaler | None = None
 
@@ -127,7 +129,7 @@ class EvalStep:
     """
 
     def __init__(self, amp: bool = True, amp_dtype: str = "auto", survive: bool = True) -> None:
-        self.amp, self.amp_dtype, self.survive = amp, amp_dtype, survive
+        self.amp, self.amp_dtype, self.survive = as_bool(amp), amp_dtype, as_bool(survive)
         self.failures: list[tuple[str, str]] = []
 
     def __call__(self, engine: Any, batch: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,11 +14,12 @@ from ..errors import CellBundleError, ConfigError, original_errors
 from ..evaluation import format_report, write_evaluation
 from ..io import atomic_path
 from . import distributed
-from .checkpoint import BEST, TrainingCheckpoint
+from .checkpoint import BEST, TrainingCheckpoint, check_overwrite
 from .data import find_entries
 from .evaluation import build_evaluation
+from .handlers import History
 from .network import load_weights
-from .overrides import check_overrides
+from .overrides import check_overrides, convert_switches
 from .roots import Roots
 from .tracking import Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
 
@@ -64,6 +65,7 @@ class CellWorkflow(ConfigWorkflow):
         make_importable(root)
         config = ConfigParser.load_config_files(config_file)
         check_overrides(config, override)
+        override = convert_switches(config, override)
         mode = self._find_mode(mode, workflow_type, config)
         override = {"bundle_root": str(root), **override, "mode": mode}
         super().__init__(
@@ -93,10 +95,17 @@ class CellWorkflow(ConfigWorkflow):
     def run(self) -> Any:
         """Train, evaluate or infer."""
         with original_errors(), self.roots:
+            if self.mode == "train":
+                self._check_overwrite()
             if self.parser.get("tracker"):
                 self.tracker = self.content("tracker")
             with end_status(self.tracker):
                 return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
+
+    def _check_overwrite(self) -> None:
+        given = {"resume": "resume", "overwrite": "overwrite", "phase": "phase_now"}
+        options = {name: self.content(key) for name, key in given.items() if key in self.parser}
+        check_overwrite(self.content("ckpt_path"), **options)
 
     def finalize(self) -> Any:
         """Run the configuration's ``finalize`` and leave the process group."""
@@ -138,7 +147,8 @@ class CellWorkflow(ConfigWorkflow):
             forget_run(checkpoint.folder)
         start_run(self.tracker, self.parser, self.mode, checkpoint.tracked)
         checkpoint.tracker = self.tracker
-        handler = TrackingHandler(self.tracker, checkpoint.history)
+        history = next(handler for handler in handlers if isinstance(handler, History))
+        handler = TrackingHandler(self.tracker, history)
         if self.tracker.is_on:
             handler.attach(self.trainer)
         return handler

@@ -51,6 +51,7 @@ def compile_tensorrt(
     if precision not in PRECISIONS:
         raise ConfigError(f"trt_precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
     version = _version()
+    device = torch.device(device)
     if device.type != "cuda":
         raise ConfigError(f"TensorRT needs a CUDA device, this runs on {device}; leave inference_trt.json out")
     if int(version.split(".")[0]) >= STRONGLY_TYPED and precision == "fp16":

@@ -12,6 +12,7 @@ from ..decode.classes import class_map, classify_instances
 from ..decode.flows import decode_flows, mean_probability
 from ..decode.hover import decode_hover
 from ..errors import ArrayError
+from ..flags import as_bool
 from ..labels import renumber, split_components
 from ..targets.flows import labels_to_flows
 from ..targets.hover import labels_to_hover
@@ -29,7 +30,7 @@ class FlowTargetsd(MapTransform):
 
     def __init__(self, keys: KeysCollection = "label", across_borders: bool = False) -> None:
         super().__init__(keys)
-        self.across_borders = across_borders
+        self.across_borders = as_bool(across_borders)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with targets in place of label maps."""
@@ -112,6 +113,8 @@ class DecodeFlowsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.scores_key, self.binary_key, self.options = scores_key, binary_key, options
+        if "across_borders" in options:
+            options["across_borders"] = as_bool(options["across_borders"])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with label maps in place of predictions."""
