@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 import logging
+import os
 import re
 import tempfile
 import zipfile
@@ -29,6 +30,8 @@ PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bun
 REWRITTEN = {".json", ".md", ".py", ".yaml", ".yml"}
 KINDS = REWRITTEN | {".conf", ".css", ".csv", ".html", ".jpg", ".js", ".png", ".svg", ".tif", ".txt", ".typed"}
 MAX_WEIGHTS = 25_000_000  # bytes; the Model Zoo takes no larger files
+REPOSITORY_URL = "https://github.com/cellbundle/cellbundle/blob/main"  # where links lead that leave a package
+LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # relative target of a Markdown link, without its anchor
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
 
 _MODULES = "|".join(sorted(p.stem for p in CORE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()))
@@ -80,20 +83,48 @@ def collect(bundle: Path, repository: Path) -> dict[str, bytes]:
     """All files of the package but the stamp: content by path."""
     sources = {f.relative_to(bundle).as_posix(): f for part in PARTS for f in tree(bundle / part)}
     sources |= {f"scripts/cellbundle/{f.relative_to(CORE).as_posix()}": f for f in tree(CORE)}
-    files = {path: f.read_bytes() for path, f in sources.items()}
-    files |= {path: vendored(c.decode()).encode() for path, c in files.items() if Path(path).suffix in REWRITTEN}
-    for path in (path for path in files if path.endswith(".py")):
-        check_imports(path, files[path])
+    rewritten = {path for path in sources if Path(path).suffix in REWRITTEN}
     lists = repository / "datalists"
     if any(lists.glob("*.json")):
-        files |= {f"datalists/{f.name}": f.read_bytes() for f in lists.iterdir() if f.suffix in {".json", ".md"}}
-    files |= {f"docs/{f.name}": f.read_bytes() for f in (repository / "docs").glob("THIRD_PARTY.md")}
+        sources |= {f"datalists/{f.name}": f for f in lists.iterdir() if f.suffix in {".json", ".md"}}
+    sources |= {f"docs/{f.name}": f for f in (repository / "docs").glob("THIRD_PARTY.md")}
+    files = {path: f.read_bytes() for path, f in sources.items()}
+    files |= {path: vendored(files[path].decode()).encode() for path in rewritten}
+    for path in (path for path in files if path.endswith(".py")):
+        check_imports(path, files[path])
+    for path in (path for path in files if path.endswith(".md")):
+        files[path] = relinked(files[path].decode(), path, sources, repository).encode()
     weights = bundle / "models" / "model.pt"
     if weights.is_file() and weights.stat().st_size <= MAX_WEIGHTS:
         files["models/model.pt"] = weights.read_bytes()
     elif weights.is_file():
         logger.warning("%s is left out: it has more than %d MB", weights, MAX_WEIGHTS // 10**6)
     return dict(sorted(files.items()))
+
+
+def relinked(text: str, path: str, sources: Mapping[str, Path], repository: Path) -> str:
+    """Return a Markdown page whose relative links lead to files of the package, or to the repository on the web.
+
+    Args:
+        text: the page.
+        path: of the page in the package.
+        sources: file in the repository of each path in the package.
+        repository: its root.
+
+    Raises:
+        CellBundleError: for a link to a file that does not exist.
+    """
+    packaged = {file.resolve(): name for name, file in sources.items()}
+
+    def target(match: re.Match[str]) -> str:
+        file = (sources[path].parent / match[1]).resolve()
+        if not file.exists() or not file.is_relative_to(repository.resolve()):
+            raise CellBundleError(f"{sources[path]}: the link {match[1]} leads nowhere; mend or remove it")
+        if file in packaged:
+            return os.path.relpath(packaged[file], Path(path).parent)
+        return f"{REPOSITORY_URL}/{file.relative_to(repository.resolve()).as_posix()}"
+
+    return LINK.sub(target, text)
 
 
 def check_imports(path: str, content: bytes) -> None:

@@ -56,40 +56,6 @@ def run_python(arguments, folder, block=None):
     return result.stdout
 
 
-LOAD = """
-import importlib, sys
-from monai.bundle import ConfigParser
-
-try:
-    import cellbundle
-except ImportError:
-    pass
-else:
-    raise SystemExit("the core can be imported")
-parser = ConfigParser()
-parser.read_config("configs/hyper_parameters.yaml")
-device = parser.get_parsed_content("device")
-workflow = importlib.import_module("scripts.workflow")
-from scripts.cellbundle.engine.workflow import CellWorkflow
-found = [c for c in vars(workflow).values() if isinstance(c, type) and issubclass(c, CellWorkflow)]
-classes = [c for c in found if c.__module__ == workflow.__name__]
-print(device, CellWorkflow.__module__, [c.__name__ for c in classes])
-"""
-
-
-@pytest.mark.slow
-def test_compiles(packaged):
-    run_python(["-m", "compileall", "-q", "."], packaged)
-
-
-@pytest.mark.slow
-def test_loads_without_the_core(packaged, tmp_path):
-    output = run_python(["-c", LOAD], packaged, block=tmp_path)
-    assert re.search(r"scripts\.cellbundle\.engine\.workflow \['\w+'\]", output), output
-    if packaged.name == "cell_unet":
-        assert "['CellUNet']" in output
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("packaged", ["cell_unet"], indirect=True)
 def test_infers_without_the_core(packaged, tmp_path):
