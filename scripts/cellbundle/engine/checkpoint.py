@@ -2,7 +2,6 @@
 
 import logging
 import random
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +87,6 @@ def stored_phase(folder: str | Path) -> int | None:
 def best_weights(folder: str | Path) -> str | None:
     """Return the name of the best weights in a folder, or None if there are none yet."""
     return BEST if (Path(folder) / BEST).is_file() else None
-
-
-def runs_in_monai_label() -> bool:
-    """Return whether this process is a server of MONAI Label, whose trainings replace the weights of its own copy."""
-    return "monailabel" in sys.modules
 
 
 def random_state() -> dict[str, Any]:

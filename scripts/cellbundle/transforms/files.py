@@ -13,6 +13,7 @@ from monai.utils import ImageMetaKey
 
 from ..errors import DatalistError, LabelReadError
 from ..io import read_image, read_labels, stem, write_labels
+from ..monai_label import answered_errors
 
 
 class LoadCelld(MapTransform):
@@ -41,8 +42,11 @@ class LoadCelld(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with tensors in place of paths."""
-        result = dict(data)
-        path = Path(result[self.image_key])
+        path = Path(data[self.image_key])
+        with answered_errors(path):
+            return self._load(dict(data), path)
+
+    def _load(self, result: dict[Hashable, Any], path: Path) -> dict[Hashable, Any]:
         image = read_image(path, axes=self.axes)
         meta = {ImageMetaKey.FILENAME_OR_OBJ: str(path)}
         result[self.image_key] = MetaTensor(torch.from_numpy(image.data), meta=meta)

@@ -9,6 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import ArrayError, ConfigError
+from ..monai_label import answered_errors
 
 Method = Literal["percentiles", "8bit"]
 METHODS = ("percentiles", "8bit")
@@ -125,9 +126,12 @@ class NormaliseIntensityd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = result[key]
-            array = np.asarray(image, dtype=np.float32)
-            array = array if self.channels is None else array[check_channels(self.channels, len(array))]
-            array = scale_8bit(array) if self.method == "8bit" else normalise_intensity(array, self.lower, self.upper)
-            scaled = torch.from_numpy(to_channels(array))
+            with answered_errors():
+                scaled = torch.from_numpy(self._scaled(np.asarray(image, dtype=np.float32)))
             result[key] = type(image)(scaled, meta=image.meta) if hasattr(image, "meta") else scaled
         return result
+
+    def _scaled(self, array: np.ndarray) -> np.ndarray:
+        array = array if self.channels is None else array[check_channels(self.channels, len(array))]
+        array = scale_8bit(array) if self.method == "8bit" else normalise_intensity(array, self.lower, self.upper)
+        return to_channels(array)
