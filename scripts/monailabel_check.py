@@ -50,7 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {  # networks that two cores run in seconds
     },
 }
 DECODER: dict[str, dict[str, Any]] = {  # so that random weights give instances to compare
-    "hover_uni": {"decoder#cell_threshold": -100.0, "decoder#smoothing": 0.0, "decoder#merge_drop": "$None"},
+    "hover_uni": {"decoder#cell_threshold": -100.0, "decoder#border_rule": "image", "decoder#merge_drop": "$None"},
     "mask_rcnn": {"network_def#score_threshold": 0.0, "decoder#score_threshold": 0.0},
     "vista2d": {"decoder#cell_threshold": -100.0, "decoder#min_size": 1, "decoder#flow_threshold": "$None"},
     "yolo_seg": {
@@ -115,10 +115,18 @@ def check_bundles(names: Sequence[str], folder: Path, python: Path, full: bool) 
     images = write_studies(studies, folder / "data")
     print(f"{'bundle':<11}{'check':<24}{'':<6}detail", flush=True)
     with serve(python, app, studies, names, folder / "server.log") as server:
+        for row in served_rows(names, app / "model", images, server, python):
+            print(f"{row.bundle:<11}{row.check:<24}{'ok' if row.passed else 'FAIL':<6}{row.detail}", flush=True)
+            yield row
+
+
+def served_rows(names: Sequence[str], models: Path, images: Sequence[Path], server: str, python: Path) -> Iterator[Row]:
+    """Yield the rows of all bundles, and of a request to each when the others have run in the same server."""
+    for name in names:
+        yield from check_bundle(name, models / name, images, server, python)
+    if len(names) > 1:
         for name in names:
-            for row in check_bundle(name, app / "model" / name, images, server, python):
-                print(f"{row.bundle:<11}{row.check:<24}{'ok' if row.passed else 'FAIL':<6}{row.detail}", flush=True)
-                yield row
+            yield attempt(name, "infer after the others", compare, server, models / name, images[0], python)
 
 
 def check_bundle(name: str, root: Path, images: Sequence[Path], server: str, python: Path) -> Iterator[Row]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from unit_tests.packaging import BUNDLES, ROOT, load_script, package, write_files
+from unit_tests.packaging import BUNDLES, ROOT, load_script, package, verify_bundle, write_files
 
 LEFTOVER = re.compile(r"\bfrom\s+cellbundle\b|\bimport\s+cellbundle\b|_target_[\"']?\s*:\s*[\"']?cellbundle\b")
 
@@ -31,23 +31,11 @@ def test_nothing_refers_to_an_installed_core(packaged):
             assert found is None, f"{path}: {found.group()}"
 
 
-BLOCK = """
-import sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "cellbundle":
-            raise ImportError("cellbundle is blocked")
-
-sys.meta_path.insert(0, Block())
-"""
-
-
 def run_python(arguments, folder, block=None):
     """Run Python in a folder; ``block`` is a folder for the hook that makes importing the core fail."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     if block is not None:
-        write_files(block, {"sitecustomize.py": BLOCK})
+        write_files(block, {"sitecustomize.py": verify_bundle.BLOCK})
         environment["PYTHONPATH"] = str(block)
     result = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False

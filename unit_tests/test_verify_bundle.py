@@ -1,14 +1,9 @@
 """scripts/verify_bundle.py: every bundle passes, and what the Model Zoo would refuse is found."""
 
 import json
-import sys
 
 import pytest
-from unit_tests.packaging import BUNDLES, ROOT, load_script, write_files
-
-sys.path.append(str(ROOT / "scripts"))  # where verify_bundle.py, started as a command, finds package_bundle.py
-verify_bundle = load_script(ROOT / "scripts" / "verify_bundle.py", "verify_bundle")
-sys.path.remove(str(ROOT / "scripts"))
+from unit_tests.packaging import BUNDLES, ROOT, verify_bundle, write_files
 
 EXCLUDED = {
     "cell_unet": set(),
