@@ -32,7 +32,7 @@ from monai.bundle import (
     verify_net_in_out,
 )
 
-ALWAYS_THERE = {"monai", "torch", "numpy", "cellbundle"}  # named by keys of their own, or the core itself
+NAMED_ELSEWHERE = {"monai", "torch", "numpy", "cellbundle"}  # by keys of their own in the metadata; or the core itself
 
 
 class Checks:
@@ -74,8 +74,9 @@ class Checks:
         return f"wrote {file.name}"
 
     def train_elsewhere(self) -> str:
-        """The same with the training, as far as its trainer."""
-        self._run("train.json", run=["$@train#trainer"], **self._training())
+        """Build the trainer in the same way, after the steps of ``run`` that precede the training."""
+        *steps, _ = json.loads((self.configs / "train.json").read_text(encoding="utf-8"))["run"]
+        self._run("train.json", run=[*steps, "$@train#trainer"], **self._training())
         return "built the trainer"
 
     def verify_metadata(self) -> str:
@@ -115,13 +116,13 @@ class Checks:
 
     def required_packages(self) -> str:
         """Every package that the bundle's loaded modules import is named with its version in the metadata."""
-        there = with_requirements({*self.metadata["required_packages_version"], *ALWAYS_THERE})
-        distributions = packages_distributions()
-        wanted = {name for module in list(sys.modules.values()) for name in imports_of(module) if name in distributions}
-        missing = sorted(name for name in wanted if there.isdisjoint(map(canonical, distributions[name])))
+        required = with_requirements({*self.metadata["required_packages_version"], *NAMED_ELSEWHERE})
+        installed = packages_distributions()
+        imported = {name for module in list(sys.modules.values()) for name in imports_of(module) if name in installed}
+        missing = sorted(name for name in imported if required.isdisjoint(map(canonical, installed[name])))
         if missing:
             raise ValueError(f"required_packages_version does not name {', '.join(missing)}")
-        return f"{len(wanted)} imported"
+        return f"{len(imported)} imported"
 
     def verify_net_in_out(self) -> str:
         """The network takes and gives what the metadata says."""
@@ -175,6 +176,8 @@ class Checks:
         return where | {"quick": True, "num_workers": 0, "ckpt_path": str(self.temporary / "run")}
 
     def _run(self, config: str, **options: Any) -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+            del sys.modules[name]
         sys.path[:] = [path for path in sys.path if path != str(self.root)]
         workflow = ConfigWorkflow(
             config_file=str(self.configs / config), logging_file=False, bundle_root=str(self.root), **options
@@ -200,19 +203,19 @@ def canonical(name: str) -> str:
 
 def with_requirements(names: Iterable[str]) -> set[str]:
     """Canonical names of distributions and of all that they require, without their extras."""
-    found: set[str] = set()
-    left = [canonical(name) for name in names]
-    while left:
-        name = left.pop()
-        if name in found:
+    seen: set[str] = set()
+    queue = [canonical(name) for name in names]
+    while queue:
+        name = queue.pop()
+        if name in seen:
             continue
-        found.add(name)
+        seen.add(name)
         try:
             lines = requires(name) or ()
         except PackageNotFoundError:
             continue
-        left += [canonical(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines if "extra ==" not in line]
-    return found
+        queue += [canonical(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines if "extra ==" not in line]
+    return seen
 
 
 def imports_of(module: ModuleType) -> Iterator[str]:
@@ -242,7 +245,7 @@ def main() -> None:
             continue
         try:
             passed, detail = True, check()
-        except Exception as error:  # noqa: BLE001  (whatever a check raises is its result)
+        except Exception as error:  # noqa: BLE001  (any error of a check is its result)
             passed, detail = False, f"{type(error).__name__}: {error}"
         print(json.dumps({"check": name, "passed": passed, "detail": " ".join(detail.split())[:600]}), flush=True)
 

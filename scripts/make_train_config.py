@@ -33,7 +33,6 @@ MULTI_GPU = {
         "$from cellbundle.engine.distributed import initialise",
     ],
     "device": "$choose_device(@device_name)",  # MONAI Label gives one name to all processes
-    "overwrite": True,
 }
 
 
@@ -46,8 +45,8 @@ def train_config(hyper_parameters: dict[str, Any]) -> dict[str, Any]:
     return config | {
         "imports": [*hyper_parameters["imports"], *IMPORTS],
         "mode": "train",
-        "pretrained_ckpt_name": "$best_weights(@ckpt_path)",  # those that the bundle has are trained further
-        "overwrite": "$runs_in_monai_label()",  # MONAI Label trains the weights of its own copy of the bundle
+        "pretrained_ckpt_name": "$best_weights(@ckpt_path)",  # fine-tune the weights that the bundle has
+        "overwrite": "$runs_in_monai_label()",  # a server trains the weights of its own copy of the bundle
         "run": [*hyper_parameters["initialize"], *hyper_parameters["run"]],
     }
 
@@ -58,7 +57,7 @@ def is_monai_trainer(hyper_parameters: dict[str, Any]) -> bool:
 
 
 def multi_gpu_config(hyper_parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return what changes in ``train_config`` with several processes."""
+    """Return the changes of ``train_config`` for several processes."""
     run = train_config(hyper_parameters)["run"]
     return MULTI_GPU | {"run": ["$initialise(@device_name)", *run, "$finalise()"]}
 

@@ -31,9 +31,8 @@ from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
 from cellbundle.synthetic import write_dataset
+from package_bundle import BUNDLES, package, write_random_weights
 
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLES = sorted(path.parent.name for path in (ROOT / "bundles").glob("*/configs"))
 SIZE = (96, 160)  # pixels (h, w); not square, because square images hide exchanged axes
 START_S, REQUEST_S = 180, 1800
 SMALL: dict[str, dict[str, Any]] = {  # networks that two cores run in seconds
@@ -61,15 +60,7 @@ DECODER: dict[str, dict[str, Any]] = {  # so that random weights give instances 
 }
 FLOATS = "floats.tiff"  # values in [0, 1], as CellProfiler sends them
 UNSUPPORTED = {"text": "text.png: is not a PNG", "many_channels": "many_channels.tif: axes"}  # image: of the message
-SEVERAL_PROCESSES = ("cell_unet",)  # all bundles start them in the same way
-WRITE_WEIGHTS = """
-import torch
-from monai.bundle import ConfigParser
-torch.manual_seed(0)
-parser = ConfigParser()
-parser.read_config("configs/inference.json")
-torch.save(parser.get_parsed_content("network_def").state_dict(), "models/model.pt")
-"""
+SEVERAL_TRAININGS = ("cell_unet",)  # one is enough: all bundles do them in the same way
 
 
 class Row(NamedTuple):
@@ -100,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="monailabel-") as temporary:
         folder = options.keep or Path(temporary)
         python = (options.environment / "bin" / "python").absolute()
-        rows = list(check_bundles(names, folder.absolute(), python, options.full))
+        try:
+            rows = list(check_bundles(names, folder.absolute(), python, options.full))
+        except CheckError as error:
+            parser.exit(1, f"error: {error}\n")
     failed = sum(not row.passed for row in rows)
     print(f"{len(rows) - failed} passed, {failed} failed")
     return 1 if failed or not rows else 0
@@ -136,7 +130,8 @@ def check_bundle(name: str, root: Path, images: Sequence[Path], server: str, pyt
     yield attempt(name, "unsupported images", refuse, server, root)
     yield attempt(name, "train", train, server, root)
     yield attempt(name, "infer after training", compare, server, root, images[0], python)
-    if name in SEVERAL_PROCESSES:
+    if name in SEVERAL_TRAININGS:
+        yield attempt(name, "train again", train, server, root)
         yield attempt(name, "train, two processes", train, server, root, {"force_multi_gpu": True, "gpus": "0,1"})
 
 
@@ -208,15 +203,12 @@ def train(server: str, root: Path, further: Mapping[str, Any] = MappingProxyType
 
 def install_bundle(name: str, models: Path, dist: Path, python: Path, small: Mapping[str, Any]) -> None:
     """Unpack the archive of a bundle where the app looks for it; random weights where it has none."""
-    run([sys.executable, "scripts/package_bundle.py", name, "--output", str(dist)], ROOT)
-    (archive,) = dist.glob(f"{name}_v*.zip")
-    shutil.unpack_archive(archive, models)
+    shutil.unpack_archive(package(name, dist), models)
     root = models / name
     set_values(root / "configs" / "train.json", small)
     set_values(root / "configs" / "inference.json", {**small, **DECODER.get(name, {})})
     if not (root / "models" / "model.pt").is_file():
-        (root / "models").mkdir(exist_ok=True)
-        run([str(python), "-c", WRITE_WEIGHTS], root)
+        write_random_weights(root, python)
 
 
 def set_values(path: Path, values: Mapping[str, Any]) -> None:
@@ -257,8 +249,8 @@ def serve(python: Path, app: Path, studies: Path, names: Sequence[str], log: Pat
         try:
             yield wait_for(f"http://127.0.0.1:{port}", process, log)
         finally:
-            process.terminate()
-            process.wait(30)
+            process.kill()
+            process.wait()
 
 
 def wait_for(server: str, process: subprocess.Popen, log: Path) -> str:
@@ -281,6 +273,8 @@ def post(url: str, body: bytes, kind: str = "application/x-www-form-urlencoded")
             return response.read(), response.headers["Content-Type"]
     except urllib.error.HTTPError as error:
         raise CheckError(f"{error.code}: {error.read().decode(errors='replace')[:500]}") from error
+    except OSError as error:
+        raise CheckError(f"the server does not answer: {error!r}") from error
 
 
 def image_of(answer: bytes, kind: str, suffix: str) -> NDArray:

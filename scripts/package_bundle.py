@@ -13,6 +13,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,15 +26,25 @@ from cellbundle.errors import CellBundleError, ConfigError
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = sorted(path.parent.name for path in (ROOT / "bundles").glob("*/configs"))
 CORE = Path(cellbundle.__file__).resolve().parent
 STAMP = "BUILD.json"
 PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bundle; models/model.pt comes on top
 REWRITTEN = {".json", ".md", ".py", ".yaml", ".yml"}
 KINDS = REWRITTEN | {".conf", ".css", ".csv", ".html", ".jpg", ".js", ".png", ".svg", ".tif", ".txt", ".typed"}
 MAX_WEIGHTS = 25_000_000  # bytes; the Model Zoo takes no larger files
-REPOSITORY_URL = "https://github.com/cellbundle/cellbundle/blob/main"  # where links lead that leave a package
+REPOSITORY_URL = "https://github.com/cellbundle/cellbundle/blob/main"  # target of links to files outside of a package
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # relative target of a Markdown link, without its anchor
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
+
+RANDOM_WEIGHTS = """
+import sys, torch
+from monai.bundle import ConfigParser
+sys.path.insert(0, ".")
+torch.manual_seed(0)
+parser = ConfigParser(ConfigParser.load_config_file("configs/inference.json"))
+torch.save(parser.get_parsed_content("network_def").state_dict(), "models/model.pt")
+"""
 
 _MODULES = "|".join(sorted(p.stem for p in CORE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()))
 _IMPORT = r"((?:^|\$)[ \t]*(?:>>> )?)import[ \t]+cellbundle"  # starts a line or a configuration's expression
@@ -103,7 +115,7 @@ def collect(bundle: Path, repository: Path) -> dict[str, bytes]:
 
 
 def relinked(text: str, path: str, sources: Mapping[str, Path], repository: Path) -> str:
-    """Return a Markdown page whose relative links lead to files of the package, or to the repository on the web.
+    """Return a Markdown page whose relative links point to files of the package, or to the repository on the web.
 
     Args:
         text: the page.
@@ -119,7 +131,9 @@ def relinked(text: str, path: str, sources: Mapping[str, Path], repository: Path
     def target(match: re.Match[str]) -> str:
         file = (sources[path].parent / match[1]).resolve()
         if not file.exists() or not file.is_relative_to(repository.resolve()):
-            raise CellBundleError(f"{sources[path]}: the link {match[1]} leads nowhere; mend or remove it")
+            raise CellBundleError(
+                f"{sources[path]}: the target of the link {match[1]} does not exist; correct or remove the link"
+            )
         if file in packaged:
             return os.path.relpath(packaged[file], Path(path).parent)
         return f"{REPOSITORY_URL}/{file.relative_to(repository.resolve()).as_posix()}"
@@ -132,6 +146,17 @@ def check_imports(path: str, content: bytes) -> None:
     for node in ast.walk(ast.parse(content, path)):
         if isinstance(node, ast.Import | ast.ImportFrom) and ODD_IMPORT.match(ast.unparse(node)):
             raise CellBundleError(f"{path}, line {node.lineno}: write 'from cellbundle.x import y' on its own line")
+
+
+def write_random_weights(root: Path, python: str | Path = sys.executable) -> None:
+    """Write ``models/model.pt`` of a bundle that has none, for checks that need weights.
+
+    Args:
+        root: folder of the bundle.
+        python: of the environment that runs the bundle.
+    """
+    (root / "models").mkdir(exist_ok=True)
+    subprocess.run([str(python), "-c", RANDOM_WEIGHTS], cwd=root, check=True, stderr=subprocess.DEVNULL)
 
 
 def write_zip(path: Path, folder: str, files: Mapping[str, bytes]) -> None:

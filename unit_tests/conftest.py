@@ -1,4 +1,4 @@
-"""What all tests share: real images, where there are some, and no bundles but those of the repository."""
+"""Fixtures of all tests: real images, where there are some, and no bundles but those of the repository."""
 
 import os
 from pathlib import Path

@@ -31,17 +31,38 @@ def test_nothing_refers_to_an_installed_core(packaged):
             assert found is None, f"{path}: {found.group()}"
 
 
-def run_python(arguments, folder, block=None):
-    """Run Python in a folder; ``block`` is a folder for the hook that makes importing the core fail."""
+def run_python(arguments, folder, block=None, package="cellbundle"):
+    """Run Python in a folder; ``block`` is a folder for the hook that makes importing a package fail."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     if block is not None:
-        write_files(block, {"sitecustomize.py": verify_bundle.BLOCK})
+        write_files(block, {"sitecustomize.py": verify_bundle.BLOCK.replace("cellbundle", package)})
         environment["PYTHONPATH"] = str(block)
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+
+
+def succeed(*arguments, **options):
+    done = run_python(*arguments, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packaged", ["cell_unet"], indirect=True)
+def test_a_missing_package_is_named(packaged, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 50), np.uint8))
+    command = [
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        "configs/inference.json",
+        "--image",
+        str(tmp_path / "a.tif"),
+    ]
+    done = run_python([*command, "--device_name", "cpu"], packaged, tmp_path / "block", package="imagecodecs")
+    assert done.returncode != 0
+    assert "imagecodecs" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -66,9 +87,9 @@ def test_infers_without_the_core(packaged, tmp_path):
     workflow += ["--pretrained_ckpt_path", str(tmp_path / "weights.pt")]
     plain = ["-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *options]
     plain += ["--image", str(tmp_path / "images" / "a.tif"), "--weights", str(tmp_path / "weights.pt")]
-    run_python([*workflow, "--output_dir", str(tmp_path / "expected")], source)
-    run_python([*workflow, "--output_dir", str(tmp_path / "got")], packaged, block=tmp_path / "block")
-    run_python([*plain, "--output_dir", str(tmp_path / "plain")], packaged, block=tmp_path / "block")
+    succeed([*workflow, "--output_dir", str(tmp_path / "expected")], source)
+    succeed([*workflow, "--output_dir", str(tmp_path / "got")], packaged, block=tmp_path / "block")
+    succeed([*plain, "--output_dir", str(tmp_path / "plain")], packaged, block=tmp_path / "block")
     expected = {p.name: tifffile.imread(p) for p in (tmp_path / "expected").iterdir()}
     assert sorted(expected) == ["a_labels.tif", "b.c_labels.tif"]
     assert all(labels.max() > 1 for labels in expected.values()), "empty maps would prove nothing"

@@ -52,6 +52,9 @@ def test_a_good_folder_passes(bundle, monkeypatch):
         (lambda m: m.pop("task"), "schema and keys", "task"),
         (lambda m: m.update(authors=3), "schema and keys", "authors"),
         (lambda m: m.pop("intended_use"), "schema and keys", "intended_use"),
+        (lambda m: m.pop("changelog"), "version and changelog", "changelog"),
+        (lambda m: m.pop("required_packages_version"), "exact versions", "required_packages_version"),
+        (lambda m: m.update(excluded_checks={"weigths": "a typo"}), "weigths", "unknown check"),
         (lambda m: m.update(version="9.9.9"), "version and changelog", "9.9.9"),
         (lambda m: m.update(name="other"), "version and changelog", "other"),
         (lambda m: m["required_packages_version"].update(numba=">=0.6"), "exact versions", "numba >=0.6"),
@@ -85,6 +88,15 @@ def test_large_files_stay_inside_and_come_safely(bundle, monkeypatch, path, url)
     entry = {"path": path, "url": url, "hash_val": "0", "hash_type": "md5"}
     write_files(bundle, {"large_files.yml": json.dumps({"large_files": [entry]})})
     assert "large_files.yml" in failures(bundle, monkeypatch, lambda metadata: None)
+
+
+@pytest.mark.parametrize("name", ["configs/metadata.json", "large_files.yml"])
+def test_a_missing_file_does_not_end_the_checks(bundle, monkeypatch, name):
+    monkeypatch.setattr(verify_bundle, "run_checks", lambda *_: iter(()))
+    (bundle / name).unlink()
+    found = {check: status for check, status, _ in verify_bundle.verify_folder(bundle, bundle, None)}
+    assert "FAILED" in found.values()
+    assert found["sizes"] == "ok"
 
 
 def test_missing_weights_are_an_error_unless_they_are_excluded(bundle, monkeypatch):

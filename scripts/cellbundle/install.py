@@ -158,7 +158,7 @@ def _added_files(bundle: Path, stamp: Stamp) -> list[str]:
 
 
 def _replace(new: Path, target: Path, old: Path) -> None:
-    """Rename ``new`` to ``target``; what is there becomes ``old``, or comes back if this fails."""
+    """Rename ``new`` to ``target``, and an existing ``target`` to ``old``, which is restored if this fails."""
     if not target.exists() and not target.is_symlink():
         new.rename(target)
         return

@@ -1,18 +1,19 @@
-"""What is different in a server of MONAI Label."""
+"""Support for servers of MONAI Label."""
 
-import sys
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import CellBundleError
 
+APP_VARIABLE = "MONAI_LABEL_APP_DIR"  # set by a server of MONAI Label, also for the processes that it starts
 BAD_REQUEST = 400
 
 
 def runs_in_monai_label() -> bool:
-    """Return whether this process is a server of MONAI Label, whose trainings replace the weights of its own copy."""
-    return "monailabel" in sys.modules
+    """Return whether a server of MONAI Label runs this process, or started it to train on a GPU."""
+    return bool(os.environ.get(APP_VARIABLE))
 
 
 @contextmanager

@@ -172,7 +172,7 @@ class Predictor:
     @property
     def takes_batches(self) -> bool:
         """Whether images of one shape can share a call of the network; detectors take them one by one."""
-        return bool(getattr(self.inferer, "takes_batches", True))
+        return bool(getattr(self.inferer, "takes_batches", False))
 
     def _decoded(self, prediction: Any) -> Segmentation:
         decoded = self.decoder({"pred": prediction})

@@ -96,6 +96,8 @@ class TiledInferer(Inferer):
     Source: ``monai.inferers.sliding_window_inference`` does the work.
     """
 
+    takes_batches = True  # images of one shape can share a call of the network
+
     def __init__(
         self,
         roi_size: Sequence[int] = (1024, 1024),
@@ -181,6 +183,8 @@ class ResizeInferer(Inferer):
     Raises:
         ConfigError: for another scale.
     """
+
+    takes_batches = True
 
     def __init__(self, roi_size: Sequence[int] = (224, 224), multiple: int = 32, scale: float = 1.0) -> None:
         super().__init__()

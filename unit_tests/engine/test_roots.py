@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cellbundle.engine import roots
-from cellbundle.errors import DatalistError
+from cellbundle.errors import CheckpointError, DatalistError
 from cellbundle.remote import RemoteError
 
 fsspec = pytest.importorskip("fsspec")
@@ -49,6 +49,14 @@ def test_all_modes(remote, files, data, tmp_path):
     assert maps == sorted(f"eval/{name}_labels.tif" for name in names)
     assert files.cat_file("/lab/run/model.pt") == before
     assert not list((tmp_path / "cache").rglob("unused.png"))
+
+
+@pytest.mark.parametrize("name", ["model.pt", "latest.pt"])
+def test_weights_of_another_training_elsewhere_are_kept(remote, files, name):
+    files.pipe_file(f"/lab/run/{name}", b"of another training")
+    with pytest.raises(CheckpointError, match=f"{URL}/run holds .*{name}.* --overwrite True"):
+        remote().run()
+    assert files.cat_file(f"/lab/run/{name}") == b"of another training"
 
 
 def test_outputs_elsewhere_with_data_here(make, files):

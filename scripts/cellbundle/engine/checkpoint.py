@@ -53,25 +53,28 @@ def flat_weights(network: nn.Module, dtype: torch.dtype | None = None) -> dict[s
     return weights
 
 
-def check_overwrite(folder: str | Path, resume: Any = False, overwrite: Any = False, phase: int = 0) -> None:
-    """Raise unless a training may write its weights to a folder: those of another training are not lost.
+def check_overwrite(
+    folder: str | Path, resume: Any = False, overwrite: Any = False, phase: int = 0, shown: str | None = None
+) -> None:
+    """Raise unless a training may write its weights to a folder, so that it never replaces those of another one.
 
     Args:
         folder: where the checkpoints go.
         resume: the training continues from ``latest.pt``.
         overwrite: weights may be replaced.
         phase: of a training of several phases; phase 2 continues where phase 1 ended in the same folder.
+        shown: name of the folder in the message, where that is a copy of a remote one.
 
     Raises:
         CheckpointError: if the folder holds weights.
     """
-    held = [name for name in (BEST, FINAL, LATEST) if (Path(folder) / name).is_file()]
-    if not held or as_bool(resume) or as_bool(overwrite):
+    files = [name for name in (BEST, FINAL, LATEST) if (Path(folder) / name).is_file()]
+    if not files or as_bool(resume) or as_bool(overwrite):
         return
     if phase > 1 and stored_phase(folder) == phase - 1:
         return
     raise CheckpointError(
-        f"{folder} holds the weights of another training ({', '.join(held)}); give another folder with --ckpt_path, "
+        f"{shown or folder} holds the weights of another training ({', '.join(files)}); give another --ckpt_path, "
         "continue from latest.pt with --resume True, or replace the weights with --overwrite True"
     )
 

@@ -15,6 +15,7 @@ from ..flags import as_bool
 from ..io import atomic_path
 from . import distributed
 from .checkpoint import BEST, LATEST, stored_phase
+from .handlers import History
 from .network import find_weights
 from .workflow import CellWorkflow
 
@@ -31,7 +32,7 @@ def first_phase(phase: str | int, mode: str, ckpt_path: str, resume: bool = Fals
         phase: both, 1 or 2.
         mode: train, eval or infer.
         ckpt_path: folder of the checkpoints.
-        resume: go on from ``latest.pt``, which knows its phase.
+        resume: continue from ``latest.pt``, which names its phase.
 
     Returns:
         1 or 2; 0 if nothing is trained.
@@ -100,14 +101,11 @@ class PhasedWorkflow(CellWorkflow):
 
     def _go_on(self, phase: int) -> None:
         """Build everything for the next phase; the history and the best score of the last one are carried over."""
-        best, rows = self.content("validate#evaluator").state.best_metric, self._history().rows
+        best, rows = self.content("validate#evaluator").state.best_metric, self.handler(History).rows
         self._parse(phase_now=phase, resume=False, pretrained_ckpt_path=None, pretrained_ckpt_name=None)
         state = self.content("validate#evaluator").state
         state.best_metric, state.best_metric_epoch = best, 0  # epoch 0: before the first, whose weights model.pt holds
-        self._history().rows = rows
-
-    def _history(self) -> Any:
-        return next(handler for handler in self.content("train#handlers") if hasattr(handler, "rows"))
+        self.handler(History).rows = rows
 
     def _parse(self, **values: Any) -> None:
         """Parse the configuration again with other values."""

@@ -60,7 +60,7 @@ class Roots:
         remote = {key: value for key, value in values.items() if is_url(value)}
         for key in OUTPUTS:
             if key in remote:
-                parser[key] = self._mirror(remote[key], key, bool(_value(parser, "resume")))
+                parser[key] = self._mirror(remote[key], key, mode == "train")
         if "basedir" in remote:
             parser["basedir"] = self._copy(remote["basedir"])
         if "datalist" in remote:
@@ -71,13 +71,17 @@ class Roots:
         if remote or changed:
             distributed.barrier()
 
-    def _mirror(self, url: str, key: str, resume: bool) -> str:
+    def shown(self, folder: str | Path) -> str:
+        """Return the address that a folder here is a copy of, without credentials, or the folder itself."""
+        return next((shown(mirror.url) for mirror in self.mirrors if mirror.local == Path(folder)), str(folder))
+
+    def _mirror(self, url: str, key: str, training: bool) -> str:
         mirror = Mirror(url)
         self.mirrors.append(mirror)
         if key == "ckpt_path" and self.leads:
             there = mirror.listing().items()
             wanted = [name for name, is_folder in there if not is_folder or name in KEPT_FOLDERS]
-            mirror.fetch(name for name in wanted if resume or name != LATEST)
+            mirror.fetch(name for name in wanted if training or name != LATEST)
         logger.info("%s is kept in %s and copied to %s", key, mirror.local, shown(url))
         return str(mirror.local)
 

@@ -17,7 +17,7 @@ from . import distributed
 from .checkpoint import BEST, TrainingCheckpoint, check_overwrite
 from .data import find_entries
 from .evaluation import build_evaluation
-from .handlers import History
+from .handlers import Handler, History, find_handler
 from .network import load_weights
 from .overrides import check_overrides, convert_switches
 from .roots import Roots
@@ -105,7 +105,8 @@ class CellWorkflow(ConfigWorkflow):
     def _check_overwrite(self) -> None:
         given = {"resume": "resume", "overwrite": "overwrite", "phase": "phase_now"}
         options = {name: self.content(key) for name, key in given.items() if key in self.parser}
-        check_overwrite(self.content("ckpt_path"), **options)
+        folder = self.content("ckpt_path")
+        check_overwrite(folder, **options, shown=self.roots.shown(folder))
 
     def finalize(self) -> Any:
         """Run the configuration's ``finalize`` and leave the process group."""
@@ -116,6 +117,13 @@ class CellWorkflow(ConfigWorkflow):
     def content(self, name: str) -> Any:
         """Parsed content of a configuration id."""
         return self.parser.get_parsed_content(name)
+
+    def handler(self, kind: type[Handler]) -> Handler:
+        """Return the trainer's handler of a class; raises ``ConfigError`` if there is none."""
+        found = find_handler(self.trainer, kind)
+        if found is None:
+            raise ConfigError(f"train#handlers has no {kind.__name__}, which a training needs; add it")
+        return found
 
     def _train(self) -> None:
         self._fit()
@@ -141,14 +149,12 @@ class CellWorkflow(ConfigWorkflow):
 
     def _track(self) -> TrackingHandler:
         """Open the run, or the one that ``latest.pt`` belongs to, and log the training to it."""
-        handlers = self.content("train#handlers")
-        checkpoint = next(handler for handler in handlers if isinstance(handler, TrainingCheckpoint))
+        checkpoint = self.handler(TrainingCheckpoint)
         if not self.tracker.is_on and distributed.rank() == 0 and not checkpoint.resume:
             forget_run(checkpoint.folder)
         start_run(self.tracker, self.parser, self.mode, checkpoint.tracked)
         checkpoint.tracker = self.tracker
-        history = next(handler for handler in handlers if isinstance(handler, History))
-        handler = TrackingHandler(self.tracker, history)
+        handler = TrackingHandler(self.tracker, self.handler(History))
         if self.tracker.is_on:
             handler.attach(self.trainer)
         return handler

@@ -9,6 +9,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from torch.nn import functional as F
 
+from ..flags import as_bool
+
 
 def sample_affine(tensor: torch.Tensor, matrix: np.ndarray, size: Sequence[int], mode: str) -> torch.Tensor:
     """Sample a (C, H, W) tensor where an affine map sends each output pixel; mirrored outside.
@@ -126,7 +128,7 @@ class RandSignedAffined(RandomizableTransform, MapTransform):
         if len(modes) != len(self.keys):
             raise ValueError(f"one mode for each key is needed, got {len(modes)} modes for {len(self.keys)} keys")
         self.angle, self.translate, self.shear = angle, translate, shear
-        self.signed, self.pixels, self.modes = signed, pixels, tuple(modes)
+        self.signed, self.pixels, self.modes = as_bool(signed), as_bool(pixels), tuple(modes)
 
     def draw(self, shape: Sequence[int]) -> tuple[float, float, np.ndarray]:
         """Draw angle (degrees, counter-clockwise), shear (degrees) and translation (y, x) in pixels for (H, W)."""

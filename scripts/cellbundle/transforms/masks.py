@@ -113,8 +113,7 @@ class DecodeFlowsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.scores_key, self.binary_key, self.options = scores_key, binary_key, options
-        if "across_borders" in options:
-            options["across_borders"] = as_bool(options["across_borders"])
+        _convert_switch(options, "across_borders")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with label maps in place of predictions."""
@@ -150,6 +149,7 @@ class DecodeHoverd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.scores_key, self.maps_key, self.options = scores_key, maps_key, options
+        _convert_switch(options, "keep_unmarked")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with label maps in place of predictions."""
@@ -195,3 +195,8 @@ class ToPictureLayoutd(MapTransform):
                 raise ArrayError(f"{labels.max()} instances do not fit in uint16, at most 65535 do; cut the image")
             result[key] = torch.from_numpy(np.ascontiguousarray(labels.T.astype(np.uint16)))
         return result
+
+
+def _convert_switch(options: dict[str, Any], name: str) -> None:
+    if name in options:
+        options[name] = as_bool(options[name])
