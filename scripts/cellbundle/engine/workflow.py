@@ -103,8 +103,8 @@ class CellWorkflow(ConfigWorkflow):
                 return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
 
     def _check_overwrite(self) -> None:
-        given = {"resume": "resume", "overwrite": "overwrite", "phase": "phase_now"}
-        options = {name: self.content(key) for name, key in given.items() if key in self.parser}
+        ids = {"resume": "resume", "overwrite": "overwrite", "phase": "phase_now"}
+        options = {name: self.content(key) for name, key in ids.items() if key in self.parser}
         folder = self.content("ckpt_path")
         check_overwrite(folder, **options, shown=self.roots.shown(folder))
 
