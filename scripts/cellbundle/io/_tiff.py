@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -23,12 +24,14 @@ ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 FOREIGN_COLOURS = (PHOTOMETRIC.YCBCR, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB, PHOTOMETRIC.ITULAB)
 FIRST_PRIVATE_TAG = 32768
 IMAGEJ_TAGS = (50838, 50839)
+# tifffile opens other files that the metadata of OME-TIFF, Micro-Manager and NDTiff files name, wherever they are.
+ONE_FILE: dict[str, Any] = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
 TRUNCATED = "is truncated: a part of it lies behind the end of the file; copy or export it again"
 
 
 @contextmanager
 def open_tiff(path: Path) -> Iterator[Stored]:
-    """Open the largest image of a TIFF file, at full resolution.
+    """Open the largest image of a TIFF file, at full resolution; other files that its metadata name are not opened.
 
     A colour table is a palette in a plain TIFF, and only for display in ImageJ and OME files: there values stay.
     The fourth sample of a pixel is transparency where the file says so; a fourth plane (C, H, W) is a channel.
@@ -37,11 +40,15 @@ def open_tiff(path: Path) -> Iterator[Stored]:
     Raises:
         ImageReadError: if the file is cut off, holds several images of one size, or an unsupported colour space.
     """
-    with tifffile.TiffFile(path) as tiff:
+    with tifffile.TiffFile(path, **ONE_FILE) as tiff:
         for directory in (tiff.pages.first, tiff.pages[-1]):
             _check_directory(tiff, directory.aspage())
         series = _largest_series(tiff)
         page = series.keyframe
+        if tiff.is_ome and series.kind != "ome":
+            logger.warning(
+                "%s: its metadata name other files, which are not read; it is read as a file of its own", path
+            )
         kind = np.dtype(series.dtype).kind
         if kind not in "buif":
             raise ImageReadError(f"holds values of type {series.dtype}, expected integers or floats; convert the file")

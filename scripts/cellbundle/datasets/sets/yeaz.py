@@ -14,6 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from ...errors import DatasetError
+from ...io._tiff import ONE_FILE
 from ...labels import check_labels
 from .. import label_maps
 from ..model import Found, Item, Problem, Sample
@@ -79,7 +80,7 @@ def _frames(item: Item) -> list[Item]:
 
 def _count_frames(path: Path) -> int:
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(path, **ONE_FILE) as file:
             series = file.series[0]
             return series.shape[0] if series.ndim == 3 and series.axes[-1] == "X" and series.axes[0] != "C" else 1
     except Exception as error:  # tifffile raises anything on damaged bytes
@@ -88,6 +89,6 @@ def _count_frames(path: Path) -> int:
 
 def _read_frame(path: Path, frame: int) -> NDArray:
     try:
-        return tifffile.imread(path, key=frame)
+        return tifffile.imread(path, key=frame, **ONE_FILE)
     except Exception as error:  # as above
         raise DatasetError(f"{path}: frame {frame} cannot be decoded ({error}); get the file again") from error
