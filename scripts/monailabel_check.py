@@ -34,7 +34,7 @@ from cellbundle.synthetic import write_dataset
 from package_bundle import BUNDLES, package, write_random_weights
 
 SIZE = (96, 160)  # pixels (h, w); not square, because square images hide exchanged axes
-START_S, REQUEST_S = 180, 1800
+START_S, REQUEST_S = 600, 1800
 SMALL: dict[str, dict[str, Any]] = {  # networks that two cores run in seconds
     "hover_uni": {"backbone": "vit_tiny_4"},
     "mask_rcnn": {"backbone": "resnet18"},

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 from skimage.measure import label
 
-from cellbundle.batch import pipeline
+from cellbundle.batch import outputs, pipeline
 from cellbundle.batch.jobs import find_jobs
 from cellbundle.batch.pipeline import FullDiskError, segment_all
 from cellbundle.batch.results import Reading, Store, write_tables
@@ -95,7 +95,7 @@ def test_classes_reach_tables_files_and_records(images, tmp_path):
     restored, _ = Store(out, SETTINGS).restore(jobs, kinds, False)
     for table in (results[2].table, restored[jobs[2]].table):
         assert table["class"].tolist() == ["long", "round"]
-    write_tables(out, results, kinds)
+    write_tables(Store(out, SETTINGS), results, kinds)
     assert pd.read_csv(out / "measurements.csv")["class"].tolist() == ["long", "long", "round"]
     assert '"round"' in (out / results[2].files["geojson"]).read_text()
 
@@ -116,7 +116,7 @@ def test_bad_files_do_not_stop_the_others(images, tmp_path):
     assert errors["b.tif"] == f"{images / 'b.tif'}: cannot be segmented"
     assert errors["a.tif"] is errors["sub/c.tif"] is None
     assert all("\n" not in error for error in errors.values() if error)
-    write_tables(tmp_path / "out", results, KINDS)
+    write_tables(Store(tmp_path / "out", SETTINGS), results, KINDS)
     failures = pd.read_csv(tmp_path / "out/failures.csv")
     assert failures["image"].tolist() == ["aa.png", "b.tif", "zz.tif"]
 
@@ -143,7 +143,7 @@ def test_a_full_disk_stops_with_one_error_and_leaves_nothing_half_written(images
     with pytest.raises(FullDiskError, match=r"no space is left for the results of b\.tif"):
         run(images, tmp_path / "out")
     files = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert files == {"a_labels.tif", "a_overlay.png", "a.jpg", "a_outlines.png", "a.npz"}
+    assert files == {"a_labels.tif", "a_overlay.png", "a.jpg", "a_outlines.png", "a.npz", "files.json"}
 
 
 def restore(images, out, kinds=KINDS, settings=SETTINGS, overwrite=False):
@@ -157,7 +157,7 @@ def test_finished_images_are_restored_with_their_measurements(images, tmp_path, 
     out = tmp_path / "out"
     results = run(images, out)
     if tables:
-        write_tables(out, results, KINDS)
+        write_tables(Store(out, SETTINGS), results, KINDS)
     done, others = restore(images, out)
     assert not others
     for before, after in zip(results, done.values(), strict=True):
@@ -217,10 +217,45 @@ def test_results_of_a_subset_join_those_that_are_there(images, tmp_path):
     assert [len(r.table) for r in others] == [0, 2]
 
 
-def test_foreign_tables_are_not_replaced(images, tmp_path):
-    (tmp_path / "measurements.csv").write_text("mine")
-    with pytest.raises(ConfigError, match=r"measurements\.csv is not one of ours"):
-        restore(images, tmp_path)
+EVERYTHING = tuple(kind for kind in outputs.KINDS if kind != "parquet")
+FOREIGN = ("measurements.csv", "index.html", "a_labels.tif", "b_seg.npy", "sub/c.geojson", "previews/a.jpg")
+
+
+def test_foreign_files_are_named_and_stay(images, tmp_path):
+    """Also those of an image that fails, and of kinds that are not saved."""
+    out = tmp_path / "out"
+    for name in FOREIGN:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    (images / "b.tif").write_bytes(b"damaged")
+    jobs, _, _ = find_jobs([images], out)
+    with pytest.raises(ConfigError, match=r"did not write: .*--replace-foreign") as refused:
+        Store(out, SETTINGS).check_foreign(jobs, EVERYTHING)
+    assert all(name in str(refused.value) for name in FOREIGN)
+    Store(out, SETTINGS).check_foreign(jobs, ("coco",))
+    write_tables(Store(out, SETTINGS), run(images, out, ("coco",)), ("coco",))
+    assert {name: (out / name).read_text() for name in FOREIGN} == dict.fromkeys(FOREIGN, "mine")
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[1]", "[[", '{"a": 1}', "null"])
+def test_a_damaged_list_of_files_is_made_anew_from_the_records(images, tmp_path, text):
+    out = tmp_path / "out"
+    jobs, _, _ = find_jobs([images], out)
+    write_tables(Store(out, SETTINGS), run(images, out), KINDS)
+    path = out / ".cellbundle" / "files.json"
+    path.unlink() if text is None else path.write_text(text)
+    Store(out, SETTINGS).check_foreign(jobs, KINDS)
+    (images / "b.tif").write_bytes(b"damaged")
+    run(images / "b.tif", out)
+    assert not list(out.rglob("b_*"))
+
+
+def test_files_of_a_stopped_run_are_our_own(images, tmp_path):
+    out = tmp_path / "out"
+    run(images, out)
+    (out / ".cellbundle" / "b.npz").unlink()  # as after a kill between the files and the record
+    jobs, _, _ = find_jobs([images], out)
+    Store(out, SETTINGS).check_foreign(jobs, KINDS)
 
 
 def test_a_failure_removes_earlier_results_of_the_image(images, tmp_path):
@@ -235,7 +270,7 @@ def test_a_failure_removes_earlier_results_of_the_image(images, tmp_path):
 
 def test_tables(images, tmp_path):
     out = tmp_path / "out"
-    write_tables(out, run(images, out, (*KINDS, "parquet")), (*KINDS, "parquet"))
+    write_tables(Store(out, SETTINGS), run(images, out, (*KINDS, "parquet")), (*KINDS, "parquet"))
     rows = pd.read_csv(out / "measurements.csv")
     assert rows["image"].tolist() == ["b.tif", "sub/c.tif", "sub/c.tif"]
     assert rows["label"].tolist() == [1, 1, 2]
@@ -250,5 +285,5 @@ def test_an_old_list_of_failures_goes_away(images, tmp_path):
     out = tmp_path / "out"
     results = run(images, out)
     (out / "failures.csv").write_text("old")
-    write_tables(out, results, KINDS)
+    write_tables(Store(out, SETTINGS), results, KINDS)
     assert not (out / "failures.csv").exists()

@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from cellbundle.batch import pipeline
+from cellbundle.batch.outputs import FORMATS
 from cellbundle.cli import main
 from cellbundle.io import read_labels
 from cellbundle.synthetic import generate
@@ -72,6 +73,30 @@ def test_a_rerun_goes_on_and_other_settings_do_not_mix(images, tmp_path, capsys,
     assert "2 of 2 images are finished already" in capsys.readouterr().err
     assert call("predict", images, "-o", out, "--diameter", 30) == 2
     assert "holds other results: a.tif was made with diameter None, not 30.0 (1 more)" in capsys.readouterr().err
+
+
+def test_files_of_others_are_named_and_stay(images, tmp_path, capsys):
+    """Every name that we would write, in a folder without results, for a good and a bad image."""
+    (images / "bad.png").write_text("text")
+    names = [f"{base}{f.suffix}" for base in ("a", "bad") for f in FORMATS.values()]
+    names += [f"previews/{base}{suffix}" for base in ("a", "bad") for suffix in (".jpg", "_outlines.png")]
+    names += ["index.html", "images.csv", "failures.csv", "measurements.csv", "measurements.parquet"]
+    out = tmp_path / "out"
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    command = ("predict", images, "--output", out, "--device", "cpu", "--save")
+    for kinds in (",".join(FORMATS), "labels", "measurements,page"):
+        for options in ((), ("--overwrite",)):
+            assert call(*command, kinds, *options) == 2
+            assert "did not write: images.csv, failures.csv" in capsys.readouterr().err
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == set(names)
+    assert all((out / name).read_text() == "mine" for name in names)
+    assert call(*command, "labels", "--replace-foreign") == 1, "bad.png fails"
+    assert (out / "bad_labels.tif").exists() is False, "it was to be replaced"
+    assert (out / "a_labels.tif").stat().st_size > 100
+    assert (out / "a_seg.npy").read_text() == (out / "bad_seg.npy").read_text() == "mine", "not among what was saved"
+    assert call(*command, "labels") == 1, "now they are our own"
 
 
 def test_what_is_saved_can_be_chosen(images, tmp_path):

@@ -52,6 +52,7 @@ def segment_all(
     Raises:
         FullDiskError: if the disk is full; all results so far were yielded.
     """
+    store.claim(jobs, kinds)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(AHEAD) as writer:
         try:

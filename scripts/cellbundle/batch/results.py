@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,11 +20,14 @@ from ..io import Image, atomic_path, read_image
 from ..io.table import write_csv, write_parquet
 from ..predictor import Segmentation, measured
 from .jobs import RECORDS, Job
+from .manifest import Manifest
 from .outputs import FORMATS, KINDS, PAGE, TABLES, files_of
 
 IMAGES, MEASUREMENTS, FAILURES = "images.csv", "measurements.csv", "failures.csv"
 PARQUET = "measurements.parquet"
 TABLE_FILES = (MEASUREMENTS, PARQUET, IMAGES, FAILURES)
+PAGE_FILE = "index.html"
+RUN_FILES = (*TABLE_FILES, PAGE_FILE)  # of all images together
 SUMMARISED = ("area", "area_um2", "eccentricity", "solidity", *(f"intensity_mean_{c}" for c in range(3)))
 
 
@@ -87,7 +91,7 @@ class Store:
             Finished images of ``jobs``, and results of other images in the folder.
 
         Raises:
-            ConfigError: if results would be replaced, or a file that is not ours, and ``overwrite`` is not set.
+            ConfigError: if results would be replaced and ``overwrite`` is not set.
         """
         own = {job.base: job for job in jobs}
         done: dict[Job, Result] = {}
@@ -102,8 +106,6 @@ class Store:
                 conflicts.append(f"{job.base} is a result of {record.job.source}, not of {job.source}")
             elif record.fingerprint == fingerprint(job.source) and record.serves(self.folder, kinds):
                 done[job] = Result(job, files_of(job, kinds), record.result.table)
-        if not (self.folder / RECORDS).is_dir():
-            conflicts += [f"{name} is not one of ours" for name in TABLE_FILES if (self.folder / name).exists()]
         if conflicts and not overwrite:
             more = f" ({len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
             raise ConfigError(
@@ -111,6 +113,30 @@ class Store:
                 "with --overwrite"
             )
         return done, others
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The files that earlier runs wrote."""
+        return Manifest(self.folder, self._recorded_files)
+
+    def _recorded_files(self) -> list[Path]:
+        """Files that the records name, and those of all images together if there are any."""
+        records = self._records()
+        files = [path for record in records for path in files_of(record.job, record.kinds).values()]
+        return [*files, *(map(Path, RUN_FILES) if records else ())]
+
+    def check_foreign(self, jobs: Sequence[Job], kinds: Sequence[str]) -> None:
+        """Raise ``ConfigError`` if a run would replace files that cellbundle did not write; the message names them.
+
+        Args:
+            jobs: the images of the run.
+            kinds: what is to be saved.
+        """
+        self.manifest.check(planned_files(jobs, kinds))
+
+    def claim(self, jobs: Sequence[Job], kinds: Sequence[str]) -> None:
+        """List the files that a run is going to write as written by cellbundle."""
+        self.manifest.add(planned_files(jobs, kinds))
 
     def keep(self, result: Result, kinds: Sequence[str]) -> None:
         """Record a finished image."""
@@ -136,10 +162,9 @@ class Store:
         self._path(job).unlink(missing_ok=True)
 
     def discard(self, job: Job) -> None:
-        """Remove the record and all files of an image."""
+        """Remove the record of an image and all of its files that cellbundle wrote."""
         self.forget(job)
-        for path in files_of(job, KINDS).values():
-            (self.folder / path).unlink(missing_ok=True)
+        self.manifest.remove(files_of(job, KINDS).values())
 
     def _path(self, job: Job) -> Path:
         return self.folder / RECORDS / job.base.with_name(f"{job.base.name}.npz")
@@ -195,15 +220,22 @@ def fingerprint(path: Path) -> list[int]:
     return [sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)]
 
 
+def planned_files(jobs: Sequence[Job], kinds: Sequence[str]) -> list[Path]:
+    """Files of a run relative to its folder; ``failures.csv`` is written only if an image fails."""
+    wanted = {MEASUREMENTS: "measurements" in kinds, PARQUET: "parquet" in kinds, PAGE_FILE: PAGE in kinds}
+    names = [IMAGES, FAILURES, *(name for name, is_wanted in wanted.items() if is_wanted)]
+    return [*map(Path, names), *(path for job in jobs for path in files_of(job, kinds).values())]
+
+
 def write_tables(
-    folder: Path, results: Sequence[Result], kinds: Sequence[str], failures: Sequence[tuple[str, str]] = ()
+    store: Store, results: Sequence[Result], kinds: Sequence[str], failures: Sequence[tuple[str, str]] = ()
 ) -> None:
     """Write ``images.csv``, ``failures.csv`` (only if there are any) and what ``kinds`` asks for.
 
     Args:
-        folder: of the results.
+        store: the folder of the results.
         results: of single images.
-        kinds: what is to be saved; tables that are not among them are removed.
+        kinds: what is to be saved; tables of earlier runs that are not among them are removed.
         failures: others than those of ``results``: path and reason.
     """
     failed = [*failures, *((result.job.name, result.error) for result in results if result.error is not None)]
@@ -217,9 +249,9 @@ def write_tables(
     }
     for name, table in tables.items():
         if table is None:
-            (folder / name).unlink(missing_ok=True)
+            store.manifest.remove([Path(name)])
         else:
-            (write_parquet if name == PARQUET else write_csv)(folder / name, table)
+            (write_parquet if name == PARQUET else write_csv)(store.folder / name, table)
 
 
 def summarise(result: Result) -> dict[str, Any]:

@@ -52,6 +52,9 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of other settings or other images in --output.")
     ] = False,
+    replace_foreign: Annotated[
+        bool, typer.Option("--replace-foreign", help="Replace files in --output that cellbundle did not write.")
+    ] = False,
 ) -> int:
     """Segment images and measure their cells.
 
@@ -86,6 +89,8 @@ def predict(
     store = Store(output, {**_identity(bundle, weights), **options, "axes": axes})
     batch = Batch(store, kinds, Reading(axes, max_pixels), options | {"tile": tile, "device": device})
     batch.restore(jobs, overwrite)
+    if not replace_foreign:
+        store.check_foreign(jobs, kinds)
     try:
         batch.run(jobs)
     finally:
@@ -131,6 +136,7 @@ class Batch:
 
         todo = [job for job in jobs if job not in self.results]
         if not todo:
+            self.store.claim(jobs, self.kinds)
             return
         self.predictor = Predictor(**self.options)
         logger.info("tile %d, magnification %g", self.predictor.tile, self.predictor.scale)
@@ -144,21 +150,21 @@ class Batch:
 
     def write(self, unreadable: Sequence[tuple[Path, str]], n_ignored: int, seconds: float) -> None:
         """Write the tables and the page of all results in the folder."""
-        from ..batch.results import write_tables  # noqa: PLC0415
+        from ..batch.results import PAGE_FILE, write_tables  # noqa: PLC0415
 
         self.failures = [(printable(str(path)), printable(reason)) for path, reason in unreadable]
         for _, reason in self.failures:
             logger.error("error: %s", reason)
         done = sorted([*self.results.values(), *self.others], key=lambda result: result.job.name)
         self.output.mkdir(parents=True, exist_ok=True)
-        write_tables(self.output, done, self.kinds, self.failures)
+        write_tables(self.store, done, self.kinds, self.failures)
         if "page" in self.kinds:
             self._write_page(done, n_ignored, seconds)
         else:
-            (self.output / "index.html").unlink(missing_ok=True)
+            self.store.manifest.remove([Path(PAGE_FILE)])
 
     def _write_page(self, done: Sequence["Result"], n_ignored: int, seconds: float) -> None:
-        from ..batch.results import TABLE_FILES  # noqa: PLC0415
+        from ..batch.results import PAGE_FILE, TABLE_FILES  # noqa: PLC0415
         from ..report.page import ImageResult, Run, write_page  # noqa: PLC0415
         from ..report.results import image_result, size_bins  # noqa: PLC0415
 
@@ -182,7 +188,7 @@ class Batch:
             tables=[name for name in TABLE_FILES if (self.output / name).is_file()],
         )
         folders = [ImageResult(name, None, {}, None, None, {}, [], error=reason) for name, reason in self.failures]
-        write_page(self.output / "index.html", run, [*folders, *(image_result(r, column, edges) for r in done)])
+        write_page(self.output / PAGE_FILE, run, [*folders, *(image_result(r, column, edges) for r in done)])
 
     def report(self, n_ignored: int, seconds: float) -> int:
         """Say what was done; return the exit code."""
