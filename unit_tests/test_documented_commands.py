@@ -47,6 +47,19 @@ def options(line):
     }
 
 
+WRITTEN = ("ckpt_path", "output_dir", "output", "output-dir")
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/first_steps.md", "docs/monai_label.md", "docs/packages.md"])
+def test_outputs_leave_the_checkout_clean(page):
+    """They go to folders elsewhere, or to ``results``, which git ignores."""
+    for line in commands((ROOT / page).read_text(encoding="utf-8")):
+        for name, value in re.findall(r"--([a-z_-]+)[ =](\S+)", line):
+            assert name not in WRITTEN or value == "results" or value.startswith(("/", "s3://")) or value.isupper(), (
+                line
+            )
+
+
 def workflow_commands(page):
     """Options of the commands of a page that run its own bundle."""
     (workflow,) = re.findall(
