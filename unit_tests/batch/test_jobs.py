@@ -1,5 +1,6 @@
 """Which files a batch reads, and under which names it writes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,14 @@ def test_folders_of_results_are_left_out_and_links_are_followed_once(tmp_path):
 def test_a_file_in_a_folder_that_is_given_too_is_one_job(tmp_path):
     make(tmp_path, "a.png")
     assert len(find_jobs([tmp_path, tmp_path / "." / "a.png"], tmp_path / "out")[0]) == 1
+
+
+def test_only_regular_files_and_folders_are_images(tmp_path):
+    make(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.tif").symlink_to(tmp_path / "nowhere.tif")
+    jobs, _, unreadable = find_jobs([tmp_path], tmp_path / "results")
+    assert [job.name for job in jobs] == ["a.png"]
+    reasons = {path.name: reason for path, reason in unreadable}
+    assert "is a FIFO" in reasons["pipe.png"]
+    assert "does not exist" in reasons["gone.tif"]

@@ -1,6 +1,7 @@
 """Many images: order, failures, resuming, tables."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -248,6 +249,53 @@ def test_a_damaged_list_of_files_is_made_anew_from_the_records(images, tmp_path,
     (images / "b.tif").write_bytes(b"damaged")
     run(images / "b.tif", out)
     assert not list(out.rglob("b_*"))
+
+
+def mutations(original, n):
+    """Damaged copies of a file: bytes changed, cut off, left out, repeated."""
+    random = np.random.default_rng(0)
+    for _ in range(n):
+        content = bytearray(original)
+        at, length = sorted(random.integers(0, len(content), 2))
+        change = random.integers(4)
+        if change == 0:
+            content[at] ^= 1 << random.integers(8)
+        elif change == 1:
+            del content[at:]
+        elif change == 2:
+            del content[at:length]
+        else:
+            content[at:at] = content[at:length]
+        yield bytes(content)
+
+
+def test_damaged_records_mean_that_the_image_is_made_anew(images, tmp_path):
+    out = tmp_path / "out"
+    run(images / "b.tif", out)
+    path = out / ".cellbundle" / "b.npz"
+    original, finished = path.read_bytes(), restore(images, out)[0]["b.tif"].table
+    for content in mutations(original, 1500):
+        path.write_bytes(content)
+        for result in restore(images, out)[0].values():
+            pd.testing.assert_frame_equal(result.table, finished)
+
+
+FIELDS = ("name", "source", "fingerprint", "settings", "kinds", "measured", "columns", None)
+SHAPES = [(name, value) for name in FIELDS for value in (None, 3, "text", [1, [2]], {"a": 1})]
+POSSIBLE = [("name", "text"), ("source", "text"), ("settings", {"a": 1})]  # another record, but not a damaged one
+
+
+@pytest.mark.parametrize(("name", "value"), [shape for shape in SHAPES if shape not in POSSIBLE])
+def test_records_of_another_shape_mean_that_the_image_is_made_anew(images, tmp_path, name, value):
+    out = tmp_path / "out"
+    run(images / "b.tif", out)
+    path = out / ".cellbundle" / "b.npz"
+    with np.load(path) as file:
+        content = dict(file)
+    facts = json.loads(str(content["facts"]))
+    changed = value if name is None else facts | {name: value}
+    np.savez_compressed(path, **content | {"facts": np.array(json.dumps(changed))})
+    assert restore(images, out)[0] == {}
 
 
 def test_files_of_a_stopped_run_are_our_own(images, tmp_path):

@@ -38,7 +38,8 @@ def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Jo
         output: folder of the results.
 
     Returns:
-        Jobs sorted by name; files that are no images by their suffix; folders that cannot be read, with the reason.
+        Jobs sorted by name; files that are no images by their suffix; with the reason, folders that cannot be read and
+        files that are not regular ones.
 
     Raises:
         ConfigError: if an input does not exist, or is the output folder.
@@ -57,10 +58,17 @@ def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Jo
         for source, relative in pairs:
             if not is_image(source):
                 ignored.append(source)
+            elif not (source.is_file() or source.is_dir()):  # opening a FIFO would wait for ever
+                unreadable.append((source, f"{source}: {_kind(source)}; give an image file"))
             elif source.resolve() not in seen:
                 seen.add(source.resolve())
                 found[source] = Path(relative)
     return _named(found), ignored, unreadable
+
+
+def _kind(path: Path) -> str:
+    """What is wrong with a path that is neither a regular file nor a folder."""
+    return "is a FIFO, a device or a socket" if path.exists() else "is a link to a file that does not exist"
 
 
 def is_image(path: Path) -> bool:

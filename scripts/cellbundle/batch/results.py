@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,17 @@ PARQUET = "measurements.parquet"
 TABLE_FILES = (MEASUREMENTS, PARQUET, IMAGES, FAILURES)
 PAGE_FILE = "index.html"
 RUN_FILES = (*TABLE_FILES, PAGE_FILE)  # of all images together
+FACTS: Mapping[str, type] = {  # of a record
+    "name": str,
+    "source": str,
+    "fingerprint": list,
+    "settings": dict,
+    "kinds": list,
+    "measured": bool,
+    "columns": list,
+}
+# What reading a damaged record raises: zipfile, zlib and numpy have errors of many kinds.
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, BadZipFile, zlib.error)
 SUMMARISED = ("area", "area_um2", "eccentricity", "solidity", *(f"intensity_mean_{c}" for c in range(3)))
 
 
@@ -177,8 +189,8 @@ class Store:
             try:
                 base = path.relative_to(folder).with_suffix("")
                 records.append(Record.read(path, base))
-            except (OSError, ValueError, KeyError, BadZipFile):
-                path.unlink(missing_ok=True)  # damaged: the image is to be made anew
+            except DAMAGE:
+                path.unlink(missing_ok=True)  # damaged: the image is segmented again
         return records
 
 
@@ -195,9 +207,13 @@ class Record:
 
     @classmethod
     def read(cls, path: Path, base: Path) -> "Record":
-        """Read a file of ``Store.keep``; ``ValueError``, ``KeyError``, ``OSError`` or ``BadZipFile`` if it is none."""
+        """Read a file of ``Store.keep``; raises one of ``DAMAGE`` if it is damaged."""
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
+            if wrong := [name for name, kind in FACTS.items() if not isinstance(facts[name], kind)]:
+                raise ValueError(f"{path}: wrong types of {', '.join(wrong)}")
+            if not set(facts["kinds"]) <= set(KINDS) or not all(isinstance(name, str) for name in facts["columns"]):
+                raise ValueError(f"{path}: unknown kinds or columns")
             table = pd.DataFrame({name: file[f"column_{i}"] for i, name in enumerate(facts["columns"])})
         job = Job(Path(facts["source"]), facts["name"], base)
         return cls(job, facts["fingerprint"], facts["settings"], facts["kinds"], facts["measured"], table)
