@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -101,9 +102,10 @@ def verify(name: str) -> Iterator[Result]:
         (work / "block").mkdir()
         (work / "block" / "sitecustomize.py").write_text(BLOCK)
         forms = {"folder": (folder, None), "archive": (work / "archive" / name, work / "block")}
-        for form, (root, block) in forms.items():
-            for check, status, detail in verify_folder(root, datalist, block):
-                yield Result(name, form, check, status, detail)
+        with ThreadPoolExecutor() as pool:  # they wait for processes of their own
+            found = pool.map(lambda form: list(verify_folder(form[0], datalist, form[1])), forms.values())
+        for form, results in zip(forms, found, strict=True):
+            yield from (Result(name, form, *result) for result in results)
 
 
 def copy_folder(bundle: Path, target: Path) -> Path:
@@ -157,7 +159,8 @@ def run_checks(
     root: Path, datalist: Path, block: Path | None, excluded: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield the results of ``bundle_checks.py`` for a folder, in a process in another working directory."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or "")}
+    threads = str(max(1, (os.cpu_count() or 2) // 2))  # the folder and the archive are checked at the same time
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or "")}
     if not (root / "models" / "model.pt").is_file():
         write_random_weights(root)
     image = datalist.parent / json.loads(datalist.read_text(encoding="utf-8"))["testing"][0]["image"]

@@ -197,7 +197,8 @@ def test_what_cannot_be_a_backbone(tmp_path):
 
 
 MEMORY = """
-import resource, sys
+import sys
+from pathlib import Path
 import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
 from cellbundle.synthetic import generate
@@ -212,14 +213,16 @@ for _ in range(2):
     sum(losses.values()).backward()
     optimizer.step()
     optimizer.zero_grad()
-print(labels.max(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+status = Path("/proc/self/status").read_text()  # ru_maxrss starts at the size of the process that started this one
+print(labels.max(), next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1])
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_memory_of_training_on_a_crowded_image():
     done = run([sys.executable, "-c", MEMORY, str(REPOSITORY / "bundles" / "mask_rcnn")], REPOSITORY)
     assert done.returncode == 0, done.stderr
-    n_cells, gigabytes = done.stdout.split()
+    n_cells, kilobytes = done.stdout.split()
     assert int(n_cells) >= 400
-    assert float(gigabytes) < 6, f"{n_cells} cells on 520 x 704"
+    assert int(kilobytes) / 2**20 < 6, f"{n_cells} cells on 520 x 704"
