@@ -49,13 +49,19 @@ SMALL: dict[str, dict[str, Any]] = {  # networks that two cores run in seconds
     },
 }
 DECODER: dict[str, dict[str, Any]] = {  # so that random weights give instances to compare
-    "hover_uni": {"decoder#cell_threshold": -100.0, "decoder#border_rule": "image", "decoder#merge_drop": "$None"},
+    "hover_uni": {
+        "decoder#cell_threshold": -100.0,
+        "decoder#border_rule": "image",
+        "decoder#marker_threshold": 0.5,
+        "decoder#merge_drop": "$None",
+    },
     "mask_rcnn": {"network_def#score_threshold": 0.0, "decoder#score_threshold": 0.0},
     "vista2d": {"decoder#cell_threshold": -100.0, "decoder#min_size": 1, "decoder#flow_threshold": "$None"},
     "yolo_seg": {
         "network_def#score_threshold": 0.0,
-        "decoder#score_threshold": 0.0,
         "network_def#max_detections": 1000,
+        "decoder#score_threshold": 0.0,
+        "decoder#max_overlap": 1.0,
     },
 }
 FLOATS = "floats.tiff"  # values in [0, 1], as CellProfiler sends them
