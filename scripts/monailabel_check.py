@@ -295,17 +295,9 @@ def image_of(answer: bytes, kind: str, suffix: str) -> NDArray:
 def run_directly(root: Path, image: Path, python: Path) -> NDArray:
     """Label map of ``monai.bundle run`` with the same weights."""
     with tempfile.TemporaryDirectory() as output:
-        command = [
-            str(python),
-            "-m",
-            "monai.bundle",
-            "run",
-            "--config_file",
-            "configs/inference.json",
-            "--amp",
-            "False",
-        ]
-        run([*command, "--device_name", "cpu", "--image", str(image), "--output_dir", output], root)
+        command = [str(python), "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+        options = ["--amp", "False", "--device_name", "cpu", "--image", str(image), "--output_dir", output]
+        run([*command, *options], root)
         return iio.imread(Path(output) / f"{image.stem}_labels.tif")
 
 

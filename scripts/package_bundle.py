@@ -129,6 +129,7 @@ def relinked(text: str, path: str, sources: Mapping[str, Path], repository: Path
     packaged = {file.resolve(): name for name, file in sources.items()}
 
     def target(match: re.Match[str]) -> str:
+        """Target of the same link in the package."""
         file = (sources[path].parent / match[1]).resolve()
         if not file.exists() or not file.is_relative_to(repository.resolve()):
             raise CellBundleError(
