@@ -1,8 +1,10 @@
 """Handlers that load nothing: worker processes import this module."""
 
 import os
+import signal
 import time
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 
@@ -43,6 +45,22 @@ def die():
 def sleep(seconds, result="slept"):
     time.sleep(seconds)
     return result
+
+
+def stop():
+    """Stop this process as a debugger would."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def answer_that_stops():
+    """An answer whose process stops behind its head, which is sent first where an answer is long."""
+
+    def send_and_stop(self, data, write=os.write):
+        write(self.fileno(), data)
+        stop()
+
+    Connection._send = send_and_stop
+    return bytes(100_000)
 
 
 class Choosy(Echo):

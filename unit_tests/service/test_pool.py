@@ -98,6 +98,69 @@ def test_an_idle_worker_that_is_killed_costs_no_job(make):
     assert pool.restarts == 1
 
 
+def test_a_stopped_worker_costs_one_job_its_time_out_and_is_replaced(make):
+    pool = make()
+    (pid,) = pool.pids
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    future = pool.submit("never taken", timeout_s=1.0)
+    with pytest.raises(TimedOutError):
+        future.result(PATIENCE_S)
+    assert 1.0 <= time.monotonic() - started < 3.0
+    assert pool.submit("next").result(PATIENCE_S) == (1, "next")
+    assert gone(pid)
+
+
+def test_a_worker_that_stops_in_the_middle_of_an_answer_is_killed_in_time(make):
+    pool = make()
+    started = time.monotonic()
+    with pytest.raises(TimedOutError):
+        pool.submit(handlers.answer_that_stops, timeout_s=1.0).result(PATIENCE_S)
+    assert time.monotonic() - started < 3.0
+    assert pool.submit("next").result(PATIENCE_S) == (1, "next")
+
+
+def test_jobs_of_a_batch_that_a_stopped_worker_never_takes_time_out_together(make):
+    pool = make(handlers.echo(batch=4), timeout_s=1.0)
+    first = pool.submit(handlers.stop)
+    until(first.running)
+    others = [pool.submit(i) for i in range(3)]
+    with pytest.raises(TimedOutError):
+        first.result(PATIENCE_S)
+    assert [other.result(PATIENCE_S) for other in others] == [(3, i) for i in range(3)]
+    os.kill(pool.pids[0], signal.SIGSTOP)
+    with pool._changed:
+        others = [pool.submit(i) for i in range(3)]
+    for other in others:
+        with pytest.raises(TimedOutError):
+            other.result(PATIENCE_S)
+
+
+def test_a_pool_is_not_ready_while_its_worker_does_not_take_a_job(make, monkeypatch):
+    monkeypatch.setattr("cellbundle.service.workers.SILENT_S", 0.2)
+    pool = make()
+    os.kill(pool.pids[0], signal.SIGSTOP)
+    future = pool.submit("later", timeout_s=30)
+    until(lambda: not pool.ready)
+    assert not future.done()
+    os.kill(pool._workers[0].process.pid, signal.SIGCONT)
+    assert future.result(PATIENCE_S) == (1, "later")
+    assert pool.ready
+    assert pool.restarts == 0
+
+
+def test_an_idle_worker_that_is_stopped_is_replaced(make, monkeypatch):
+    monkeypatch.setattr("cellbundle.service.workers.SILENT_S", 0.2)
+    monkeypatch.setattr("cellbundle.service.workers.PING_S", 0.1)
+    pool = make()
+    (pid,) = pool.pids
+    time.sleep(0.5)  # it answers
+    assert pool.restarts == 0
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: pool.restarts == 1 and pool.ready)
+    assert gone(pid)
+
+
 def test_workers_ignore_the_signals_that_stop_the_service(make):
     pool = make()
     (pid,) = pool.pids

@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 0.2  # how often an idle thread looks whether its process lives
 START_S = 300.0  # a process may take so long to load its networks
+PING_S = 1.0  # between two questions to an idle process whether it still runs
+SILENT_S = 3.0  # without an acknowledgement a process counts as stopped
 
 
 def clean_context(preload: Sequence[str]) -> Any:
@@ -78,16 +81,18 @@ class Worker:
         """Start a process; why it cannot work, or None."""
         self.connection, there = self.pool.context.Pipe()
         self.process = self.pool.context.Process(target=_work, args=(there, self.pool.make_handler), daemon=True)
+        late = threading.Event()
         try:
             with there:
                 self.process.start()
             if self.pool.stopped:  # too late for it to be seen by who stopped the pool
                 self.process.kill()
-            if not self.connection.poll(START_S):
-                return f"it was not ready after {START_S:.0f} s"
-            error, self.batch, self.about = self.connection.recv()
+            with self._deadline(START_S) as late:
+                error, self.batch, self.about = self.connection.recv()
         except EOFError:
             self.process.join()
+            if late.is_set():
+                return f"it was not ready after {START_S:.0f} s"
             return f"it ended with exit code {self.process.exitcode}"
         except OSError as problem:
             return str(problem)
@@ -95,35 +100,81 @@ class Worker:
 
     def _feed(self) -> None:
         """Hand out tasks until the process is lost."""
+        heard = time.monotonic()
         while self.process.is_alive() and not self.pool.stopped:
             tasks = self.pool.take(self.batch)
             if tasks and not self.process.is_alive():
                 self.pool.put_back(tasks)
-            elif tasks and not self._hand_over(tasks):
-                return
+            elif tasks:
+                if not self._hand_over(tasks):
+                    return
+                heard = time.monotonic()
+            elif time.monotonic() - heard > PING_S:
+                if not self._answers():
+                    return
+                heard = time.monotonic()
+
+    @contextmanager
+    def _deadline(self, seconds: float) -> Iterator[threading.Event]:
+        """Kill the process if the block takes longer; then the event is set and the connection raises ``EOFError``.
+
+        A time-out of the connection is not enough: it ends the wait for the first byte, and a process may stop in the
+        middle of what it sends.
+        """
+        late = threading.Event()
+
+        def end(process: Any = self.process) -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield late
+        finally:
+            timer.cancel()
+
+    def _answers(self) -> bool:
+        """Whether the idle process still runs; it is killed if not."""
+        try:
+            with self._deadline(SILENT_S):
+                self.connection.send([])
+                self.connection.recv()
+        except (EOFError, OSError):
+            self.ready = False
+            logger.warning("an idle worker ended, or was stopped for %.0f s", SILENT_S)
+        return self.ready
 
     def _hand_over(self, tasks: list[Task]) -> bool:
         """Have tasks worked on; False if the process is lost."""
         started = time.monotonic()
         begun = False
-        error: PoolError = CrashedError()
+        late = threading.Event()
         try:
-            self.connection.send([task.job for task in tasks])
-            begun = self.connection.recv()
-            if self.connection.poll(min(task.timeout_s for task in tasks)):
+            with self._deadline(min(task.timeout_s for task in tasks)) as late:
+                self.connection.send([task.job for task in tasks])
+                self.ready = self.connection.poll(SILENT_S)
+                if not self.ready:
+                    logger.warning("worker %s has not taken its job after %.0f s", self.process.pid, SILENT_S)
+                begun = self.ready = self.connection.recv()
                 outcomes = self.connection.recv()
-                for task, outcome in zip(tasks, outcomes, strict=True):
-                    task.future.set_result(outcome)
-                self.pool.done(tasks, time.monotonic() - started)
-                return True
-            error = TimedOutError()
-            logger.warning("a worker is stopped after %.1f s of work", time.monotonic() - started)
         except (EOFError, OSError):
+            self.ready = False
             self.process.join(LOOK_S)
-            logger.warning("a worker ended with exit code %s while it worked", self.process.exitcode)
-        self.ready = False
-        if tasks[0].alone or (begun and len(tasks) == 1):
-            tasks[0].fail(error)
+            if late.is_set():
+                logger.warning("a worker is stopped after %.1f s of work", time.monotonic() - started)
+            else:
+                logger.warning("a worker ended with exit code %s while it worked", self.process.exitcode)
+        else:
+            for task, outcome in zip(tasks, outcomes, strict=True):
+                task.future.set_result(outcome)
+            self.pool.done(tasks, time.monotonic() - started)
+            return True
+        if tasks[0].alone or (begun and len(tasks) == 1) or (late.is_set() and not begun):
+            error: PoolError = TimedOutError() if late.is_set() else CrashedError()
+            for task in tasks:
+                task.fail(error)
             self.pool.done(tasks, None)
         else:  # the process had died before, or one of several jobs is to blame: each gets a chance alone
             self.pool.put_back(tasks)
@@ -146,7 +197,8 @@ def _work(connection: "Connection[Any, Any]", make_handler: Callable[[], Handler
         while True:
             jobs = connection.recv()
             connection.send(True)  # from here on, it is the jobs that end this process
-            connection.send(handler(jobs))
+            if jobs:  # none: a question whether this process still runs
+                connection.send(handler(jobs))
     except (EOFError, BrokenPipeError):
         return  # the service is gone
     except Exception:  # noqa: BLE001 - no trace: the service sees that the process ended
