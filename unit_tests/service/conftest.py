@@ -20,7 +20,7 @@ def make(tmp_path):
         options.setdefault("bundles", ("fake",))
         options.setdefault("roots", (Root.of(tmp_path / "root"),))
         app = create_app(ServiceSettings(**options), pool or InlinePool(segmenter(names=options["bundles"])))
-        clients.append(TestClient(app, raise_server_exceptions=False))
+        clients.append(TestClient(app, "http://127.0.0.1", raise_server_exceptions=False))
         return clients[-1].__enter__()
 
     yield make_client

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from unit_tests.service.fakes import png
@@ -9,6 +10,7 @@ from unit_tests.service.threads import serving
 
 from cellbundle.service.answers import Answer
 from cellbundle.service.paths import Root
+from cellbundle.service.server import MOST_CONNECTIONS
 
 PATIENCE_S = 30
 READ_TIMEOUT_S = 1.0
@@ -35,7 +37,7 @@ def client(address):
 
 def post(headers, body=b"", path="/v1/segment"):
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode() + body
 
 
 def until_closed(client):
@@ -125,7 +127,9 @@ def test_a_body_that_is_sent_after_the_answer_does_not_reset_the_connection(clie
 
 def test_a_body_that_is_longer_than_it_says_is_cut_there(client):
     image = png()
-    client.sendall(post(IMAGE | {"Content-Length": len(image)}, image + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))
+    client.sendall(
+        post(IMAGE | {"Content-Length": len(image)}, image + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    )
     answer = until_closed(client)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b'{"status":"alive"}')
@@ -160,7 +164,9 @@ def test_a_body_in_drops_times_out(client):
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("head", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST /v1/segment HTTP/1.1\r\nX-"])
+@pytest.mark.parametrize(
+    "head", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"POST /v1/segment HTTP/1.1\r\nX-"]
+)
 def test_a_head_that_never_ends_times_out(client, head):
     started = time.monotonic()
     client.sendall(head)
@@ -169,7 +175,7 @@ def test_a_head_that_never_ends_times_out(client, head):
 
 
 def test_a_head_that_never_ends_after_another_request_times_out(client):
-    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     answer = b""
     while not answer.endswith(b'{"status":"alive"}'):
         answer += client.recv(65536)
@@ -189,24 +195,81 @@ def test_a_client_that_leaves_harms_nobody(address):
         with socket.create_connection(address) as one:
             one.sendall(part)
     with socket.create_connection(address, PATIENCE_S) as one:
-        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert until_closed(one).endswith(b'{"status":"alive"}')
 
 
-def test_health_answers_while_others_are_slow(address):
-    slow = [socket.create_connection(address) for _ in range(40)]
-    for one in slow:
-        one.sendall(post(IMAGE | {"Content-Length": 1000}, b"x"))
-    started = time.monotonic()
+@contextmanager
+def connected(address, number):
+    """Many connections."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(number)]
+
+
+def ask(address, request):
+    """The whole answer to a request on a connection of its own."""
     with socket.create_connection(address, PATIENCE_S) as one:
-        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert until_closed(one).startswith(b"HTTP/1.1 200 ")
-    assert time.monotonic() - started < READ_TIMEOUT_S / 2
-    answers = [until_closed(one)[:13] for one in slow]
-    assert answers.count(b"HTTP/1.1 503 ") == 7  # more uploads at once than worker and queue take
-    assert answers.count(b"HTTP/1.1 408 ") == 33
-    for one in slow:
-        one.close()
+        one.sendall(request)
+        return until_closed(one)
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def test_slow_uploads_keep_nobody_out(address):
+    with connected(address, 40) as slow:
+        for one in slow:
+            one.sendall(post(IMAGE | {"Content-Length": 1000}, b"x"))
+        started = time.monotonic()
+        image = post(IMAGE | {"Content-Length": len(png()), "Connection": "close"}, png())
+        assert ask(address, image).startswith(b"HTTP/1.1 200 ")
+        assert ask(address, HEALTH).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - started < READ_TIMEOUT_S
+        assert {until_closed(one)[:13] for one in slow} == {b"HTTP/1.1 408 "}
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", post(IMAGE | {"Content-Length": 1000}, b"x")])
+def test_many_unfinished_requests_keep_nobody_out(address, begun):
+    with connected(address, MOST_CONNECTIONS + 88) as idle:
+        for one in idle:
+            with suppress(ConnectionError):  # the oldest have made room
+                one.sendall(begun)
+        assert ask(address, HEALTH).endswith(b'{"status":"alive"}')
+
+
+def test_connections_that_are_kept_for_the_next_request_make_room_too(address):
+    with connected(address, MOST_CONNECTIONS + 8) as kept:
+        for one in kept:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert ask(address, HEALTH).endswith(b'{"status":"alive"}')
+        assert all(one.recv(9) == b"HTTP/1.1 " for one in kept[-8:])
+
+
+def test_uploads_have_a_limit_together(address):
+    image = post(IMAGE | {"Content-Length": len(png()), "Connection": "close"}, png())
+
+    def until(status):
+        end = time.monotonic() + PATIENCE_S
+        while not (answer := ask(address, image)).startswith(status):
+            assert time.monotonic() < end, answer
+        return answer
+
+    with connected(address, 33) as sent:  # worker and queue of the settings
+        for one in sent:
+            one.sendall(post(IMAGE | {"Content-Length": LIMIT}, bytes(LIMIT - 1)))
+        assert b"retry-after: 1" in until(b"HTTP/1.1 503 ").lower()
+    until(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/segment", "/healthz"])
+def test_two_lengths_of_one_body_are_refused(address, path):
+    """One server may believe the first and another the second, and both see different requests."""
+    both = IMAGE | {"Content-Length": 4, "Transfer-Encoding": "chunked"}
+    smuggled = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = ask(address, post(both, smuggled, path))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"two_lengths"' in answer
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 def test_an_answer_that_nobody_reads_is_given_up(server, monkeypatch):

@@ -49,6 +49,76 @@ def test_no_other_site_may_read_answers(make):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/bundles", "/metrics", "/openapi.json", "/none"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:5050", "127.0.0.1.evil.example", "192.0.2.1", "", "[::1"]
+)
+def test_without_a_token_other_hosts_are_refused(make, path, host):
+    assert error(make().get(path, headers={"host": host})) == (403, "foreign_host")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:5050", "127.8.9.1", "[::1]:5050", "[::1]"])
+def test_names_of_this_machine_are_allowed(make, host):
+    assert make().get("/v1/bundles", headers={"host": host}).status_code == 200
+
+
+def test_hosts_that_are_allowed(make):
+    client = make(allowed_hosts=("cells.example", "2001:db8::1"))
+    for host in ("cells.example", "Cells.Example:8080", "[2001:db8::1]:5050", "localhost"):
+        assert client.get("/v1/bundles", headers={"host": host}).status_code == 200
+    assert error(client.get("/v1/bundles", headers={"host": "a.cells.example"})) == (403, "foreign_host")
+    assert make(allowed_hosts=("*",)).get("/v1/bundles", headers={"host": "evil.example"}).status_code == 200
+
+
+CROSS_SITE = [
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": "http://127.0.0.1:3000"},  # another program of this machine
+    {"origin": "http://[::1"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"},
+    {"sec-fetch-site": "same-origin", "origin": "https://evil.example"},
+]
+
+
+@pytest.mark.parametrize("headers", CROSS_SITE)
+def test_without_a_token_pages_of_other_sites_are_refused(make, headers, tmp_path):
+    client = make(allowed_hosts=("*",))
+    assert error(client.post("/v1/segment", files=FORM, headers=headers)) == (403, "cross_site")
+    body = {"image_path": str(tmp_path / "root" / "a.png")}
+    assert error(client.post("/seg_mask", json=body, headers=headers)) == (403, "cross_site")
+    assert error(client.get("/v1/bundles", headers=headers)) == (403, "cross_site")
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://127.0.0.1", "sec-fetch-site": "same-origin"},
+        {"origin": "https://cells.example", "sec-fetch-site": "same-origin"},  # a proxy that sends its own Host
+        {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"},
+        {},
+    ],
+)
+def test_the_page_and_programs_are_allowed(make, headers):
+    client = make(allowed_hosts=("cells.example",))
+    assert client.post("/v1/segment", files=FORM, headers=headers).status_code == 200
+
+
+def test_a_link_of_another_site_may_be_followed(make):
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    client = make()
+    assert client.get("/", headers=headers).status_code == 200
+    assert error(client.post("/v1/segment", files=FORM, headers=headers)) == (403, "cross_site")
+
+
+def test_with_a_token_any_host_and_origin_is_allowed(make):
+    headers = {"host": "evil.example", "origin": "https://evil.example", "authorization": f"Bearer {TOKEN}"}
+    assert make(token=TOKEN).get("/v1/bundles", headers=headers).status_code == 200
+
+
 def test_headers_of_every_answer(make):
     client = make(token=TOKEN)
     for path in ("/", "/healthz", "/none", "/v1/bundles"):

@@ -14,7 +14,7 @@ from ..errors import ConfigError, DependencyError
 logger = logging.getLogger(__name__)
 
 MIB = 2**20
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+EVERY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 def serve(
@@ -35,6 +35,9 @@ def serve(
     max_upload_mb: Annotated[int, typer.Option(help="Largest upload in MiB.")] = 64,
     max_pixels: Annotated[int, typer.Option(help="Largest image.")] = 2**26,
     batch: Annotated[int, typer.Option(help="Images in one call of the network; 0: 8 on a GPU, else 1.")] = 0,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Name of this service that requests without a token may use; * for any.")
+    ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token; else $CELLBUNDLE_TOKEN.")] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
 ) -> int:
@@ -45,7 +48,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise DependencyError(f'the service needs {error.name}; pip install "cellbundle[serve]"') from error
     from ..service.paths import PathMap, Root  # noqa: PLC0415
-    from ..service.settings import ServiceSettings, read_token  # noqa: PLC0415
+    from ..service.settings import ServiceSettings, is_loopback, read_token  # noqa: PLC0415
 
     settings = ServiceSettings(
         bundles=tuple(bundle or ["cell_unet"]),
@@ -62,9 +65,10 @@ def serve(
         max_pixels=max_pixels,
         batch=batch,
         token=read_token(token_file),
+        allowed_hosts=(*(allowed_host or []), *([] if host in EVERY_ADDRESS else [host])),
         device=device,
     )
-    if settings.token is None and host not in LOOPBACK:
+    if settings.token is None and not is_loopback(host):
         logger.warning("anybody who reaches %s can use this service; set a token, see --token-file", host)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     pool = make_pool(settings)

@@ -80,7 +80,6 @@ class Service:
         self.settings, self.pool = settings, pool
         self.measures = Measures(pool)
         self.folder = Path()
-        self.uploads = 0
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -95,7 +94,7 @@ class Service:
             raise _not_ready()
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            await self._save(request, folder / "image")
+            await save_upload(request, folder / "image")
             job = Job(folder / "image", options.bundle, options.format, folder / "answer", options.diameter)
             answer = await self._outcome(request, job, options.timeout)
         finally:
@@ -139,16 +138,6 @@ class Service:
     async def metrics(self) -> Response:
         """Counts for Prometheus."""
         return Response(self.measures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def _save(self, request: Request, target: Path) -> None:
-        """Save an upload, but not more at once than could be worked on: that bounds what they take of the disk."""
-        if self.uploads >= self.settings.workers + self.settings.queue_size:
-            raise ServiceError(*POOL_ERRORS[FullError], retry_after=1)
-        self.uploads += 1
-        try:
-            await save_upload(request, target)
-        finally:
-            self.uploads -= 1
 
     async def _outcome(self, request: Request, job: Job, timeout_s: float | None) -> Answer:
         """What becomes of a job. It is taken out of the queue if it waits too long, or the client goes away."""
@@ -236,8 +225,13 @@ def create_app(settings: ServiceSettings, pool: WorkerPool) -> FastAPI:
         app.get(url, include_in_schema=False)(_file(media_type, content))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Guard, token=settings.token, measures=service.measures)
-    app.add_middleware(BodyLimits, max_bytes=settings.max_upload_bytes, read_timeout_s=settings.read_timeout_s)
+    app.add_middleware(Guard, settings=settings, measures=service.measures)
+    app.add_middleware(
+        BodyLimits,
+        max_bytes=settings.max_upload_bytes,
+        max_stored=settings.max_upload_bytes * (settings.workers + settings.queue_size),
+        read_timeout_s=settings.read_timeout_s,
+    )
     return app
 
 

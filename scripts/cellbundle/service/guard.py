@@ -1,10 +1,11 @@
-"""What every request passes first and every answer last: token, security headers, counts, and the last resort."""
+"""Middleware for authentication, origins, headers, metrics and unexpected errors."""
 
 import hashlib
 import hmac
 import logging
 import time
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -14,11 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answers import place
 from .pool import WorkerPool
+from .settings import ServiceSettings, is_loopback
 
 logger = logging.getLogger(__name__)
 
 SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
 PROTECTED = ("/seg_mask", "/v1/", "/metrics")
+ANY_HOST = "*"
+OWN_SITES = ("same-origin", "none")  # values of Sec-Fetch-Site; none: a person typed the address
 HEADERS = {
     "content-security-policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -61,17 +65,18 @@ class Measures:
 
 
 class Guard:
-    """ASGI middleware around all others.
+    """ASGI middleware around the routes.
 
     Args:
         app: what it stands in front of.
-        token: that requests to ``PROTECTED`` must carry, or None.
+        settings: of the service; its token, and without one the hosts that requests may be meant for.
         measures: where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, measures: Measures) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, measures: Measures) -> None:
         self.app, self.measures = app, measures
-        self.expected = None if token is None else _digest(token.encode())
+        self.expected = None if settings.token is None else _digest(settings.token.encode())
+        self.hosts = frozenset(host.lower().strip("[]") for host in settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and count the answer."""
@@ -91,12 +96,7 @@ class Guard:
             await send(message)
 
         try:
-            if self._allowed(scope):
-                await self.app(scope, receive, guarded)
-            else:
-                answer = error_answer(401, "unauthorised", "a valid token is needed: Authorization: Bearer TOKEN")
-                answer.headers["WWW-Authenticate"] = "Bearer"
-                await answer(scope, receive, guarded)
+            await (self._refusal(scope) or self.app)(scope, receive, guarded)
         except Exception as error:  # the last resort: no trace may reach the client or the log
             logger.warning("a request failed: %s", place(error))
             logger.debug("details", exc_info=error)
@@ -109,16 +109,75 @@ class Guard:
             self.measures.seconds.labels(route).observe(seconds)
             logger.info("%s %s %d %.3f s", scope["method"], route, status, seconds)
 
-    def _allowed(self, scope: Scope) -> bool:
-        if self.expected is None or not scope["path"].startswith(PROTECTED):
-            return True
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        """The answer to a request that may not pass, else None."""
+        headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy in front may believe the other one, and take a part of the body for a request of somebody else.
+            return error_answer(400, "two_lengths", "the request has Content-Length and Transfer-Encoding; send one")
+        if self.expected is None:
+            return self._foreign(scope["method"], headers)
+        if not scope["path"].startswith(PROTECTED) or self._knows_token(headers):
+            return None
+        answer = error_answer(401, "unauthorised", "a valid token is needed: Authorization: Bearer TOKEN")
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+
+    def _knows_token(self, headers: Headers) -> bool:
+        assert self.expected is not None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         return hmac.compare_digest(_digest(token.strip().encode()), self.expected) and scheme.lower() == "bearer"
+
+    def _foreign(self, method: str, headers: Headers) -> JSONResponse | None:
+        """The answer to a request that a page of another site may have sent through somebody's browser.
+
+        Such a page reaches this machine's loopback interface. The name in ``Host`` gives away one that points a name of
+        its own there (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site`` give away all others.
+        """
+        host = headers.get("host", "localhost")  # only HTTP 1.0 has none, which no browser speaks
+        if self._is_foreign_host(_host_name(host)):
+            return error_answer(
+                403,
+                "foreign_host",
+                "the name in the header Host is not allowed; allow it with --allowed-host, or set a token",
+            )
+        origin = headers.get("origin")
+        # A link of another site may be followed: its page does not see what it leads to.
+        followed = (method, headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == (
+            "GET",
+            "navigate",
+            "document",
+        )
+        own = headers.get("sec-fetch-site", "none") in OWN_SITES or followed
+        if not own or (origin is not None and not self._is_own(origin, host)):
+            return error_answer(
+                403, "cross_site", "pages of other sites may not use this service unless it has a token"
+            )
+        return None
+
+    def _is_foreign_host(self, name: str) -> bool:
+        return not (ANY_HOST in self.hosts or name in self.hosts or is_loopback(name))
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether an origin is that of our page: by its address here, or by its name in front of a proxy."""
+        try:
+            address = urlsplit(origin)
+            return address.netloc.lower() == host.lower() or address.hostname in self.hosts
+        except ValueError:
+            return False
 
 
 def error_answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The one form of all errors."""
     return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+def _host_name(host: str) -> str:
+    """The name in a ``Host`` header, without its port; empty if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _digest(token: bytes) -> bytes:

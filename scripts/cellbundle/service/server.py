@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import socket
 from functools import partial
 from types import FrameType
@@ -46,15 +47,15 @@ def make_server(app: FastAPI, pool: WorkerPool, settings: ServiceSettings) -> "S
     """A server that runs until SIGTERM or SIGINT; then it finishes what runs, as long as ``drain_s`` allows."""
     config = uvicorn.Config(
         app,
-        http=type("Protocol", (ImpatientProtocol,), {"patience_s": settings.read_timeout_s}),
+        http=type("Protocol", (ImpatientProtocol,), {"patience_s": settings.read_timeout_s, "unfinished": {}}),
         ws="none",
         loop="asyncio",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=int(settings.drain_s),
+        limit_concurrency=2 * MOST_CONNECTIONS,  # also of those that wait for an answer, or do not read theirs
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     return Server(config, pool)
 
@@ -82,31 +83,49 @@ class Server(uvicorn.Server):
 class ImpatientProtocol(H11Protocol):
     """HTTP that gives up on slow clients, which uvicorn waits for without end.
 
+    Where connections are many, the one that has waited longest for its request to be complete makes room: idle clients
+    and slow uploads keep nobody out.
+
     Attributes:
         patience_s: for the head of a request to be complete, and for any of an answer to be read. The body of a request
             has a time-out of its own.
+        unfinished: connections of this server whose request is not complete, the oldest first.
     """
 
     patience_s = 30.0
+    unfinished: "dict[ImpatientProtocol, None]"
     reading: asyncio.TimerHandle | None = None
     writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first head."""
         super().connection_made(transport)
-        self._watch_head()
+        if len(self.connections) > MOST_CONNECTIONS and self.unfinished:
+            oldest = next(iter(self.unfinished))
+            del self.unfinished[oldest]
+            oldest.transport.abort()
+        self._watch_request()
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request."""
         super().data_received(data)
-        self._watch_head()
+        self._watch_request()
 
-    def _watch_head(self) -> None:
-        incomplete = self.conn.their_state is h11.IDLE and not self.transport.is_closing()
-        if not incomplete and self.reading is not None:
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._watch_request()
+
+    def _watch_request(self) -> None:
+        waits_for = None if self.transport.is_closing() else self.conn.their_state
+        if waits_for in (h11.IDLE, h11.SEND_BODY):
+            self.unfinished.setdefault(self)
+        else:
+            self.unfinished.pop(self, None)
+        if waits_for is not h11.IDLE and self.reading is not None:
             self.reading.cancel()
             self.reading = None
-        elif incomplete and self.reading is None:
+        elif waits_for is h11.IDLE and self.reading is None:
             self.reading = self.loop.call_later(self.patience_s, self.transport.abort)
 
     def pause_writing(self) -> None:
@@ -133,6 +152,7 @@ class ImpatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop watching."""
         super().connection_lost(exc)
+        self.unfinished.pop(self, None)
         for timer in (self.reading, self.writing):
             if timer is not None:
                 timer.cancel()

@@ -1,5 +1,6 @@
 """What a service is told when it starts."""
 
+import ipaddress
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -32,6 +33,7 @@ class ServiceSettings:
         max_pixels: largest image, see ``cellbundle.io.read_image``.
         batch: images in one call of the network; 0 chooses, 1 on a CPU.
         token: that every request but those for the page and for health must carry; None asks for none.
+        allowed_hosts: names other than loopback ones that requests without a token may be meant for; ``"*"``: any.
         device: see ``cellbundle.device.choose_device``.
 
     Raises:
@@ -52,6 +54,7 @@ class ServiceSettings:
     max_pixels: int = 2**26
     batch: int = 0
     token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -70,6 +73,14 @@ class ServiceSettings:
     def names(self) -> tuple[str, ...]:
         """Names under which requests choose a bundle."""
         return tuple(Path(bundle).resolve().name if os.sep in bundle else bundle for bundle in self.bundles)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stands for this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_token(file: Path | None) -> str | None:

@@ -1,6 +1,7 @@
-"""Bodies of requests: never larger, slower or of another kind than agreed."""
+"""Upload size, time and type limits."""
 
 import asyncio
+import errno
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ LONGEST_SIGNATURE = max(map(len, SIGNATURES))
 PIECE = 2**20  # bytes copied at once
 MAX_JSON_BYTES = 2**16
 LINGER_S = 2.0
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BodyLimits:
@@ -30,50 +32,75 @@ class BodyLimits:
     Args:
         app: what it stands in front of.
         max_bytes: of a body; of one that is JSON, 64 KiB at most.
+        max_stored: bytes of all bodies together, from their arrival until their requests are answered.
         read_timeout_s: from the head of the request to the end of its body.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, read_timeout_s: float) -> None:
-        self.app, self.max_bytes, self.read_timeout_s = app, max_bytes, read_timeout_s
+    def __init__(self, app: ASGIApp, max_bytes: int, max_stored: int, read_timeout_s: float) -> None:
+        self.app, self.max_bytes, self.max_stored, self.read_timeout_s = app, max_bytes, max_stored, read_timeout_s
+        self.stored = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request whose body is watched."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        most = min(self.max_bytes, MAX_JSON_BYTES) if _kind(headers) == "application/json" else self.max_bytes
-        deadline = time.monotonic() + self.read_timeout_s
-        announced = int(headers.get("content-length", "0"))
-        got, complete = 0, not announced and "transfer-encoding" not in headers
+        body = _Body(self, Headers(scope=scope), receive, send)
+        try:
+            await self.app(scope, body.receive, body.send)
+        finally:
+            self.stored -= body.got
 
-        async def limited() -> Message:
-            nonlocal got, complete
-            if complete:  # what comes now is only that the client has gone
-                return await receive()
-            if announced > most:
-                raise ServiceError(413, "too_large", f"the body is larger than {most} bytes")
-            try:
-                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
-            except TimeoutError:
-                raise ServiceError(408, "too_slow", "the request did not arrive in time") from None
-            got += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if got > most:
-                raise ServiceError(413, "too_large", f"the body is larger than {most} bytes")
-            return message
 
-        async def closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and not complete:
-                # Else the server would read the rest of the body, to find the next request behind it.
-                MutableHeaders(scope=message)["connection"] = "close"
-            elif message["type"] == "http.response.body" and not complete and not message.get("more_body", False):
-                await send({**message, "more_body": True})
-                await _drain(receive, most)
-                message = {"type": message["type"]}
-            await send(message)
+class _Body:
+    """The body of one request: what arrives of it is counted, and the rest of one that is of no use is dropped."""
 
-        await self.app(scope, limited, closing)
+    def __init__(self, limits: BodyLimits, headers: Headers, receive: Receive, send: Send) -> None:
+        self.limits, self._receive, self._send = limits, receive, send
+        is_json = _kind(headers) == "application/json"
+        self.most = min(limits.max_bytes, MAX_JSON_BYTES) if is_json else limits.max_bytes
+        self.deadline = time.monotonic() + limits.read_timeout_s
+        self.announced = int(headers.get("content-length", "0"))
+        self.got = 0
+        self.complete = not self.announced and "transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        """The next part, or an error if the limits do not allow it."""
+        if self.complete:  # what comes now is only that the client has gone
+            return await self._receive()
+        self._check_size(self.announced)
+        try:
+            message = await asyncio.wait_for(self._receive(), self.deadline - time.monotonic())
+        except TimeoutError:
+            raise ServiceError(408, "too_slow", "the request did not arrive in time") from None
+        size = len(message.get("body", b""))
+        self.got += size
+        self.limits.stored += size
+        self.complete = not message.get("more_body", False)
+        self._check_size(self.got)
+        if self.limits.stored > self.limits.max_stored:
+            raise no_room()
+        return message
+
+    def _check_size(self, size: int) -> None:
+        if size > self.most:
+            raise ServiceError(413, "too_large", f"the body is larger than {self.most} bytes")
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer; one to a body that is not complete closes the connection."""
+        if message["type"] == "http.response.start" and not self.complete:
+            # Else the server would read the rest of the body, to find the next request behind it.
+            MutableHeaders(scope=message)["connection"] = "close"
+        elif message["type"] == "http.response.body" and not self.complete and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await _drain(self._receive, self.most)
+            message = {"type": message["type"]}
+        await self._send(message)
+
+
+def no_room() -> ServiceError:
+    """The answer to an upload for which there is no room now."""
+    return ServiceError(503, "busy", "too many uploads at once; try again later", retry_after=1)
 
 
 async def _drain(receive: Receive, most: int) -> None:
@@ -97,7 +124,7 @@ async def save_upload(request: Request, target: Path) -> None:
 
     Raises:
         ServiceError: 400 for a form that cannot be read or junk that is called an image, 415 for other types, 422 if
-            the field is missing.
+            the field is missing, 503 if the disk is full.
     """
     kind = _kind(request.headers)
     try:
@@ -113,6 +140,10 @@ async def save_upload(request: Request, target: Path) -> None:
             raise ServiceError(415, "wrong_type", f"the body is {kind or 'untyped'}, expected an image; {READABLE}")
     except ClientDisconnect:
         raise ServiceError(400, "disconnected", "the request ended early") from None
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise no_room() from None
     _check_signature(target, named)
 
 
