@@ -170,8 +170,7 @@ def test_a_broken_gpu_ends_the_process(job):
 
 
 def test_a_folder_that_cannot_be_written(job, tmp_path):
-    one = job(form="mask")
-    refusal = done(segmenter(), Job(one.image, "fake", "mask", tmp_path / "missing" / "mask.png"))
+    refusal = done(segmenter(), Job(job().image, "fake", "tiff", tmp_path / "missing" / "labels.tif"))
     assert refusal == Refusal(500, "cannot_write", "the result cannot be written", refusal.note)
     assert str(tmp_path) not in refusal.note
     assert "FileNotFoundError at" in refusal.note

@@ -39,6 +39,9 @@ def serve(
         list[str] | None, typer.Option(help="Name of this service that requests without a token may use; * for any.")
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token; else $CELLBUNDLE_TOKEN.")] = None,
+    replace_foreign: Annotated[
+        bool, typer.Option("--replace-foreign", help="Let /seg_mask replace masks that it did not write.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
 ) -> int:
     """Answer requests over HTTP until Ctrl-C or SIGTERM. A page to try it is at /, the API at /openapi.json."""
@@ -66,6 +69,7 @@ def serve(
         batch=batch,
         token=read_token(token_file),
         allowed_hosts=(*(allowed_host or []), *([] if host in EVERY_ADDRESS else [host])),
+        replace_foreign=replace_foreign,
         device=device,
     )
     if settings.token is None and not is_loopback(host):

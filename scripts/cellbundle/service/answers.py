@@ -1,4 +1,4 @@
-"""What a worker is asked, and what it answers: the formats, or why there is none."""
+"""Request and response types of a worker, and the formats of answers."""
 
 import json
 import traceback
@@ -16,6 +16,7 @@ from ..instances import Instances
 from ..io import Image, atomic_path, write_labels
 from ..io.geojson import write_geojson
 from ..io.overlay import JPEG_QUALITY, to_picture
+from .masks import write_mask
 
 if TYPE_CHECKING:
     from ..predictor import Segmentation
@@ -37,11 +38,12 @@ class Job:
     """A request without HTTP.
 
     Attributes:
-        image: the file to read.
+        image: the file to read; for a mask, absolute and without links.
         bundle: which bundle, by the name under which it is served.
         format: of the answer; ``"mask"`` writes a binary mask to ``output``.
-        output: a file that may be written; its folder exists.
+        output: a file that may be written; its folder exists. For a mask, absolute and without links.
         diameter: typical diameter of the cells in pixels, or None.
+        replace_foreign: a mask that the service did not write may be replaced.
     """
 
     image: Path
@@ -49,6 +51,7 @@ class Job:
     format: Format
     output: Path
     diameter: float | None = None
+    replace_foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,14 @@ def answer(job: Job, image: Image, found: "Segmentation", started: float) -> Ans
         return Refusal(
             422, "too_many_cells", f"{cells} cells do not fit into a PNG, which has {MOST_IN_PNG} ids; ask for tiff"
         )
+    body = b""
     if job.format == "json":
         body = measurements(job, image, found, started)
+    elif job.format == "mask":
+        write_mask(job.output, found.labels > 0, job.replace_foreign)
     else:
         WRITERS[job.format](job.output, image, found)
-        body = b"" if job.format == "mask" else job.output.read_bytes()
+        body = job.output.read_bytes()
     return Answer(cells, perf_counter() - started, body, found.labels.shape)
 
 
@@ -138,12 +144,6 @@ def measurements(job: Job, image: Image, found: "Segmentation", started: float) 
     return json.dumps(document, allow_nan=False).encode()
 
 
-def write_mask(path: Path, image: Image, found: "Segmentation") -> None:
-    """Write 255 for cells and 0 for background as an 8-bit PNG."""
-    with atomic_path(path) as temporary:
-        Picture.fromarray(np.uint8(255) * (found.labels > 0)).save(temporary, "PNG")
-
-
 def write_png(path: Path, image: Image, found: "Segmentation") -> None:
     """Write ids up to 65535 as a 16-bit PNG."""
     with atomic_path(path) as temporary:
@@ -164,7 +164,6 @@ WRITERS: dict[str, Callable[[Path, Image, Any], None]] = {
     "geojson": write_outlines,
     "tiff": write_tiff,
     "png": write_png,
-    "mask": write_mask,
 }
 
 

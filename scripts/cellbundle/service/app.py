@@ -23,13 +23,14 @@ from .. import __version__
 from . import documentation as text
 from . import page
 from .answers import MEDIA_TYPES, Answer, Job, Refusal
-from .errors import ServiceError, not_found
+from .errors import ServiceError
 from .guard import Guard, Measures, error_answer
+from .masks import ForeignMaskError, check_mask
 from .paths import OutsideError, locate
 from .pool import WorkerPool
 from .settings import ServiceSettings
 from .tasks import CrashedError, FullError, NotReadyError, PoolError, TimedOutError
-from .uploads import BodyLimits, save_upload
+from .uploads import BodyLimits, save_upload, upload_folder
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ class Service:
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """A folder for uploads, as long as the application runs."""
-        with tempfile.TemporaryDirectory(prefix="cellbundle-") as folder:
-            self.folder = Path(folder)
+        with upload_folder() as self.folder:
             yield
 
     async def segment(self, request: Request, options: SegmentOptions) -> Response:
@@ -111,12 +111,18 @@ class Service:
     async def seg_mask(self, request: Request, body: MaskRequest) -> MaskAnswer:
         """Segment a file below a root, and write its mask beside it."""
         started = time.monotonic()
+        settings = self.settings
         try:
-            found = await run_in_threadpool(locate, body.image_path, self.settings.roots, self.settings.path_maps)
-        except OutsideError:
+            found = await run_in_threadpool(locate, body.image_path, settings.roots, settings.path_maps)
+            if not settings.replace_foreign:
+                await run_in_threadpool(check_mask, found.mask)
+        except OutsideError as error:
             await asyncio.sleep(started + REFUSAL_S - time.monotonic())
-            raise not_found() from None
-        await self._outcome(request, Job(found.image, self.settings.names[0], "mask", found.mask), None)
+            raise ServiceError(404, "not_found", str(error)) from None
+        except ForeignMaskError as error:
+            raise ServiceError(409, "foreign_mask", str(error)) from None
+        job = Job(found.image, settings.names[0], "mask", found.mask, replace_foreign=settings.replace_foreign)
+        await self._outcome(request, job, None)
         return MaskAnswer(mask_path=found.answer)
 
     async def bundles(self) -> list[dict[str, Any]]:

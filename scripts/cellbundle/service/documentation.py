@@ -8,7 +8,17 @@ ERRORS = {
     400: ("unreadable_image", "the image cannot be decoded; export it again", "What was sent cannot be read."),
     401: ("unauthorised", "a valid token is needed: Authorization: Bearer TOKEN", "The token is missing or wrong."),
     404: ("not_found", "there is no such image", "No image below a root; the answer is the same for every reason."),
+    403: (
+        "cross_site",
+        "pages of other sites may not use this service unless it has a token",
+        "Without a token: the name in `Host` is not allowed, or a page of another site sent the request.",
+    ),
     408: ("too_slow", "the request did not arrive in time", "The client is too slow."),
+    409: (
+        "foreign_mask",
+        "beside the image is a mask that this service did not write; move it away",
+        "A mask that the service did not write is in the way.",
+    ),
     413: ("too_many_pixels", "the image has more pixels than this service takes; crop it", "Too many bytes or pixels."),
     415: ("wrong_type", "what was sent is no image by its content", "Not a PNG, JPEG, BMP or TIFF image."),
     422: ("invalid", "query.diameter: Input should be greater than or equal to 1", "A parameter is wrong."),
@@ -91,15 +101,15 @@ def _example(value: Any, schema: dict[str, Any]) -> dict[int | str, dict[str, An
 
 HEALTH = _example({"status": "alive"}, {"type": "object"})
 READY = _example({"status": "ready"}, {"type": "object"}) | errors(503)
-BUNDLES = _example([BUNDLE], {"type": "array", "items": {"type": "object"}}) | errors(401, 503)
-METRICS = errors(401) | {
+BUNDLES = _example([BUNDLE], {"type": "array", "items": {"type": "object"}}) | errors(401, 403, 503)
+METRICS = errors(401, 403) | {
     200: {
         "description": "Successful Response",
         "content": {"text/plain": {"schema": {"type": "string"}, "example": "cellbundle_queue_length 0.0\n"}},
     }
 }
 SEG_MASK = errors(*ERRORS)
-SEGMENT = errors(*(status for status in ERRORS if status != 404)) | {
+SEGMENT = errors(*(status for status in ERRORS if status not in (404, 409))) | {
     200: {
         "description": "The cells, in the format that was asked for.",
         "headers": {

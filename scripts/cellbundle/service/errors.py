@@ -18,8 +18,3 @@ class ServiceError(HTTPException):
     def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(status, message, None if retry_after is None else {"Retry-After": str(retry_after)})
         self.code = code
-
-
-def not_found() -> ServiceError:
-    """The one answer to every path that is not an image below a root."""
-    return ServiceError(404, "not_found", "there is no such image")

@@ -1,8 +1,9 @@
-"""What a worker does with a request: read the image, segment it, write the answer. No HTTP here."""
+"""Work of a worker on a request: read the image, segment it, write the answer. No HTTP here."""
 
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -12,10 +13,15 @@ from numpy.typing import NDArray
 from ..errors import CellBundleError, ConfigError, ImageReadError, ImageTooLargeError
 from ..io import Image, read_image
 from .answers import Answer, Job, Refusal, answer, place, preview
+from .handles import pinned
+from .masks import ForeignMaskError
+from .paths import OutsideError
 
 GPU_BATCH = 8  # images of one shape in one call of the network
 OUT_OF_MEMORY = ("out of memory", "allocate memory")  # PyTorch says so in plain RuntimeErrors
 BROKEN_GPU = "CUDA error"  # after it, nothing works in this process any more
+STATUSES = {OutsideError: (404, "not_found"), ForeignMaskError: (409, "foreign_mask")}
+UNSUITABLE = (422, "unsuitable")  # any other of our own errors
 
 
 class Segmenter:
@@ -61,7 +67,9 @@ class Segmenter:
     def _read(self, index: int, job: Job) -> "_Read":
         started = perf_counter()
         predictor = self.predictors[job.bundle]
-        image = read_image(job.image, max_pixels=self.max_pixels)
+        # The folders of uploads are the service's own; others may have changed while the job waited.
+        with pinned(job.image) if job.format == "mask" else nullcontext(job.image) as path:
+            image = read_image(path, max_pixels=self.max_pixels)
         if job.diameter is not None:
             if predictor.diameter is None:
                 raise ConfigError("this bundle takes no diameter")
@@ -154,7 +162,7 @@ def refusal(error: Exception) -> Refusal:
         reason = str(cause) if isinstance(cause, ImageReadError) else "cannot be decoded; export it again"
         return Refusal(400, "unreadable_image", f"the image {reason}")
     if isinstance(error, CellBundleError):
-        return Refusal(422, "unsuitable", str(error))
+        return Refusal(*STATUSES.get(type(error), UNSUITABLE), str(error))
     if isinstance(error, MemoryError):
         return Refusal(500, "out_of_memory", "not enough memory for this image; crop it")
     return Refusal(500, "cannot_write", "the result cannot be written", place(error))

@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from ..errors import ConfigError
+from ..errors import CellBundleError, ConfigError
 from ..io import IMAGE_SUFFIXES
 
 SUFFIXES = IMAGE_SUFFIXES - {".zarr"}  # that of a folder
 MASK = "_mask.png"
 
 
-class OutsideError(Exception):
-    """A path that is no image below a root, for whatever reason."""
+class OutsideError(CellBundleError):
+    """A path that is no image below a root; the message is the same for every reason."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such image")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..errors import ConfigError
+from .handles import SUPPORTED
 from .paths import PathMap, Root
 
 TOKEN_VARIABLE = "CELLBUNDLE_TOKEN"
@@ -34,6 +35,7 @@ class ServiceSettings:
         batch: images in one call of the network; 0 chooses, 1 on a CPU.
         token: that every request but those for the page and for health must carry; None asks for none.
         allowed_hosts: names other than loopback ones that requests without a token may be meant for; ``"*"``: any.
+        replace_foreign: ``/seg_mask`` may replace masks that the service did not write.
         device: see ``cellbundle.device.choose_device``.
 
     Raises:
@@ -55,6 +57,7 @@ class ServiceSettings:
     batch: int = 0
     token: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
+    replace_foreign: bool = False
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class ServiceSettings:
             smallest = 0 if one.name in ("threads", "queue_size", "batch") else 1 if one.type is int else 0.001
             if one.type in (int, float) and not smallest <= value < float("inf"):
                 raise ConfigError(f"{one.name} is {value}, expected a number from {smallest} on")
+        if self.roots and not SUPPORTED:
+            raise ConfigError("--root needs a system that opens files relative to folders, such as Linux or macOS")
         if self.token is not None and not TOKEN.fullmatch(self.token):
             raise ConfigError("the token must have at least 16 letters, digits or the characters . _ ~ + / - in it")
 

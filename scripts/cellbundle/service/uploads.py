@@ -2,10 +2,16 @@
 
 import asyncio
 import errno
+import os
+import shutil
+import stat
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +29,8 @@ LONGEST_SIGNATURE = max(map(len, SIGNATURES))
 PIECE = 2**20  # bytes copied at once
 MAX_JSON_BYTES = 2**16
 LINGER_S = 2.0
+PREFIX = "cellbundle-serve-"  # of the folders for uploads
+LOCK = "lock"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -113,6 +121,37 @@ async def _drain(receive: Receive, most: int) -> None:
         async with asyncio.timeout(LINGER_S):
             while most > 0 and (message := await receive()).get("more_body", False):
                 most -= len(message["body"])
+
+
+@contextmanager
+def upload_folder() -> Iterator[Path]:
+    """A folder for uploads as long as the block lasts. Those of services that were killed are removed.
+
+    Each has a file that its service keeps locked; the system unlocks it when the process ends, however it ends.
+    """
+    remove_left_folders()
+    hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+    with FileLock(hidden / LOCK):
+        folder = hidden.rename(hidden.with_name(hidden.name[1:]))  # others see it only now that it is locked
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left_folders() -> None:
+    """Remove the folders for uploads whose service was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, Timeout):
+            if _is_own(folder) and (folder / LOCK).is_file():
+                with FileLock(folder / LOCK, blocking=False):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is a folder, and this user's: anybody may make one in the system's temporary folder."""
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and (os.name != "posix" or status.st_uid == os.getuid())
 
 
 async def save_upload(request: Request, target: Path) -> None:
