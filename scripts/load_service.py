@@ -4,7 +4,8 @@ python scripts/load_service.py [--requests 500] [--clients 4] [--workers 2] [--t
 
 Starts `cellbundle serve` on the loopback interface. Clients send synthetic images of 520 x 704 and ask for label maps;
 `cellbundle predict --save labels` works on the same images before and after. Then come a request that takes too long,
-more requests than may wait, and a worker that is killed. The exit code is 1 if anything is not as wanted.
+more requests than may wait, a worker that is killed and one that is stopped, slow uploads, and idle connections. The
+exit code is 1 if anything is not as wanted.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
@@ -36,6 +39,8 @@ PREDICTED = 0.2  # images for `cellbundle predict` as a share of the requests
 MEDIUM, LARGE = 2, 5  # times the size: one that takes a while, and one that takes longer than a second
 WARM = 0.2  # share of the requests after which memory must not grow any more: 100 of 500
 HEALTH_PAUSE_S = 0.1
+STOPPED_S = 2  # time-out of a request whose worker is stopped
+SLOW, IDLE = 40, 600  # clients
 ANSWER_S = 300
 PREDICT = Path(__file__).with_name("benchmark_predict.py")
 
@@ -240,6 +245,47 @@ def killed(service: Service, small: bytes, medium: bytes) -> list[Row]:
     ]
 
 
+def stopped(service: Service, small: bytes) -> list[Row]:
+    """A worker that is stopped, as by a debugger, before a request."""
+    (worker,) = service.workers()
+    worker.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        victim = pool.submit(service.segment, small, timeout=STOPPED_S)
+        started = time.perf_counter()
+        while service.ask("GET", "/readyz").status == 200 and time.perf_counter() - started < ANSWER_S:
+            time.sleep(0.05)
+        unready = time.perf_counter() - started
+        answer = victim.result()
+    service.until_ready()
+    after = service.segment(small)
+    in_time = answer.status == 504 and answer.seconds < STOPPED_S + 2
+    return [
+        Row(
+            f"request of a stopped worker, time-out of {STOPPED_S} s",
+            f"{answer.status} after {answer.seconds:.2f} s",
+            f"504, < {STOPPED_S + 2} s",
+            in_time,
+        ),
+        Row("/readyz of a stopped worker", f"503 after {unready:.2f} s", "503", unready < STOPPED_S + 2),
+        Row("the request when it is ready again", str(after.status), "200", after.status == 200),
+    ]
+
+
+def crowded(service: Service, small: bytes) -> list[Row]:
+    """Uploads that do not go on, and connections that ask nothing."""
+    head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    rows = []
+    for number, what, begun in ((SLOW, "slow uploads", head), (IDLE, "idle connections", b"")):
+        with ExitStack() as stack:
+            for _ in range(number):
+                one = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+                one.sendall(begun)
+            health, answer = service.ask("GET", "/healthz"), service.segment(small)
+        got = f"/healthz {health.status} after {health.seconds * 1000:.0f} ms, an image {answer.status}"
+        rows.append(Row(f"{number} {what}", got, "200, 200", health.status == answer.status == 200))
+    return rows
+
+
 def make_images(folder: Path, files: int) -> tuple[list[bytes], bytes, bytes]:
     """Different images of 520 x 704 as bytes, and again and again as files in a folder; a medium and a large one."""
     from cellbundle.synthetic import generate  # noqa: PLC0415  (--help is immediate)
@@ -280,7 +326,14 @@ def main(arguments: argparse.Namespace) -> int:
             Row("throughput as a share of it", f"{share:.0%}", "≥ 80 %", share >= 0.8),
         ]
         with Service(*options, "--workers", "1", "--queue-size", "1") as service:
-            for disturb, *sent in ((too_long, images[0], large), (full_queue, medium), (killed, images[0], medium)):
+            small = images[0]
+            for disturb, *sent in (
+                (too_long, small, large),
+                (full_queue, medium),
+                (killed, small, medium),
+                (stopped, small),
+                (crowded, small),
+            ):
                 service.until_ready()
                 rows += disturb(service, *sent)
     print("| what | got | wanted | |\n|---|---|---|---|")

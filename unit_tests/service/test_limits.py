@@ -2,10 +2,11 @@
 
 import socket
 import time
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
-from unit_tests.service.fakes import png
+from unit_tests.service.fakes import InlinePool, png, segmenter
 from unit_tests.service.threads import serving
 
 from cellbundle.service.answers import Answer
@@ -293,3 +294,24 @@ def test_an_answer_that_is_read_slowly_arrives(server, monkeypatch):
             got += len(part)
             time.sleep(READ_TIMEOUT_S / 20)
     assert got > 30_000_000
+
+
+class EndlessPool(InlinePool):
+    """A pool whose jobs never end."""
+
+    def submit(self, job, timeout_s=None):
+        future = Future()
+        self.jobs.append(job)
+        return future
+
+
+def test_a_request_that_does_not_end_in_time_when_the_service_stops_is_told():
+    pool = EndlessPool(segmenter())
+    with serving(pool, drain_s=0.1) as server, socket.create_connection(server.address, PATIENCE_S) as client:
+        client.sendall(post(IMAGE | {"Content-Length": len(png())}, png()))
+        while not pool.jobs:
+            time.sleep(0.01)
+        server.should_exit = True
+        answer = until_closed(client)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"code":"stopping"' in answer

@@ -15,10 +15,10 @@ PATIENCE_S = 30
 
 
 @contextmanager
-def serving(**options):
+def serving(pool=None, **options):
     """A server that has started; ``address`` is where."""
     settings = ServiceSettings(bundles=("fake",), **options)
-    pool = InlinePool(segmenter())
+    pool = pool or InlinePool(segmenter())
     server = make_server(create_app(settings, pool), pool, settings)
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

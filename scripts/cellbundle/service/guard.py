@@ -1,5 +1,6 @@
 """Middleware for authentication, origins, headers, metrics and unexpected errors."""
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -97,6 +98,9 @@ class Guard:
 
         try:
             await (self._refusal(scope) or self.app)(scope, receive, guarded)
+        except asyncio.CancelledError:  # the service stops, and the time for running requests is over
+            if not status:
+                await error_answer(503, "stopping", "the service stops; try again later")(scope, receive, guarded)
         except Exception as error:  # the last resort: no trace may reach the client or the log
             logger.warning("a request failed: %s", place(error))
             logger.debug("details", exc_info=error)

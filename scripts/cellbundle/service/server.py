@@ -54,7 +54,8 @@ def make_server(app: FastAPI, pool: WorkerPool, settings: ServiceSettings) -> "S
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=2 * MOST_CONNECTIONS,  # also of those that wait for an answer, or do not read theirs
+        limit_concurrency=4
+        * MOST_CONNECTIONS,  # also of those that wait for an answer, do not read theirs, or just ended
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     return Server(config, pool)
