@@ -1,10 +1,11 @@
 # The service in a container; docs/serving.md says how to run it, scripts/check_docker.py checks this file.
 #   docker build --tag cellbundle .                                    for a CPU
 #   docker build --tag cellbundle:cuda --build-arg VARIANT=cuda .      for NVIDIA GPUs
-ARG PYTHON=3.11
+# The digest names one build of the image, for all processors; for another one: docker buildx imagetools inspect NAME:TAG
+ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG VARIANT=cpu
 
-FROM python:${PYTHON}-slim-bookworm AS build
+FROM ${BASE} AS build
 # The index of PyTorch's CPU wheels (PyTorch's page "Start locally" names it) makes the image several GB smaller. Without it come the
 # wheels with CUDA libraries, which run on a CPU as well.
 ARG TORCH_INDEX=""
@@ -19,7 +20,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     fi; \
     pip install --quiet --constraint constraints.txt ".[serve]"
 
-FROM python:${PYTHON}-slim-bookworm AS cpu
+FROM ${BASE} AS cpu
 
 FROM cpu AS cuda
 # What the driver of the host puts into the container; PyTorch brings all other libraries along.

@@ -96,7 +96,8 @@ def test_the_files_of_the_repository_are_fine():
 @pytest.mark.parametrize(
     ("file", "old", "new", "problem"),
     [
-        ("Dockerfile", "ARG PYTHON=3.11", "ARG PYTHON=", "python:-slim-bookworm has no version"),
+        ("Dockerfile", "python:3.11-slim-bookworm@", "python:latest@", "has no version in its tag"),
+        ("Dockerfile", "@sha256:a36c24", " #", "python:3.11-slim-bookworm has no digest"),
         ("Dockerfile", "USER 10001:10001", "USER 0:0", "USER is 0:0"),
         ("Dockerfile", "USER 10001:10001", "", "has no USER"),
         ("Dockerfile", "HEALTHCHECK", "# ", "has no HEALTHCHECK"),
@@ -109,7 +110,15 @@ def test_the_files_of_the_repository_are_fine():
         ("compose.yaml", "127.0.0.1:5050:5050", "5050:5050", "port 5050:5050 is open"),
         ("compose.yaml", "read_only: true", "read_only: false", "read_only is False"),
         ("compose.yaml", "{VARIANT: cuda}", "{FLAVOUR: cuda}", "no ARG FLAVOUR"),
-        ("compose.yaml", "[CELLBUNDLE_TOKEN]", "[CELLBUNDLE_TOKEN=abc]", "CELLBUNDLE_TOKEN has a value"),
+        (
+            "compose.yaml",
+            "CELLBUNDLE_TOKEN_FILE=/run/secrets/token",
+            "CELLBUNDLE_TOKEN",
+            "CELLBUNDLE_TOKEN is in the env",
+        ),
+        ("compose.yaml", "mem_limit", "mem_reservation", "mem_limit is missing"),
+        ("compose.yaml", "pids_limit", "# pids_limit", "pids_limit is missing"),
+        ("compose.yaml", "size=1g,", "", "tmpfs /tmp:mode=1777 has no size"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, monkeypatch, file, old, new, problem):

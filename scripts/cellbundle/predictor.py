@@ -164,10 +164,14 @@ class Predictor:
             images: each as for ``segment``.
         """
         with bundle_code(self.root):
-            tensors = [self.normaliser({"image": torch.from_numpy(image)})["image"] for image in images]
             with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
-                prediction = self.inferer(torch.stack(tensors).to(self.device), self.network)
+                prediction = self.inferer(self._batch(images).to(self.device), self.network)
             return [self._decoded(one_of_batch(prediction, index)) for index in range(len(images))]
+
+    def _batch(self, images: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """Normalised images as (N, C, H, W); a single one is not copied, because it may take most of the memory."""
+        tensors = [self.normaliser({"image": torch.from_numpy(image)})["image"] for image in images]
+        return torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]
 
     @property
     def takes_batches(self) -> bool:

@@ -10,6 +10,7 @@ import yaml
 
 from .dockerfile import EXECUTED, Context, Instruction, assignments, fill_in, read_dockerfile, stages
 
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 
 
@@ -27,7 +28,7 @@ def lint(root: Path) -> list[str]:
 
 
 def _images(instructions: list[Instruction]) -> list[str]:
-    """Every image from outside has a tag that says a version."""
+    """Every image from outside has a tag that says a version, and a digest."""
     known: set[str] = set()
     defaults: dict[str, str] = {}
     problems = []
@@ -36,9 +37,11 @@ def _images(instructions: list[Instruction]) -> list[str]:
             defaults |= assignments(one.value)
         if one.keyword == "FROM":
             image, *name = fill_in(one.value, defaults).split()
-            tag = image.rpartition(":")[2] if ":" in image else ""
-            if image not in known and (not re.search(r"\d", tag) or tag == "latest"):
+            tag = image.partition("@")[0].partition(":")[2]
+            if image not in known and not re.search(r"\d", tag):
                 problems.append(f"Dockerfile:{one.line}: {image} has no version in its tag")
+            if image not in known and not DIGEST.search(image):
+                problems.append(f"Dockerfile:{one.line}: {image} has no digest; append @sha256:…")
             known.add(name[-1] if name else image)
     return problems
 
@@ -98,9 +101,11 @@ def _compose(root: Path, instructions: list[Instruction]) -> list[str]:
         for key, wanted in (("read_only", True), ("cap_drop", ["ALL"]), ("security_opt", ["no-new-privileges:true"])):
             if service.get(key) != wanted:
                 problems.append(f"{place} {key} is {service.get(key)}, expected {wanted}")
+        problems += [f"{place} {limit} is missing" for limit in ("mem_limit", "pids_limit") if limit not in service]
+        problems += [f"{place} tmpfs {one} has no size" for one in service["tmpfs"] if "size=" not in one]
         for variable in service.get("environment", []):
-            if SECRET.search(str(variable)) and "=" in str(variable):
-                problems.append(f"{place} {variable.partition('=')[0]} has a value in the file")
+            if SECRET.search(str(variable)) and not str(variable).partition("=")[2].startswith("/run/secrets/"):
+                problems.append(f"{place} {variable.partition('=')[0]} is in the environment; use a secret")
     return problems
 
 

@@ -175,10 +175,13 @@ def test_a_token_comes_from_a_file_or_the_environment_and_must_not_be_weak(tmp_p
     assert call("--token-file", file) == 2
     file.write_text("")
     assert call("--token-file", file) == 2
+    monkeypatch.setenv("CELLBUNDLE_TOKEN_FILE", str(file))
+    assert call() == 2
+    monkeypatch.setenv("CELLBUNDLE_TOKEN_FILE", "/dev/null")  # no token
     monkeypatch.setenv("CELLBUNDLE_TOKEN", TOKEN + " ä")
     assert call() == 2
     errors = capsys.readouterr().err
     assert errors.count("the token must have at least 16") == 2
-    assert "is empty" in errors
+    assert errors.count("is empty") == 2
     assert "short" not in errors
     assert TOKEN not in errors

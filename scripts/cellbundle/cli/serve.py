@@ -38,7 +38,9 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Name of this service that requests without a token may use; * for any.")
     ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with the token; else $CELLBUNDLE_TOKEN.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token; else $CELLBUNDLE_TOKEN_FILE or $CELLBUNDLE_TOKEN.")
+    ] = None,
     replace_foreign: Annotated[
         bool, typer.Option("--replace-foreign", help="Let /seg_mask replace masks that it did not write.")
     ] = False,

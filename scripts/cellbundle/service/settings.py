@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from .handles import SUPPORTED
 from .paths import PathMap, Root
 
-TOKEN_VARIABLE = "CELLBUNDLE_TOKEN"
+TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "CELLBUNDLE_TOKEN", "CELLBUNDLE_TOKEN_FILE"
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")  # what RFC 6750 allows in a header, long enough not to be guessed
 MIB = 2**20
 
@@ -89,12 +89,21 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token in a file, else that of ``$CELLBUNDLE_TOKEN``, else None; never from the command line, which all see.
+    """The token; never from the command line, which every user of the machine sees.
+
+    Args:
+        file: with the token; else that which ``$CELLBUNDLE_TOKEN_FILE`` names, else ``$CELLBUNDLE_TOKEN`` is the token.
+
+    Returns:
+        None if nothing gives a token.
 
     Raises:
         OSError: if the file cannot be read.
         ConfigError: if it is empty.
     """
+    named = Path(os.environ.get(TOKEN_FILE_VARIABLE) or os.devnull)
+    if file is None and not named.is_char_device():  # /dev/null stands for no token: compose.yaml always mounts a file
+        file = named
     if file is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     token = file.read_text().strip()
