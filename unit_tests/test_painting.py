@@ -4,7 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import shapely
 from scipy import ndimage
+from skimage.draw import polygon
 
 from cellbundle.errors import ArrayError
 from cellbundle.masks import labels_to_rles
@@ -71,6 +73,43 @@ def test_rings_follow_the_edges_of_pixels():
 @pytest.mark.parametrize(("edge", "inside"), [(1.4, [1, 0, 0]), (1.6, [1, 1, 0])])
 def test_a_pixel_belongs_to_a_ring_that_holds_its_centre(edge, inside):
     assert_painted(paint_rings([[np.array([(0, 0), (edge, 0), (edge, 1), (0, 1)])]], (1, 3)), [inside])
+
+
+@pytest.mark.parametrize("corner", [20, 20.25, 20.5, 20.75])
+def test_neighbours_with_a_common_edge_have_their_own_pixels(corner):
+    square = np.array([(0, 0), (10, 0), (10, 10), (0, 10)]) + corner
+    painted = paint_rings([[square], [square + (10, 0)], [square[::-1] + (0, 10)]], (60, 60))
+    assert np.bincount(painted.labels.ravel())[1:].tolist() == [100, 100, 100]
+
+
+def test_triangles_of_a_square_share_no_pixel_on_their_slanted_edge():
+    for shift in (0, 0.5):
+        a, b, c, d = (np.array(one) + shift for one in ((2, 2), (12, 2), (12, 12), (2, 12)))
+        for halves in ([(a, b, c), (a, c, d)], [(c, b, a), (d, a, c)], [(a, b, d), (b, c, d)]):
+            painted = paint_rings([[np.array(half)] for half in halves], (20, 20))
+            assert np.bincount(painted.labels.ravel())[1:].sum() == 100
+            alone = [paint_rings([[np.array(half)]], (20, 20)).labels for half in halves]
+            assert (alone[0] + alone[1]).max() == 1
+
+
+def test_rings_of_any_corners_hold_the_pixels_of_peers():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:20, :25]
+    centres = shapely.points(x + 0.5, y + 0.5)
+    for _ in range(100):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 12)))
+        ring = (12, 10) + rng.uniform(1, 16, (len(angles), 1)) * np.column_stack([np.cos(angles), np.sin(angles)])
+        expected = shapely.contains(shapely.Polygon(ring), centres)
+        np.testing.assert_array_equal(paint_rings([[ring]], (20, 25)).labels > 0, expected)
+        filled = np.zeros((20, 25), bool)
+        filled[polygon(ring[:, 1] - 0.5, ring[:, 0] - 0.5, filled.shape)] = True
+        np.testing.assert_array_equal(paint_rings([[ring]], (20, 25)).labels > 0, filled)
+
+
+@pytest.mark.parametrize("far", [1e9, 1e200, 1.7e308])
+def test_corners_far_away(far):
+    assert paint_rings([[np.array([(-far, -far), (far, -far), (far, far), (-far, far)])]], (5, 4)).labels.all()
+    assert paint_rings([[np.array([(far, far), (far, -far), (far / 2, 0)])]], (5, 4)).lost == [0]
 
 
 @pytest.mark.parametrize("seed", range(3))
