@@ -78,7 +78,8 @@ def test_a_pixel_belongs_to_a_ring_that_holds_its_centre(edge, inside):
 @pytest.mark.parametrize("corner", [20, 20.25, 20.5, 20.75])
 def test_neighbours_with_a_common_edge_have_their_own_pixels(corner):
     square = np.array([(0, 0), (10, 0), (10, 10), (0, 10)]) + corner
-    painted = paint_rings([[square], [square + (10, 0)], [square[::-1] + (0, 10)]], (60, 60))
+    beside, below = square + np.array((10, 0)), square[::-1] + np.array((0, 10))
+    painted = paint_rings([[square], [beside], [below]], (60, 60))
     assert np.bincount(painted.labels.ravel())[1:].tolist() == [100, 100, 100]
 
 
