@@ -171,6 +171,71 @@ def test_what_is_no_polygon_is_refused(ring):
         paint_contours([ring], (3, 3))
 
 
+SQUARE = np.array([(0, 0), (3, 0), (3, 3), (0, 3)])
+
+
+def at(x, y):
+    return SQUARE + np.array((x, y))
+
+
+def reasons(painted):
+    names = ("empty", "copies", "covered", "outside", "cut")
+    return {name: getattr(painted, name) for name in names if getattr(painted, name)}
+
+
+def test_why_outlines_are_lost():
+    outlines = [
+        SQUARE + 4,
+        SQUARE + 4,  # a copy
+        at(20, 0),  # outside
+        SQUARE * 0.1 + 8.6,  # without a pixel's centre
+        at(9, 0),  # for the most part outside
+        2 * at(0, -1.5),  # under the two below
+        np.array([(0, 0), (6, 0), (6, 2), (0, 2)]),
+        np.array([(0, 2), (6, 2), (6, 3), (0, 3)]),
+    ]
+    painted = paint_rings([[outline] for outline in outlines], (10, 10))
+    assert reasons(painted) == {"copies": [1], "outside": [2], "empty": [3], "cut": [4, 5], "covered": [5]}
+    assert painted.lost == [1, 2, 3, 5]
+    painted.check_frame()
+    assert painted.remarks("cells") == [
+        "1 of 8 outlines lie outside the image (x 0 to 23, y -3 to 8.9; the image is 10 x 10)",
+        "2 of 8 outlines leave the image (x 0 to 23, y -3 to 8.9; the image is 10 x 10) and are cut off at its edge",
+        "1 of 8 cells are copies of others",
+        "1 of 8 cells have no pixel of their own: smaller ones cover them",
+        "1 of 8 cells have no pixel: they are empty, or smaller than one",
+    ]
+
+
+@pytest.mark.parametrize(
+    "paint", [paint_rings, lambda rings, shape: paint_contours([ring for (ring,) in rings], shape)]
+)
+def test_outlines_of_another_frame_are_refused(paint):
+    with pytest.raises(ArrayError, match=r"^2 of 2 outlines lie outside the image \(x 12010 to 12253, y 0 to 3; the"):
+        paint([[at(12010, 0)], [at(12250, 0)]], (256, 256)).check_frame()
+    with pytest.raises(ArrayError, match=r"as if their coordinates were fractions.*multiply x by 300 and y by 256"):
+        paint([[SQUARE * 0.1], [SQUARE * 0.2 + 0.3]], (256, 300)).check_frame()
+    paint([[at(12010, 0)], [SQUARE]], (256, 256)).check_frame()
+    paint([], (256, 256)).check_frame()
+
+
+def test_a_cell_of_one_pixel_in_the_corner_is_no_fraction():
+    painted = paint_rings([[np.array([(0, 0), (1, 0), (1, 1), (0, 1)])]], (256, 256))
+    painted.check_frame()
+    assert painted.remarks() == []
+
+
+def test_copies_of_masks_are_told_from_covered_ones():
+    mask = np.zeros((4, 4), bool)
+    mask[1:3, 1:3] = True
+    half = mask & (np.arange(4) < 2)
+    masks = [mask, mask.copy(), half, mask & ~half, np.zeros((4, 4), bool)]
+    rles = labels_to_rles(mask.astype(np.int32)) * 2
+    assert reasons(paint_masks(masks, (4, 4))) == {"copies": [0, 1], "empty": [4]}
+    assert reasons(paint_masks([mask, half, mask & ~half], (4, 4))) == {"covered": [0]}
+    assert reasons(paint_rles(rles, (4, 4), "coco")) == {"copies": [1]}
+
+
 def test_parts_of_a_mask_are_numbered_from_the_top():
     mask = np.array([[0, 0, 1, 0, 1], [1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 1, 1, 1]], bool)
     expected = [[0, 0, 1, 0, 1], [2, 0, 0, 1, 0], [2, 0, 0, 0, 0], [0, 0, 3, 3, 3]]

@@ -5,8 +5,11 @@ id of an instance is its position + 1, whatever is on top. Beside the label map 
 mask at a time: 3,000 cells take a few megabytes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+import itertools
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,41 +17,133 @@ from PIL import Image, ImageDraw
 
 from .errors import ArrayError
 from .kernels.fill import cross_edges
-from .masks import Form, masks_to_labels, rles_to_labels, runs_to_labels
+from .masks import Form, masks_to_labels, runs_to_labels
+from .rle import read_runs
 
 Ring = NDArray[np.floating] | NDArray[np.integer]
+Item = TypeVar("Item")
+TOLERANCE = 1.0  # pixels; outlines leave the image a little by rounding
+SMALLEST_IMAGE = 8  # pixels; in a smaller one, outlines may all lie in the first pixel
 EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 
-class Painted(NamedTuple):
-    """A label map, and what is not in it.
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A label map, and what is not in it. Instances are named by their positions.
 
     Attributes:
         labels: (H, W) int32; instance i has the id i + 1, 0 is background.
-        lost: positions of the instances without a visible pixel: empty ones, and those wholly under smaller ones,
-            such as one of two copies.
+        n: number of instances.
+        empty: instances that have no pixel: empty masks, and outlines smaller than one.
+        copies: instances with the pixels of others, which are in the label map, or are lost as well.
+        covered: instances wholly under smaller ones.
+        outside: instances whose outlines lie outside of the image.
+        cut: instances whose outlines leave the image by more than a pixel; the part inside is in the label map.
+        extent: smallest and largest coordinates (x0, y0, x1, y1) of all outlines; None without outlines.
     """
 
     labels: NDArray[np.int32]
-    lost: list[int]
+    n: int
+    empty: list[int]
+    copies: list[int]
+    covered: list[int]
+    outside: list[int] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
+    extent: tuple[float, float, float, float] | None = None
+
+    @property
+    def lost(self) -> list[int]:
+        """Instances without a visible pixel."""
+        return sorted([*self.empty, *self.copies, *self.covered, *self.outside])
+
+    def remarks(self, noun: str = "instances") -> list[str]:
+        """Sentences about instances that are not in the label map as they were given."""
+        sentences = {
+            f"outlines lie outside the image ({self._where()})": self.outside,
+            f"outlines leave the image ({self._where()}) and are cut off at its edge": self.cut,
+            f"{noun} are copies of others": self.copies,
+            f"{noun} have no pixel of their own: smaller ones cover them": self.covered,
+            f"{noun} have no pixel: they are empty, or smaller than one": self.empty,
+        }
+        return [f"{len(some)} of {self.n} {sentence}" for sentence, some in sentences.items() if some]
+
+    def framed(self, extents: ArrayLike) -> "Painted":
+        """The same, with what the outlines tell about the frame of the image.
+
+        Args:
+            extents: (N, 4) smallest and largest coordinates (x0, y0, x1, y1) of each instance, the outer corner of the
+                first pixel being (0, 0); NaN where it has no outline.
+        """
+        boxes = np.asarray(extents, np.float64).reshape(-1, 4)
+        drawn = ~np.isnan(boxes).any(axis=1)
+        if not drawn.any():
+            return self
+        size = np.array(self.labels.shape[::-1])
+        away = drawn & ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= size)).any(axis=1)
+        leaves = drawn & ((boxes[:, :2] < -TOLERANCE) | (boxes[:, 2:] > size + TOLERANCE)).any(axis=1)
+        outside = sorted(set(np.flatnonzero(away).tolist()) & set(self.lost))
+        (x0, y0), (x1, y1) = boxes[drawn, :2].min(axis=0).tolist(), boxes[drawn, 2:].max(axis=0).tolist()
+        return replace(
+            self,
+            empty=[i for i in self.empty if i not in outside],
+            copies=[i for i in self.copies if i not in outside],
+            covered=[i for i in self.covered if i not in outside],
+            outside=outside,
+            cut=sorted(set(np.flatnonzero(leaves).tolist()) - set(outside)),
+            extent=(x0, y0, x1, y1),
+        )
+
+    def check_frame(self) -> None:
+        """Raise ``ArrayError`` if the outlines are those of another frame: all outside of the image, or all in a pixel.
+
+        Fractions of the sides, which some formats have, all lie in the first pixel.
+        """
+        height, width = self.labels.shape
+        if self.extent is None:
+            return
+        if len(self.outside) == self.n:
+            raise ArrayError(
+                f"{self.n} of {self.n} outlines lie outside the image ({self._where()}); are these coordinates of a "
+                "slide, or of another image?"
+            )
+        x0, y0, x1, y1 = self.extent
+        in_first_pixel = min(x0, y0) >= 0 and max(x1, y1) <= 1
+        if in_first_pixel and max(height, width) >= SMALLEST_IMAGE and self.extent != (0, 0, 1, 1):
+            raise ArrayError(
+                f"all outlines lie in the first pixel ({self._where()}), as if their coordinates were fractions of the "
+                f"image; multiply x by {width} and y by {height}"
+            )
+
+    def _where(self) -> str:
+        """Extent of the outlines, and size of the image."""
+        height, width = self.labels.shape
+        x0, y0, x1, y1 = (f"{value:.6g}" for value in self.extent or (0, 0, 0, 0))
+        return f"x {x0} to {x1}, y {y0} to {y1}; the image is {width} x {height}"
 
 
 def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes: ArrayLike | None = None) -> Painted:
     """Paint masks; arguments and errors as for ``cellbundle.masks.masks_to_labels``."""
-    counted = _Counted(masks)
-    return _by_position(*masks_to_labels(counted, None, shape, boxes), counted.n)
+    listed = _Listed(map(np.asarray, masks), _of_mask)
+    labels, kept = masks_to_labels(listed, None, shape, boxes)
+    places = itertools.repeat(()) if boxes is None else map(tuple, np.asarray(boxes).tolist())
+    contents = [one if one is None else (one, place) for one, place in zip(listed.contents, places, strict=False)]
+    return _by_position(labels, kept, contents)
 
 
 def paint_rles(rles: Iterable[Any], shape: tuple[int, int], form: Form) -> Painted:
     """Paint run lengths; arguments and errors as for ``cellbundle.masks.rles_to_labels``."""
-    counted = _Counted(rles)
-    return _by_position(*rles_to_labels(counted, None, shape, form), counted.n)
+    height, width = shape
+    runs = read_runs(rles, form, height, width)
+    if form == "kaggle_rows":
+        return paint_runs(runs, shape)
+    down = paint_runs(runs, (width, height))
+    return replace(down, labels=np.ascontiguousarray(down.labels.T))
 
 
 def paint_runs(runs: Iterable[NDArray[np.int64]], shape: tuple[int, int]) -> Painted:
     """Paint runs of pixels; arguments and errors as for ``cellbundle.masks.runs_to_labels``."""
-    counted = _Counted(runs)
-    return _by_position(*runs_to_labels(counted, None, shape), counted.n)
+    listed = _Listed(runs, _of_runs)
+    return _by_position(*runs_to_labels(listed, None, shape), listed.contents)
 
 
 def paint_rings(instances: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Painted:
@@ -65,9 +160,11 @@ def paint_rings(instances: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> 
     Raises:
         ArrayError: if a ring is not an (n, 2) array of finite numbers.
     """
-    rings = [[_checked(ring) - 0.5 for ring in instance] for instance in instances]  # pixel centres at whole numbers
+    checked = [[_checked(ring) for ring in instance] for instance in instances]
+    rings = [[ring - 0.5 for ring in instance] for instance in checked]  # pixel centres at whole numbers
     boxes = np.array([_box(instance, shape) for instance in rings], np.int64).reshape(-1, 4)
-    return paint_masks((_fill(*pair) for pair in zip(rings, boxes, strict=True)), shape, boxes)
+    painted = paint_masks((_fill(*pair) for pair in zip(rings, boxes, strict=True)), shape, boxes)
+    return painted.framed([extent(instance) for instance in checked])
 
 
 def paint_contours(contours: Sequence[Ring], shape: tuple[int, int]) -> Painted:
@@ -82,9 +179,20 @@ def paint_contours(contours: Sequence[Ring], shape: tuple[int, int]) -> Painted:
     Raises:
         ArrayError: if a contour is not an (n, 2) array of finite numbers.
     """
-    corners = [np.rint(_checked(contour)) for contour in contours]
+    checked = [_checked(contour) for contour in contours]
+    corners = [np.rint(contour) for contour in checked]
     boxes = np.array([_box([contour], shape) for contour in corners], np.int64).reshape(-1, 4)
-    return paint_masks((_draw(*pair) for pair in zip(corners, boxes, strict=True)), shape, boxes)
+    painted = paint_masks((_draw(*pair) for pair in zip(corners, boxes, strict=True)), shape, boxes)
+    return painted.framed([extent([contour]) for contour in checked])
+
+
+def extent(rings: Sequence[Ring]) -> tuple[float, float, float, float]:
+    """Smallest and largest coordinates (x0, y0, x1, y1) of (n, 2) rings; NaN without corners."""
+    corners = np.concatenate([np.empty((0, 2)), *rings])
+    if not len(corners):
+        return (np.nan, np.nan, np.nan, np.nan)
+    (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    return x0, y0, x1, y1
 
 
 def label_components(mask: NDArray[np.bool_], min_size: int = 1) -> NDArray[np.int32]:
@@ -106,22 +214,36 @@ def label_components(mask: NDArray[np.bool_], min_size: int = 1) -> NDArray[np.i
     return (np.cumsum(keep) * keep).astype(np.int32)[labels]
 
 
-class _Counted:
-    """An iterable that knows how many it has given."""
+class _Listed(Generic[Item]):
+    """An iterable that remembers of each item that it has given a hash of its content, None of one without pixels."""
 
-    def __init__(self, items: Iterable[Any]) -> None:
-        self.items, self.n = items, 0
+    def __init__(self, items: Iterable[Item], content: Callable[[Item], int | None]) -> None:
+        self.items, self.content = items, content
+        self.contents: list[int | None] = []
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Item]:
         for item in self.items:
-            self.n += 1
+            self.contents.append(self.content(item))
             yield item
 
 
-def _by_position(labels: NDArray[np.int32], kept: NDArray[np.int64], n: int) -> Painted:
-    """Ids from 1 by position instead of from the best mask down."""
+def _of_mask(mask: NDArray) -> int | None:
+    return hash(mask.tobytes()) if mask.any() else None
+
+
+def _of_runs(runs: NDArray[np.int64]) -> int | None:
+    return hash(runs.tobytes()) if len(runs) else None
+
+
+def _by_position(labels: NDArray[np.int32], kept: NDArray[np.int64], contents: Sequence[Hashable | None]) -> Painted:
+    """Ids from 1 by position instead of from the best mask down, and why the others have no pixel."""
     names = np.append(0, kept + 1).astype(np.int32)
-    return Painted(names[labels], sorted(set(range(n)) - set(kept.tolist())))
+    counts = Counter(contents)
+    lost = sorted(set(range(len(contents))) - set(kept.tolist()))
+    empty = [i for i in lost if contents[i] is None]
+    copies = [i for i in lost if contents[i] is not None and counts[contents[i]] > 1]
+    covered = [i for i in lost if counts[contents[i]] == 1 and contents[i] is not None]
+    return Painted(names[labels], len(contents), empty, copies, covered)
 
 
 def _checked(ring: ArrayLike) -> NDArray[np.float64]:

@@ -69,7 +69,7 @@ def test_a_copy_of_a_mask_is_one_nucleus_and_is_remarked(stage1, tmp_path):
     raw = stage1(tmp_path / "raw", {"a": [disc(10, 10, 4), disc(10, 10, 4), disc(10, 30, 2)]})
     prepared, labels = prepared_labels(raw, tmp_path / "out")
     assert labels["a"].max() == 2
-    assert any("1 of 3 masks have no pixel of their own" in remark for remark in prepared.remarks)
+    assert any("1 of 3 masks are copies of others" in remark for remark in prepared.remarks)
 
 
 def test_images_keep_their_pixels_and_ids(twelve, tmp_path):

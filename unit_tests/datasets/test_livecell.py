@@ -124,7 +124,7 @@ def test_polygons_become_a_label_map_with_the_smaller_cell_on_top(published):
 def test_copies_of_a_cell_are_counted(published):
     published.add("train", stem("A172"), [*A_CELL, *A_CELL], to="images")
     sample = convert(locate(published.write(True)), stem("A172"))
-    assert sample.remarks[0].startswith("1 of 2 cells have no pixel of their own")
+    assert sample.remarks[0].startswith("1 of 2 cells are copies of others")
     assert sample.labels.max() == 1
 
 

@@ -113,7 +113,7 @@ def test_polygons_hold_the_pixels_on_their_border(raw, tmp_path):
     expected[4:7, 12:14] = 2
     np.testing.assert_array_equal(read_labels(tmp_path / "out/labels/human_brain_1.tif"), expected)
     assert not read_labels(tmp_path / "out/labels/human_brain_2.tif").any()
-    lost = "human_brain_1: 1 of 3 nuclei are lost, as smaller ones or copies cover them"
+    lost = "human_brain_1: 1 of 3 nuclei are copies of others"
     assert prepared.remarks == [lost, "human_brain_2: has no instance"]
 
 

@@ -102,7 +102,7 @@ def test_of_overlapping_cells_the_smaller_is_on_top(published):
 def test_copies_of_a_cell_are_counted(published):
     published.add(cells=[CELLS[0], *CELLS])
     sample = sartorius.convert(published.locate().items[0], DEFAULTS)
-    assert sample.remarks[0].startswith("1 of 3 cells have no pixel of their own")
+    assert sample.remarks[0].startswith("1 of 3 cells are copies of others")
     assert np.bincount(sample.labels.ravel())[1:].tolist() == [3, 0, 2]
 
 

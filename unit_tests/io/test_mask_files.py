@@ -31,7 +31,8 @@ def save(path, form):
 @pytest.mark.parametrize("form", ["grey", "optimised", "ones", "1 bit", "RGBA", "16 bits", "TIFF"])
 def test_what_is_not_zero_is_inside(form, tmp_path):
     save(tmp_path / "mask.png", form)
-    labels, lost = paint_mask_files([tmp_path / "mask.png"])
+    painted = paint_mask_files([tmp_path / "mask.png"])
+    labels, lost = painted.labels, painted.lost
     assert ((labels == 1) == MASK).all()
     assert lost == []
 
@@ -59,7 +60,8 @@ def test_ids_are_those_of_the_order_of_files_and_the_smaller_one_is_on_top(tmp_p
     small[4:6, 7:9] = True
     Image.fromarray(small.astype(np.uint8)).save(tmp_path / "a.png")
     Image.new("L", small.shape[::-1]).save(tmp_path / "c.png")
-    labels, lost = paint_mask_files([tmp_path / f"{name}.png" for name in "bac"])
+    painted = paint_mask_files([tmp_path / f"{name}.png" for name in "bac"])
+    labels, lost = painted.labels, painted.lost
     assert (labels == np.where(small, 2, MASK)).all()
     assert lost == [2]
 

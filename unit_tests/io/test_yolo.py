@@ -18,7 +18,8 @@ def test_outlines_by_hand(tmp_path):
     path = save(
         tmp_path / "a.txt", "0 0.25 0.125 0.5 0.125 0.5 0.5 0.25 0.5", "", "3 0 0.875 0.75 0.875 0.75 0.875", " "
     )
-    (labels, lost), classes = read_yolo(path, (8, 4))
+    painted, classes = read_yolo(path, (8, 4))
+    labels, lost = painted.labels, painted.lost
     expected = np.zeros((8, 4))
     expected[1:5, 1:3] = 1
     expected[7] = 2
@@ -29,7 +30,8 @@ def test_outlines_by_hand(tmp_path):
 def test_the_smaller_instance_is_on_top(tmp_path):
     small, large = "1 0.25 0.25 0.5 0.25 0.5 0.5", "2 0 0 0 0.75 0.75 0.75 0.75 0"
     for lines, inner, outer in (((small, large), 1, 2), ((large, small), 2, 1)):
-        (labels, lost), classes = read_yolo(save(tmp_path / "a.txt", *lines, small), (4, 4))
+        painted, classes = read_yolo(save(tmp_path / "a.txt", *lines, small), (4, 4))
+        labels, lost = painted.labels, painted.lost
         expected = [[outer] * 4, [outer, inner, inner, outer], [outer, outer, inner, outer], [outer] * 4]
         np.testing.assert_array_equal(labels, expected)
         assert lost == [2]
@@ -37,7 +39,8 @@ def test_the_smaller_instance_is_on_top(tmp_path):
 
 
 def test_an_empty_file_has_no_instances(tmp_path):
-    (labels, lost), classes = read_yolo(save(tmp_path / "a.txt"), (2, 3))
+    painted, classes = read_yolo(save(tmp_path / "a.txt"), (2, 3))
+    labels, lost = painted.labels, painted.lost
     np.testing.assert_array_equal(labels, np.zeros((2, 3)))
     assert (lost, classes) == ([], [])
 
@@ -63,7 +66,8 @@ def test_what_is_written_comes_back(tmp_path, instances):
         sum(len(own) > 1 for own in parts),
     )
     assert write_yolo(tmp_path / "a.txt", instances.labels) == (len(instances), with_holes, in_parts)
-    (labels, lost), classes = read_yolo(tmp_path / "a.txt", instances.labels.shape, corners="edges")
+    painted, classes = read_yolo(tmp_path / "a.txt", instances.labels.shape, corners="edges")
+    labels, lost = painted.labels, painted.lost
     assert (lost, classes) == ([], [0] * len(instances))
     whole = np.isin(labels, 1 + np.flatnonzero([len(own) == 1 for own in parts]))
     np.testing.assert_array_equal(labels[whole], instances.labels[whole])
@@ -95,7 +99,8 @@ def test_holes_that_touch_and_islands_in_holes(tmp_path):
         ]
     )
     assert write_yolo(tmp_path / "a.txt", labels) == (1, 1, 1)
-    (read, _), _ = read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")
+    painted, _ = read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")
+    read = painted.labels
     np.testing.assert_array_equal(read, labels)
     (mask,) = fill_as_ultralytics(tmp_path / "a.txt", labels.shape)
     assert np.argwhere(mask != labels).tolist() in ([[2, 5]], [[2, 9]], [[1, 6]], [[1, 7]], [[1, 8]])  # to the island
@@ -131,7 +136,8 @@ def test_parts_that_touch_in_a_corner_come_back(tmp_path):
 @pytest.mark.slow
 def test_many_instances(tmp_path, many):
     assert write_yolo(tmp_path / "a.txt", many.labels) == (75_625, 0, 0)
-    (labels, lost), _ = read_yolo(tmp_path / "a.txt", many.labels.shape, corners="edges")
+    painted, _ = read_yolo(tmp_path / "a.txt", many.labels.shape, corners="edges")
+    labels, lost = painted.labels, painted.lost
     np.testing.assert_array_equal(labels, many.labels)
     assert lost == []
 
@@ -159,14 +165,16 @@ def test_file_by_hand(tmp_path):
         "1 0.025000 0.525000 0.475000 0.525000 0.475000 0.725000 0.275000 0.725000 0.225000 0.775000 "
         "0.225000 0.975000 0.025000 0.975000",  # the corner into the instance is cut off
     ]
-    (read, lost), classes = read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")
+    painted, classes = read_yolo(tmp_path / "a.txt", labels.shape, corners="edges")
+    read, lost = painted.labels, painted.lost
     np.testing.assert_array_equal(read, labels)
     assert (lost, classes) == ([], [5, 0, 1])
 
 
 def test_an_id_without_pixels_has_no_line(tmp_path):
     assert write_yolo(tmp_path / "a.txt", np.array([[3, 0], [1, 1]]), [7, 8, 9]) == (2, 0, 0)
-    (labels, _), classes = read_yolo(tmp_path / "a.txt", (2, 2), corners="edges")
+    painted, classes = read_yolo(tmp_path / "a.txt", (2, 2), corners="edges")
+    labels = painted.labels
     np.testing.assert_array_equal(labels, [[2, 0], [1, 1]])
     assert classes == [7, 9]
 
@@ -220,8 +228,10 @@ def test_corners_may_be_on_the_edges_of_pixels(tmp_path):
     (tmp_path / "a.txt").write_text("0 0.1 0.2 0.5 0.2 0.5 0.6 0.1 0.6\n")  # pixels 1..4 of rows 1..2, of 10 x 5
     expected = np.zeros((5, 10), int)
     expected[1:3, 1:5] = 1
-    (labels, _), _ = read_yolo(tmp_path / "a.txt", (5, 10), corners="edges")
+    painted, _ = read_yolo(tmp_path / "a.txt", (5, 10), corners="edges")
+    labels = painted.labels
     np.testing.assert_array_equal(labels, expected)
     expected[1:4, 1:6] = 1
-    (labels, _), _ = read_yolo(tmp_path / "a.txt", (5, 10))
+    painted, _ = read_yolo(tmp_path / "a.txt", (5, 10))
+    labels = painted.labels
     np.testing.assert_array_equal(labels, expected)

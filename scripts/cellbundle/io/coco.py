@@ -16,7 +16,7 @@ from ..errors import ArrayError, LabelReadError
 from ..instances import Instances
 from ..kernels.geometry import boxes_and_areas
 from ..masks import labels_to_rles
-from ..painting import Painted, paint_rles
+from ..painting import Painted, extent, paint_rles
 from ._named import named
 from .write import atomic_path
 
@@ -80,9 +80,10 @@ class CocoImage:
                 yield _run_lengths(segmentation, self.height, self.width)
 
         try:
-            return paint_rles(encoded(), (self.height, self.width), "coco")
+            painted = paint_rles(encoded(), (self.height, self.width), "coco")
         except ArrayError as error:  # run lengths are read one at a time, so it is about the current annotation
             raise LabelReadError(f"{self.path}: annotation {current} of {self.file_name}: {error}") from error
+        return painted.framed([_extent(one) for one in self.segmentations])
 
 
 def read_coco(path: str | Path) -> dict[str, list[CocoImage]]:
@@ -159,6 +160,12 @@ def _run_lengths(segmentation: Any, height: int, width: int) -> Any:
     for polygon in segmentation:
         _check_polygon(polygon, max(height, width))
     return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+
+
+def _extent(segmentation: Any) -> tuple[float, float, float, float]:
+    """Smallest and largest coordinates of checked polygons; NaN for run lengths."""
+    polygons = [] if isinstance(segmentation, dict) else segmentation
+    return extent([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons])
 
 
 def _check_polygon(polygon: Any, side: int) -> None:

@@ -19,8 +19,9 @@ from ...io.kaggle import KaggleImage, read_kaggle
 from ...io.mask_files import paint_mask_files
 from ...io.yolo import read_yolo
 from ...masks import Form
-from ...painting import Painted, label_components, paint_rings, paint_rles
+from ...painting import Painted, Ring, label_components, paint_rings, paint_rles
 from ..model import Item
+from ._remarks import remarks_on
 
 FORMS: dict[str, Form] = {"columns": "kaggle", "rows": "kaggle_rows"}
 CELLS = ("cell", "detection")  # QuPath's types; annotations beside them are the regions that they were found in
@@ -119,41 +120,39 @@ def _colours(item: Item, options: Mapping[str, Any]) -> Read:
 
 
 def _mask_files(item: Item, options: Mapping[str, Any]) -> Read:
-    return _painted(paint_mask_files(item.labels), len(item.labels))
+    return _painted(item, paint_mask_files(item.labels))
 
 
 def _coco(item: Item, options: Mapping[str, Any]) -> Read:
     image = CocoImage(item.labels[0], **_part(item))
     cells = image.without_crowds()
-    labels, remarks = _painted(cells.paint(), len(cells.ids))
+    labels, remarks = _painted(item, cells.paint())
     if n := len(image.ids) - len(cells.ids):
         remarks.append(f"{n} regions of many cells (iscrowd) are left out")
     return labels, remarks
 
 
 def _yolo(item: Item, options: Mapping[str, Any]) -> Read:
-    painted, classes = read_yolo(item.labels[0], _shape(item), corners=options["yolo_corners"])
-    return _painted(painted, len(classes))
+    return _painted(item, read_yolo(item.labels[0], _shape(item), corners=options["yolo_corners"])[0])
 
 
 def _kaggle_rle(item: Item, options: Mapping[str, Any]) -> Read:
     image = KaggleImage(**_part(item))
     height, width = image.shape or _shape(item)
     try:
-        return _painted(paint_rles(image.runs, (height, width), FORMS[options["rle_order"]]), len(image.runs))
+        return _painted(item, paint_rles(image.runs, (height, width), FORMS[options["rle_order"]]))
     except ArrayError as error:
         raise LabelReadError(f"{item.labels[0]}: image {item.name}: {error}") from error
 
 
 def _imagej(item: Item, options: Mapping[str, Any]) -> Read:
-    rois = read_imagej(item.labels[0])
-    return _painted(paint_rings([roi.rings for roi in rois], _shape(item)), len(rois))
+    return _rings(item, [roi.rings for roi in read_imagej(item.labels[0])])
 
 
 def _geojson(item: Item, options: Mapping[str, Any]) -> Read:
     features = read_geojson(item.labels[0])
     cells = [one for one in features if one.object_type in CELLS] or features
-    labels, remarks = _painted(paint_rings([one.rings for one in cells], _shape(item)), len(cells))
+    labels, remarks = _rings(item, [one.rings for one in cells])
     if n := len(features) - len(cells):
         remarks.append(f"{n} annotations beside cells or detections are taken for regions and left out")
     return labels, remarks
@@ -177,10 +176,16 @@ READERS: dict[str, Callable[[Item, Mapping[str, Any]], Read]] = {
 }
 
 
-def _painted(painted: Painted, n: int) -> Read:
-    lost = len(painted.lost)
-    remark = f"{lost} of {n} instances have no pixel of their own: smaller ones cover them, or they are copies"
-    return painted.labels, [remark] if lost else []
+def _rings(item: Item, instances: Sequence[Sequence[Ring]]) -> Read:
+    """Paint polygons along the edges of pixels."""
+    try:
+        return _painted(item, paint_rings(instances, _shape(item)))
+    except ArrayError as error:
+        raise LabelReadError(f"{item.labels[0]}: {error}") from error
+
+
+def _painted(item: Item, painted: Painted) -> Read:
+    return painted.labels, remarks_on(item, painted, "instances")
 
 
 def _shape(item: Item) -> tuple[int, int]:

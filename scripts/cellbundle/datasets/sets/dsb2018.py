@@ -33,9 +33,8 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     """Paint the masks of an image into one label map, whatever order their files are in; see ``DatasetModule``."""
     if "masks" not in item.detail:
         return Sample(item.image, read_labels(item.labels[0]))
-    labels, lost = paint_mask_files(item.labels)
-    remarks = (f"{len(lost)} of {len(item.labels)} masks have no pixel of their own",) if lost else ()
-    return Sample(item.image, labels, remarks)
+    painted = paint_mask_files(item.labels)
+    return Sample(item.image, painted.labels, tuple(painted.remarks("masks")))
 
 
 def _locate_mask_files(tree: Tree) -> Found:

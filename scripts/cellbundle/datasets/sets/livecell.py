@@ -18,6 +18,7 @@ from ..coco_parts import cut_coco, part_path
 from ..model import Found, Item, Problem, Sample
 from ..splits import beside_validation as split
 from ..tree import Tree
+from ._remarks import remarks_on
 
 __all__ = ["convert", "locate", "split"]
 
@@ -64,13 +65,10 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     del options
     ((image,),) = read_coco(item.labels[0]).values()
     cells = image.without_crowds()
-    labels, lost = cells.paint()
-    n, n_crowds = len(cells.ids), len(image.ids) - len(cells.ids)
-    remarks = {
-        f"{n_crowds} of {len(image.ids)} annotations are regions of many cells (iscrowd), left out": n_crowds,
-        f"{len(lost)} of {n} cells have no pixel of their own: smaller ones cover them, or they are copies": lost,
-    }
-    return Sample(item.image, labels, tuple(remark for remark, holds in remarks.items() if holds))
+    painted = cells.paint()
+    n_crowds = len(image.ids) - len(cells.ids)
+    crowds = f"{n_crowds} of {len(image.ids)} annotations are regions of many cells (iscrowd), left out"
+    return Sample(item.image, painted.labels, (*([crowds] if n_crowds else []), *remarks_on(item, painted, "cells")))
 
 
 def _cut_annotations(tree: Tree, work: Path, remarks: list[str]) -> dict[str, tuple[str, Path]]:

@@ -19,6 +19,7 @@ from ...io import read_image, read_labels
 from ...io.yolo import read_yolo
 from ..model import Found, Item, Problem, Sample, Section
 from ..tree import Tree, pair
+from ._remarks import remarks_on
 
 PATTERNS = {
     "published": ("*/tissue images/*.png", "*/label masks modify/*.tif"),
@@ -65,9 +66,8 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     if label.suffix.lower() != ".txt":
         return Sample(item.image, read_labels(label))
     height, width = read_image(item.image).data.shape[1:]
-    (labels, lost), classes = read_yolo(label, (height, width))
-    remark = f"{len(lost)} of {len(classes)} nuclei are lost, as smaller ones or copies cover them"
-    return Sample(item.image, labels, (remark,) if lost else ())
+    painted, _ = read_yolo(label, (height, width))
+    return Sample(item.image, painted.labels, tuple(remarks_on(item, painted, "nuclei")))
 
 
 def split(items: Sequence[Item], n_folds: int, seed: int) -> list[Item]:

@@ -20,6 +20,7 @@ from ...painting import paint_masks, paint_rles
 from ..model import Found, Item, Problem, Sample
 from ..splits import by_group as split
 from ..tree import Tree
+from ._remarks import remarks_on
 
 __all__ = ["convert", "locate", "split"]
 
@@ -61,13 +62,12 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     shape = (height, width)
     try:
         if options["fill_holes"]:
-            labels, lost = paint_masks((_filled(rle, shape) for rle in rles), shape)
+            painted = paint_masks((_filled(rle, shape) for rle in rles), shape)
         else:
-            labels, lost = paint_rles(rles, shape, "kaggle_rows")
+            painted = paint_rles(rles, shape, "kaggle_rows")
     except ArrayError as error:
         raise LabelReadError(f"{item.labels[0]}: image {item.name}: {error}") from error
-    remark = f"{len(lost)} of {len(rles)} cells have no pixel of their own: smaller ones cover them, or they are copies"
-    return Sample(item.image, labels, (remark,) if lost else ())
+    return Sample(item.image, painted.labels, tuple(remarks_on(item, painted, "cells")))
 
 
 def _item(name: str, image: Path, table: Path, rows: pd.DataFrame) -> Item:
