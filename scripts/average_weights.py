@@ -6,6 +6,7 @@ Running statistics of batch normalisation are averaged too. Source: Wortsman et 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -30,4 +31,6 @@ if __name__ == "__main__":
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("average", type=Path)
     arguments = parser.parse_args()
+    if os.path.lexists(arguments.average):  # the last of several weights, where AVERAGE.pt was forgotten
+        parser.error(f"{arguments.average} exists; give another name for the average, or remove the file first")
     torch.save(average(arguments.weights), arguments.average)

@@ -20,7 +20,7 @@ from cellbundle.io import atomic_path
 LEFT_OUT = {
     "dataset", "dataloader", "eval_step", "evaluator", "figure_saver", "final_test", "handlers", "initialize",
     "input_dir", "key_metric", "key_metric_fn", "mlflow_experiment_name", "mlflow_log_system_metrics",
-    "mlflow_run_name", "mlflow_tracking_uri", "postprocessing", "split", "tracker",
+    "mlflow_run_name", "mlflow_tracking_uri", "postprocessing", "replace_foreign", "split", "tracker",
 }  # fmt: skip
 NOTE = "Made by scripts/make_train_config.py from hyper_parameters.yaml: change that file, then run it again."
 IMPORTS = [

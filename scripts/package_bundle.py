@@ -3,7 +3,7 @@
 python scripts/package_bundle.py NAME [--output dist]
 
 OUTPUT/NAME gets the bundle, the core as scripts/cellbundle, the data lists and BUILD.json (versions, SHA-256 of every
-file); OUTPUT/NAME_v<version>.zip holds the same. Both replace older ones. Equal sources give equal archives.
+file); OUTPUT/NAME_v<version>.zip holds the same. Both replace older packages only. Equal sources give equal archives.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from pathlib import Path
 
 import cellbundle
 from cellbundle.errors import CellBundleError, ConfigError
+from cellbundle.install import added_files
+from cellbundle.packages import PackageError, read_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -169,11 +171,38 @@ def write_zip(path: Path, folder: str, files: Mapping[str, bytes]) -> None:
             archive.writestr(info, content)
 
 
+def check_replaced(folder: Path, archive: Path) -> None:
+    """Raise ``CellBundleError`` if a folder or an archive would be replaced that is not, or not only, a package."""
+    if os.path.lexists(folder):
+        try:
+            added = added_files(folder, read_stamp(folder))
+        except PackageError as error:
+            raise CellBundleError(
+                f"{folder} exists and has no {STAMP}, or a damaged one, so it is no package; choose another --output"
+            ) from error
+        if added:
+            raise CellBundleError(
+                f"{folder} holds files that are not of the package and would be lost: {', '.join(added)}; move them "
+                "elsewhere, or choose another --output"
+            )
+    if os.path.lexists(archive) and not is_package(archive, folder.name):
+        raise CellBundleError(f"{archive} exists and is no package; choose another --output")
+
+
+def is_package(archive: Path, name: str) -> bool:
+    """Return whether a file is an archive of ``write_zip`` with a stamp."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return f"{name}/{STAMP}" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def package(name: str, output: Path, repository: Path = ROOT) -> Path:
     """Write OUTPUT/NAME and its archive; returns the archive. An error leaves an older package as it was."""
     (bundle, version), target = find_bundle(name, repository), output / name
-    if target.exists() and not (target / STAMP).is_file():
-        raise CellBundleError(f"{target} exists and has no {STAMP}, so it is no package; choose another --output")
+    old_archive = output / f"{name}_v{version}.zip"
+    check_replaced(target, old_archive)
     files = collect(bundle, repository)
     hashes = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
     stamp = {"name": name, "version": version, "core_version": cellbundle.__version__, "files": hashes}
@@ -188,7 +217,7 @@ def package(name: str, output: Path, repository: Path = ROOT) -> Path:
         if target.exists():
             target.rename(old)
         new.rename(target)
-        return archive.replace(output / f"{name}_v{version}.zip")
+        return archive.replace(old_archive)
 
 
 def main(arguments: list[str] | None = None) -> None:

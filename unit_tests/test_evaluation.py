@@ -8,8 +8,19 @@ import pytest
 import tifffile
 
 from cellbundle.errors import ConfigError, DatalistError
-from cellbundle.evaluation import evaluate_folder, format_report, report_content, write_evaluation, write_report
+from cellbundle.evaluation import (
+    REPORT_FILES,
+    check_report_folder,
+    evaluate_folder,
+    format_report,
+    read_groups,
+    report_content,
+    write_evaluation,
+    write_report,
+)
 from cellbundle.io import write_labels
+
+from .damage import damaged, fifo
 
 TRUE = np.zeros((8, 20), np.int32)
 for number in range(4):
@@ -244,7 +255,7 @@ def test_report_files(data):
     result = data.evaluate()
     folder = data.folder / "new" / "out"
     write_evaluation(result, folder, title="test", notes=["a note"])
-    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json", "scores.csv"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["report.html", "report.json", "scores.csv"]
     content = json.loads((folder / "report.json").read_text(), parse_constant=no_constants)
     assert content["all"] == content["groups"]["list"]
     assert (content["all"]["n_images"], content["n_failed"]) == (3, 1)
@@ -267,3 +278,40 @@ def test_not_finite_values_are_no_report(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_report({"all": float("nan")}, pd.DataFrame(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["predictions/a_labels.tif", "labels/0.tif"])
+def test_fifos_are_failures_and_not_opened(data, name):
+    (data.folder / name).unlink()
+    with fifo(data.folder / name):
+        result = data.evaluate()
+    assert [failure.image for failure in result.failures] == ["images/a.png"]
+    assert ("a_labels.tif" if "a_" in name else "0.tif: is a FIFO") in result.failures[0].message
+
+
+def test_a_data_list_or_table_that_is_a_fifo_is_refused(data):
+    with fifo(data.folder / "groups.csv"), pytest.raises(ConfigError, match="is a FIFO"):
+        read_groups(data.folder / "groups.csv")
+    with fifo(data.list), pytest.raises(DatalistError, match="is a FIFO"):
+        evaluate_folder(data.predictions, data.list, data.folder)
+
+
+@pytest.mark.parametrize("name", REPORT_FILES)
+def test_foreign_reports_stay(data, name):
+    folder = data.folder / "out"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"did not write: {name}; .*--replace-foreign"):
+        write_evaluation(data.evaluate(), folder, title="test")
+    assert [path.read_text() for path in folder.iterdir()] == ["mine"]
+    write_evaluation(data.evaluate(), folder, title="test", replace_foreign=True)
+    write_evaluation(data.evaluate(), folder, title="test")
+    assert (folder / name).read_text() != "mine"
+
+
+def test_a_damaged_list_of_files_keeps_reports_our_own(data):
+    folder = data.folder / "out"
+    write_evaluation(data.evaluate(), folder, title="test")
+    for content in damaged((folder / ".cellbundle/files.json").read_bytes(), 20):
+        (folder / ".cellbundle/files.json").write_bytes(content)
+        check_report_folder(folder)

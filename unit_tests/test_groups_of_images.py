@@ -5,6 +5,7 @@ import pytest
 
 from cellbundle.errors import ConfigError
 from cellbundle.evaluation import read_groups, summarise
+from cellbundle.io.table import write_csv
 
 
 def test_a_table_without_images_or_scores_has_no_summary():
@@ -18,6 +19,11 @@ def test_read_groups(tmp_path):
     path.write_text("id,modality,stain\n001,NA,x\nb,phase,\nb,phase,y\n", encoding="utf-8-sig")
     assert read_groups(path) == {"001": "NA", "b": "phase"}
     assert read_groups(path, "stain") == {"001": "x", "b": "y"}
+
+
+def test_apostrophes_of_our_own_tables_are_removed(tmp_path):
+    write_csv(tmp_path / "groups.csv", pd.DataFrame({"id": ["=a", "'=a", "-5"], "modality": ["+x", "y", "z"]}))
+    assert read_groups(tmp_path / "groups.csv") == {"=a": "+x", "'=a": "y", "-5": "z"}
 
 
 @pytest.mark.parametrize(

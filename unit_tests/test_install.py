@@ -153,11 +153,12 @@ def test_changed_files(archive, home, text):
     assert file.read_text() == ""
 
 
-def test_files_of_the_user_are_not_lost(archive, newer, home):
+@pytest.mark.parametrize("name", ["models/model.pt", ".env"])
+def test_files_of_the_user_are_not_lost(archive, newer, home, name):
     install_bundle(archive)
-    write_files(home / "tiny", {"models/model.pt": "weights"})
+    write_files(home / "tiny", {name: "weights"})
     before = content(home)
-    with pytest.raises(ConfigError, match=r"tiny/models/model\.pt is not a file of the package and would be lost"):
+    with pytest.raises(ConfigError, match=f"tiny/{name} is not a file of the package and would be lost"):
         install_bundle(newer, overwrite=True)
     assert content(home) == before
 

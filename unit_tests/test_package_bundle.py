@@ -213,6 +213,23 @@ def test_never_replaces_a_source(repository):
     assert (repository / "bundles" / "tiny" / "notes.md").is_file()
 
 
+@pytest.mark.parametrize("name", ["notes.txt", ".env", "models/other.pt"])
+def test_files_of_the_user_in_a_package_are_not_lost(repository, tmp_path, name):
+    package("tiny", tmp_path, repository)
+    write_files(tmp_path / "tiny", {name: "mine"})
+    with pytest.raises(CellBundleError, match=f"would be lost: {name}; move them"):
+        package("tiny", tmp_path, repository)
+    assert (tmp_path / "tiny" / name).read_text() == "mine"
+
+
+def test_an_archive_that_is_no_package_stays(repository, tmp_path):
+    archive = package("tiny", tmp_path, repository)
+    archive.write_text("mine")
+    with pytest.raises(CellBundleError, match="exists and is no package"):
+        package("tiny", tmp_path, repository)
+    assert archive.read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["huge", "..", "", "bundles/tiny"])
 def test_unknown_name(repository, tmp_path, name):
     (repository / "bundles" / "small" / "configs").mkdir(parents=True)

@@ -1,12 +1,13 @@
 """Copies of folders elsewhere: what is fetched, what is sent, and what happens when it cannot be."""
 
+import traceback
 from pathlib import Path
 
 import pytest
 
 from cellbundle import remote
 from cellbundle.errors import CellBundleError, ConfigError, DependencyError
-from cellbundle.remote import Copy, Mirror, RemoteError, is_url, open_url, shown
+from cellbundle.remote import Copy, Mirror, RemoteError, is_url, open_url
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -75,8 +76,42 @@ def test_an_address_that_lost_a_slash_is_an_error():
         is_url("s3:/bucket/cells")
 
 
-def test_passwords_are_not_shown():
-    assert shown("sftp://me:secret@host/cells") == "sftp://host/cells"
+def test_a_chain_of_addresses_is_an_error():
+    with pytest.raises(ConfigError, match=r"simplecache::s3://b/x is a chain") as error:
+        is_url("simplecache::s3://KEY:secret@b/x")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["memory://KEY:secret@lab", "memory://KEY:se/cret@lab/", "memory://lab?sig=secret"])
+def test_the_folder_here_does_not_tell_the_password(address):
+    copy = Copy(address)
+    assert copy.local.name.startswith("lab-")
+    assert "cret" not in str(copy.local)
+    assert copy.local not in (Copy("memory://lab").local, Copy(address.replace("cret", "x")).local)
+
+
+def test_a_query_follows_the_names_there(fetched):
+    write("memory://lab", "a.json?sig=secret", b"1")
+    copy = Copy("memory://lab", query="?sig=secret")
+    assert copy.fetch(["a.json", "b.json"]) == ["b.json"]
+    assert (copy.local / "a.json").read_bytes() == b"1"
+    assert "secret" not in (copy.local / remote.STATE).read_text()
+    assert copy.local != Copy("memory://lab").local
+
+
+def test_errors_show_no_part_of_the_address(monkeypatch):
+    mirror = Mirror("memory://KEY:secret@lab")
+    (mirror.local / "model.pt").write_bytes(b"weights")
+
+    def fail(self, *args, **options):
+        raise PermissionError(13, "Access denied", args[-1])
+
+    monkeypatch.setattr(type(mirror.files), "put_file", fail)
+    with pytest.raises(
+        RemoteError, match=r"^memory://lab: PermissionError: .*Access denied: '/lab/model\.pt'"
+    ) as error:
+        mirror.push()
+    assert "secret" not in "".join(traceback.format_exception(error.value))
 
 
 def test_only_named_files_are_copied_and_only_once(url, fetched):

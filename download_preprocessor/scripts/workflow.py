@@ -14,14 +14,19 @@ if __name__ == "__main__":  # run as a file, Python does not look where the pack
 
 from monai.bundle import BundleWorkflow, ConfigParser
 
+from cellbundle.addresses import is_address, redact, redact_logs
 from cellbundle.datasets import prepare
 from cellbundle.datasets.progress import bar
 from cellbundle.engine.overrides import check_overrides
 from cellbundle.errors import ConfigError, DatasetError
+from cellbundle.flags import as_bool
 
 logger = logging.getLogger(__name__)
 
-COMMON = {"dataset", "raw_dir", "output_dir", "variant", "n_folds", "test_share", "seed", "workers", "download"}
+COMMON = {
+    "dataset", "raw_dir", "output_dir", "variant", "n_folds", "test_share", "seed", "workers", "download",
+    "replace_foreign",
+}  # fmt: skip
 
 
 class PreprocessDataset(BundleWorkflow):
@@ -44,12 +49,16 @@ class PreprocessDataset(BundleWorkflow):
         if logging_file is None and default.is_file():
             logging_file = str(default)
         super().__init__(meta_file=meta_file, logging_file=logging_file)
+        redact_logs("monai.bundle.scripts", *([""] if logging_file else []))
         config = ConfigParser.load_config_file(config_file)
         check_overrides(config, override)
         self.config = config | override
         missing = [f"--{key} DIR" for key in ("raw_dir", "output_dir") if not self.config[key]]
         if missing:
             raise ConfigError(f"{config_file} does not say where the data are; add {' '.join(missing)}")
+        for key in ("raw_dir", "output_dir"):
+            if is_address(str(self.config[key])):
+                raise ConfigError(f"{key} is {redact(str(self.config[key]))}, an address; give the path of a folder")
 
     def initialize(self) -> None:
         """Nothing is to be built before the run."""
@@ -71,6 +80,7 @@ class PreprocessDataset(BundleWorkflow):
             seed=config["seed"],
             workers=config["workers"],
             fetch=config["download"],
+            replace_foreign=as_bool(config["replace_foreign"]),
             options={key: value for key, value in config.items() if key not in COMMON},
             progress=bar,
         )

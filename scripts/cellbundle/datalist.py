@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DatalistError
+from .io.regular import IRREGULAR, is_irregular
 
 logger = logging.getLogger(__name__)
 
@@ -203,9 +204,11 @@ def read_sections(path: str | Path) -> dict[str, list[Any]]:
 
 def _read_content(path: str | Path) -> dict[str, Any]:
     """All of a JSON file whose sections are lists."""
+    if is_irregular(path):
+        raise DatalistError(f"{path}: {IRREGULAR}")
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatalistError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__

@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .addresses import redact_text
+
 
 class CellBundleError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose. Addresses in their messages are redacted."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact_text(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ArrayError(CellBundleError, ValueError):
@@ -46,6 +51,56 @@ class DependencyError(CellBundleError, ImportError):
 
 class TrainingError(CellBundleError):
     """Training cannot go on (for example, the loss is not finite any more)."""
+
+
+def redact_error(error: Exception, *addresses: str) -> Exception:
+    """Redact the messages of an error and of its causes, which a traceback shows too.
+
+    Args:
+        error: changed in place.
+        addresses: see ``cellbundle.addresses.redact_text``.
+
+    Returns:
+        The error, or a ``CellBundleError`` in its place if its message cannot be changed. Such causes are dropped.
+    """
+    seen: dict[int, bool] = {id(error): True}  # causes may refer to each other
+    todo: list[BaseException] = [error]
+    while todo:
+        link = todo.pop()
+        for name in ("__cause__", "__context__"):
+            cause = getattr(link, name)
+            if cause is not None and id(cause) not in seen:
+                seen[id(cause)] = _redacted(cause, addresses)
+                todo.append(cause)
+            if cause is not None and not seen[id(cause)]:
+                setattr(link, name, None)
+    if _redacted(error, addresses):
+        return error
+    return CellBundleError(redact_text(f"{type(error).__name__}: {error}", *addresses))
+
+
+def _redacted(error: BaseException, addresses: tuple[str, ...]) -> bool:
+    """Redact the message of an error; False if it does not come from what can be changed."""
+    if redact_text(str(error), *addresses) == str(error):
+        return True
+    error.args = tuple(redact_text(arg, *addresses) if isinstance(arg, str) else arg for arg in error.args)
+    if isinstance(error, OSError):
+        for name in ("filename", "filename2"):
+            if isinstance(value := getattr(error, name), str):
+                setattr(error, name, redact_text(value, *addresses))
+    return redact_text(str(error), *addresses) == str(error)
+
+
+@contextmanager
+def redacted_errors() -> Iterator[None]:
+    """Raise errors with all addresses in their messages redacted, also those of other libraries."""
+    try:
+        yield
+    except Exception as error:
+        shown = redact_error(error)
+        if shown is error:
+            raise
+        raise shown from None
 
 
 @contextmanager

@@ -13,14 +13,18 @@ import pandas as pd
 from .datalist import Entry, load_datalists
 from .errors import CellBundleError, ConfigError, LabelReadError
 from .io import atomic_path, printable, read_labels, stem
+from .io.regular import IRREGULAR, is_irregular
+from .io.table import plain_cell, write_csv
 from .metrics import image_scores, pool
 from .metrics.details import ImageDetails, detail_scores, mean_details
+from .ownership import Manifest
 
 REPORTED = ("ap50", "ap75", "ap_mean", "precision50", "recall50", "f150", "pq", "aji", "dice")
 KEY_COLUMNS = ("image", "group")  # of the table; all other columns are scores
 ALL = "all"  # the summary of all images
 OTHER = "other"  # group of images that have none
 SUFFIX = "_labels.tif"
+REPORT_FILES = tuple(map(Path, ("report.html", "report.json", "scores.csv")))
 
 
 @dataclass(frozen=True)
@@ -134,11 +138,14 @@ def read_groups(path: str | Path, column: str = "modality") -> dict[str, str]:
         column: the column to group by.
 
     Returns:
-        Group by stem, both as they are written in the file; ids with an empty group are left out.
+        Group by stem, both as they are written in the file, without the apostrophe of ``write_csv``; ids with an empty
+        group are left out.
 
     Raises:
         ConfigError: if the file cannot be read, a column is missing, or an id stands there with two groups.
     """
+    if is_irregular(path):
+        raise ConfigError(f"{path}: {IRREGULAR}")
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -146,7 +153,8 @@ def read_groups(path: str | Path, column: str = "modality") -> dict[str, str]:
     missing = {"id", column} - set(frame.columns)
     if missing:
         raise ConfigError(f"{path}: has no column {sorted(missing)[0]!r}; its columns are {', '.join(frame.columns)}")
-    pairs = sorted({(name, group) for name, group in zip(frame["id"], frame[column], strict=True) if group})
+    cells = (map(plain_cell, frame[key]) for key in ("id", column))
+    pairs = sorted({(name, group) for name, group in zip(*cells, strict=True) if group})
     repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
     if repeated:
         raise ConfigError(f"{path}: {repeated[0]!r} has more than one {column}; give each id one")
@@ -168,22 +176,44 @@ def format_report(summaries: Mapping[str, Mapping[str, Any]], failures: Sequence
     return "\n".join(lines)
 
 
-def write_evaluation(evaluation: Evaluation, folder: str | Path, *, title: str, notes: Sequence[str] = ()) -> None:
+def check_report_folder(folder: str | Path, replace_foreign: bool = False) -> Manifest:
+    """Return the list of the files in a folder that cellbundle wrote.
+
+    Raises:
+        ConfigError: if ``write_evaluation`` would replace other files; the message names them.
+    """
+    own = Manifest(Path(folder))
+    own.check(REPORT_FILES, replace_foreign)
+    return own
+
+
+def write_evaluation(
+    evaluation: Evaluation,
+    folder: str | Path,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    replace_foreign: bool = False,
+) -> None:
     """Write ``report.json``, ``scores.csv`` and ``report.html``; the folder is made when needed.
 
     Args:
         evaluation: what to write.
-        folder: where to; older reports in it are replaced.
+        folder: where to; older reports that cellbundle wrote are replaced.
         title: heading of the page, such as the name of the predictions.
         notes: what a reader should know of them, such as the datalist and the split; each one line.
+        replace_foreign: replace files of these names that cellbundle did not write.
 
     Raises:
+        ConfigError: if there are such files, and they may not be replaced.
         OSError: if a file cannot be written.
     """
     from .report.evaluation import render_evaluation  # noqa: PLC0415 - a training writes no pages
 
     folder = Path(folder)
+    own = check_report_folder(folder, replace_foreign)
     page = render_evaluation(evaluation, title=title, notes=notes)
+    own.add(REPORT_FILES)
     write_report(report_content(evaluation), evaluation.table, folder)
     with atomic_path(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")  # the title may be the name of a folder
@@ -197,8 +227,7 @@ def write_report(content: Mapping[str, Any], table: pd.DataFrame, folder: Path) 
         ValueError: if ``content`` has NaN or infinite values, which JSON has not.
     """
     write_metrics(content, folder / "report.json")
-    with atomic_path(folder / "scores.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(folder / "scores.csv", table)
 
 
 def report_content(evaluation: Evaluation) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .addresses import redact_text
 from .datalist import FILE_KEYS, Entry
 from .errors import CellBundleError
 from .io import read_image, read_labels
@@ -196,4 +197,4 @@ def relative_name(path: str | Path, base: Path) -> str:
 
 def reason(error: CellBundleError, path: str | Path) -> str:
     """The message without the path that it starts with: findings have a field for it."""
-    return str(error).removeprefix(f"{path}: ")
+    return str(error).removeprefix(redact_text(f"{path}: "))

@@ -7,7 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from .addresses import redact
 from .bundles import SEARCH_VARIABLE, install_folder
+from .datasets.archives import is_junk
 from .datasets.download import fetch, split_login
 from .errors import ConfigError, DatasetError
 from .packages import (
@@ -83,10 +85,10 @@ def install_bundle(source: str | Path, *, sha256: str | None = None, overwrite: 
 
 
 def _shown(source: str) -> str:
-    """A source as messages name it, without login and query; raises ``ConfigError`` if it cannot be used."""
+    """A source as messages name it, redacted; raises ``ConfigError`` if it cannot be used."""
     if ADDRESS.match(source):
         try:
-            return split_login(source)[0].partition("?")[0]
+            return redact(split_login(source)[0])
         except DatasetError as error:
             raise ConfigError(str(error)) from None
     if not Path(source).is_file():
@@ -143,17 +145,17 @@ def is_installed(target: Path, stamp: Stamp, overwrite: bool = False) -> bool:
         raise ConfigError(
             f"{old.name} {old.version} is installed in {target}, {difference}; replace it with --overwrite"
         )
-    if added := _added_files(target, old):
+    if added := added_files(target, old):
         raise ConfigError(
             f"{target / added[0]} is not a file of the package and would be lost; move it elsewhere first"
         )
     return False
 
 
-def _added_files(bundle: Path, stamp: Stamp) -> list[str]:
-    """Paths of the files that were not in the package, apart from caches and hidden files."""
-    paths = sorted(path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
-    names = [path.as_posix() for path in paths if not any(p.startswith((".", "__pycache__")) for p in path.parts)]
+def added_files(bundle: Path, stamp: Stamp) -> list[str]:
+    """Paths of the files that were not in the package, apart from what Python and macOS add."""
+    paths = sorted(path.relative_to(bundle) for path in bundle.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = [path.as_posix() for path in paths if "__pycache__" not in path.parts and not is_junk(path.name)]
     return [name for name in names if name not in stamp.files and name != STAMP]
 
 

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .errors import CellBundleError, ConfigError, DependencyError
+from .addresses import is_address, redact, redact_text
+from .errors import CellBundleError, ConfigError, DependencyError, redact_error
 from .io import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -35,19 +36,18 @@ def is_url(value: Any) -> bool:
     """Whether a root is elsewhere: ``s3://…``, ``file://…``, ``dbfs:/…``. A plain path, also ``/Volumes/…``, is not.
 
     Raises:
-        ConfigError: for an address that lost a slash, as ``pathlib`` does to them.
+        ConfigError: for an address that lost a slash, as ``pathlib`` does to them, or a chain of addresses.
     """
     if not isinstance(value, str):
         return False
     one_slash = _ONE_SLASH.match(value)
     if one_slash and one_slash[1].lower() != "dbfs":
-        raise ConfigError(f"{value} has one slash after {one_slash[1]}:, expected two; write {one_slash[1]}://…")
+        raise ConfigError(
+            f"{redact(value)} has one slash after {one_slash[1]}:, expected two; write {one_slash[1]}://…"
+        )
+    if "::" in value and is_address(value) and not _URL.match(value):
+        raise ConfigError(f"{redact(value)} is a chain of addresses; give the address of the folder or file itself")
     return bool(one_slash or _URL.match(value))
-
-
-def shown(text: str) -> str:
-    """An address, or a text with addresses, without user names and passwords."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def open_url(url: str) -> tuple[Any, str]:
@@ -61,7 +61,7 @@ def open_url(url: str) -> tuple[Any, str]:
         RemoteError: if the file system does not open, for want of credentials for example.
     """
     if find_spec("fsspec") is None:
-        raise DependencyError(f"{shown(url)} needs fsspec, which is not installed; pip install 'cellbundle[remote]'")
+        raise DependencyError(f"{redact(url)} needs fsspec, which is not installed; pip install 'cellbundle[remote]'")
     import fsspec  # noqa: PLC0415  (optional)
 
     if url.lower().startswith("dbfs:"):
@@ -71,12 +71,14 @@ def open_url(url: str) -> tuple[Any, str]:
         files, path = fsspec.url_to_fs(url)
     except ImportError as error:
         raise DependencyError(f"{protocol}:// needs a package that is not installed: {error}") from error
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (raised again)
+        cause = redact_error(error, url)
         if protocol not in fsspec.available_protocols():
             raise ConfigError(
-                f"{shown(url)}: {protocol}:// is not known to fsspec; use s3://, file:// or others"
-            ) from error
-        raise RemoteError(f"{shown(url)} cannot be opened ({type(error).__name__}: {shown(str(error))})") from error
+                f"{redact(url)}: {protocol}:// is not known to fsspec; use s3://, file:// or others"
+            ) from cause
+        reason = redact_text(str(error), url)
+        raise RemoteError(f"{redact(url)} cannot be opened ({type(error).__name__}: {reason})") from cause
     return files, path.rstrip("/")
 
 
@@ -97,19 +99,31 @@ class Copy:
     Args:
         url: of the folder.
         kind: "data" or "outputs", whose copies stand apart.
+        query: of the files, such as ``?sig=…``; it follows their names there, not here.
 
     Attributes:
-        local: the folder here.
+        local: the folder here. Its name shows no user info and no query.
     """
 
-    def __init__(self, url: str, kind: str = "data") -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, kind: str = "data", query: str = "") -> None:
+        self.url, self.query = url.rstrip("/"), query
         self.files, self.root = open_url(self.url)
-        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self.local = cache_folder() / kind / f"{Path(self.root).name or 'root'}-{digest}"
+        self.local = cache_folder() / kind / self._name()
         self.state: dict[str, list[Any]] = {}  # version there and stamp here by name
         if (self.local / STATE).is_file():
             self.state = json.loads((self.local / STATE).read_text())
+
+    def _name(self) -> str:
+        """Name of the folder here."""
+        shown, root = redact(self.url), self.root
+        if shown != self.url:
+            root = re.sub(r"[^\w./-]", "_", shown)
+        digest = hashlib.sha256(f"{self.url}{self.query}".encode()).hexdigest()[:16]
+        return f"{Path(root).name or 'root'}-{digest}"
+
+    def _there(self, name: str) -> str:
+        """Path of a file there."""
+        return f"{self.root}/{name}{self.query}"
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
@@ -118,9 +132,11 @@ class Copy:
             yield
         except CellBundleError:
             raise
-        except Exception as error:
-            reason = shown(" ".join(str(error).split())) or "no reason given"
-            raise RemoteError(f"{shown(self.url)}: {type(error).__name__}: {reason}") from error
+        except Exception as error:  # noqa: BLE001  (raised again)
+            address = f"{self.url}{self.query}"
+            reason = redact_text(" ".join(str(error).split()), address) or "no reason given"
+            message = f"{redact(self.url)}: {type(error).__name__}: {reason}"
+            raise RemoteError(message) from redact_error(error, address)
         finally:
             self._save()
 
@@ -152,7 +168,7 @@ class Copy:
             found = dict(zip(wanted, pool.map(self._versions, wanted), strict=True))
             versions = {name: version for part in found.values() for name, version in part.items()}
             todo = [name for name, version in versions.items() if self._is_wanted(name, version)]
-            self._run(pool, lambda name: self._get(name, versions[name]), todo, f"from {shown(self.url)}")
+            self._run(pool, lambda name: self._get(name, versions[name]), todo, f"from {redact(self.url)}")
         return [name for name, part in found.items() if not part]
 
     def _run(self, pool: ThreadPoolExecutor, work: Callable[[str], None], names: list[str], title: str) -> None:
@@ -170,12 +186,12 @@ class Copy:
     def _versions(self, name: str) -> dict[str, list[Any]]:
         """Versions by name: of a file, or of all files in a folder; none if there is nothing."""
         try:
-            info = self.files.info(f"{self.root}/{name}")
+            info = self.files.info(self._there(name))
         except FileNotFoundError:
             return {}
         if info["type"] != "directory":
             return {name: _version(info)}
-        paths = self.files.find(f"{self.root}/{name}")
+        paths = self.files.find(self._there(name))
         return {path[len(self.root) + 1 :]: _version(self.files.info(path)) for path in paths}
 
     def _is_wanted(self, name: str, version: list[Any]) -> bool:
@@ -185,10 +201,10 @@ class Copy:
         path = self.local / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            self.files.get_file(f"{self.root}/{name}", str(temporary))
+            self.files.get_file(self._there(name), str(temporary))
             if version[0] is not None and temporary.stat().st_size != version[0]:
                 raise RemoteError(
-                    f"{shown(self.url)}/{name} arrived with {temporary.stat().st_size} of {version[0]} bytes"
+                    f"{redact(self.url)}/{name} arrived with {temporary.stat().st_size} of {version[0]} bytes"
                 )
         self.state[name] = [version, _stamp(path)]
 
@@ -225,7 +241,7 @@ class Mirror(Copy):
         if version == known_version:
             return False
         raise CellBundleError(
-            f"{self.local / name} was never sent to {shown(self.url)}, where another {name} is now; "
+            f"{self.local / name} was never sent to {redact(self.url)}, where another {name} is now; "
             "keep the one that you want and remove the other"
         )
 

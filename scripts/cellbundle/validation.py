@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .addresses import redact
 from .datalist import FILE_KEYS, Entry, find_leaks, path_below, read_sections, resolve_entry, shorten
 from .errors import ConfigError, DatalistError
 from .inspection import Facts, Finding, inspect_entry, reason, relative_name
@@ -84,7 +85,7 @@ def inspect_datalist(
 
 def _nothing(kind: str, path: str | Path, message: str) -> Validation:
     """The result where no entry can be looked at."""
-    return Validation([Finding("error", kind, str(path), message)], {})
+    return Validation([Finding("error", kind, redact(str(path)), message)], {})
 
 
 def _check_entries(

@@ -21,6 +21,8 @@ from cellbundle.errors import ArrayError, ConfigError
 from cellbundle.io import read_labels
 from cellbundle.predictor import Segmentation
 
+from ..damage import mutations
+
 READ = Reading(None, 2**30)
 SETTINGS = {"bundle": "x", "diameter": None}
 KINDS = ("labels", "overlay", "measurements", "page")
@@ -249,24 +251,6 @@ def test_a_damaged_list_of_files_is_made_anew_from_the_records(images, tmp_path,
     (images / "b.tif").write_bytes(b"damaged")
     run(images / "b.tif", out)
     assert not list(out.rglob("b_*"))
-
-
-def mutations(original, n):
-    """Damaged copies of a file: bytes changed, cut off, left out, repeated."""
-    random = np.random.default_rng(0)
-    for _ in range(n):
-        content = bytearray(original)
-        at, length = sorted(random.integers(0, len(content), 2))
-        change = random.integers(4)
-        if change == 0:
-            content[at] ^= 1 << random.integers(8)
-        elif change == 1:
-            del content[at:]
-        elif change == 2:
-            del content[at:length]
-        else:
-            content[at:at] = content[at:length]
-        yield bytes(content)
 
 
 def test_damaged_records_mean_that_the_image_is_made_anew(images, tmp_path):

@@ -15,6 +15,8 @@ from cellbundle.errors import ConfigError, DatalistError, LabelReadError
 from cellbundle.io.yolo import read_yolo
 from cellbundle.transforms import LoadCelld, LoadClassesd, NormaliseIntensityd
 
+from ..damage import SHAPES
+
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import bundle_modules
 
@@ -60,7 +62,8 @@ def tiles(info, split="train"):
     for path in sorted((info.data_yaml.parent / "images" / split).iterdir()):
         pixels = np.asarray(Image.open(path))
         text = info.data_yaml.parent / "labels" / split / f"{path.stem}.txt"
-        (labels, lost), classes = read_yolo(text, pixels.shape[:2], corners="edges")
+        painted, classes = read_yolo(text, pixels.shape[:2], corners="edges")
+        labels, lost = painted.labels, painted.lost
         assert not lost
         result[tuple(map(int, path.stem.split("_")[-2:]))] = pixels, labels, classes
     return result
@@ -243,6 +246,17 @@ def test_a_folder_is_complete_or_not_there(tmp_path, monkeypatch):
     next((info.data_yaml.parent / "images" / "train").iterdir()).unlink()
     assert prepare(tmp_path, entries) == info  # made again
     assert len(list((info.data_yaml.parent / "images" / "train").iterdir())) == 8
+
+
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+def test_tiles_with_a_damaged_stamp_are_made_again(tmp_path, shape):
+    entries = [save(tmp_path, name, disc()) for name in "ab"]
+    info = prepare(tmp_path, entries)
+    stamp = info.data_yaml.parent / module.STAMP
+    original = stamp.read_bytes()
+    stamp.write_bytes(SHAPES[shape])
+    assert prepare(tmp_path, entries) == info
+    assert stamp.read_bytes() == original
 
 
 def raise_it(error):

@@ -71,6 +71,18 @@ def test_broken_pairs_are_printed_and_end_with_1(raw, tmp_path, capsys):
     assert (tmp_path / "out/dsb2018.json").is_file()
 
 
+def test_prepare_names_foreign_files(raw, tmp_path, capsys):
+    arguments = ("prepare", "dsb2018", "--raw-dir", raw, "-o", tmp_path / "out", "--workers", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.html").write_text("mine")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "did not write: report.html; choose another folder for the results, or replace them with" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+    assert run(capsys, *arguments, "--replace-foreign")[0] == 0
+    assert run(capsys, *arguments)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -11,6 +11,7 @@ import tifffile
 from cellbundle.io import write_labels
 from cellbundle.synthetic import write_dataset
 
+from ..damage import fifo
 from .conftest import call
 
 
@@ -70,6 +71,42 @@ def test_validate_data(data, tmp_path, capsys):
     assert call("validate-data", *options(data), "--output", tmp_path / "findings.json") == 1
     assert "error: leakage" in capsys.readouterr().out
     assert any(f["kind"] == "leakage" for f in json.loads((tmp_path / "findings.json").read_text()))
+
+
+def test_evaluate_names_foreign_files_before_it_scores(perfect, data, tmp_path, capsys):
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    for name in ("report.html", "report.json", "scores.csv"):
+        (folder / name).write_text("mine")
+    for source in (perfect, tmp_path / "nowhere"):
+        assert call("evaluate", source, *options(data), "--output", folder) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "did not write: report.html, report.json, scores.csv; " in printed.err
+    assert {path.read_text() for path in folder.iterdir()} == {"mine"}
+    for arguments in (["--replace-foreign"], []):
+        assert call("evaluate", perfect, *options(data), "--output", folder, *arguments) == 0
+
+
+@pytest.mark.parametrize("text", ["mine", "{}", '[{"kind": "leakage"}]', None])
+def test_validate_data_keeps_foreign_files(data, tmp_path, capsys, text):
+    path = tmp_path / "findings.json"
+    path.mkdir() if text is None else path.write_text(text)
+    assert call("validate-data", *options(data), "--output", path) == 2
+    assert "findings.json exists and was not written by this command" in capsys.readouterr().err
+    if text is not None:
+        assert path.read_text() == text
+        assert call("validate-data", *options(data), "--output", path, "--replace-foreign") == 0
+        assert call("validate-data", *options(data), "--output", path) == 0
+
+
+def test_validate_data_does_not_open_fifos(data, capsys):
+    entry = json.loads(data["datalist"].read_text())["testing"][0]
+    path = data["basedir"] / entry["image"]
+    path.unlink()
+    with fifo(path):
+        assert call("validate-data", *options(data)) == 1
+    assert f"unreadable-image: {entry['image']}: is a FIFO" in capsys.readouterr().out
 
 
 def test_doctor(capsys):

@@ -113,3 +113,19 @@ def test_tars_that_are_refused(tmp_path, monkeypatch):
     assert_refused(make_tar(tmp_path / "a", pax={"path": "a\0b"}), "it names a file")
     monkeypatch.setattr(archive_members, "MAX_SIZE", 2**20)
     assert_refused(make_tar(tmp_path / "a", end=bytes(3 * 2**20)), r"would become at least 2\.0 MiB")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_number_of_members(tmp_path, kind, monkeypatch):
+    archive = make(tmp_path / "a", FILES, kind)
+    monkeypatch.setattr(archive_members, "MAX_MEMBERS", len(FILES) - 1)
+    assert_refused(archive, "is not safe: it has more than 3 members")
+    monkeypatch.setattr(archive_members, "MAX_MEMBERS", len(FILES))
+    assert contents(extract(archive, tmp_path / "out")) == FILES
+
+
+def test_headers_count_as_content(tmp_path, monkeypatch):
+    archive = make(tmp_path / "a", dict.fromkeys(map(str, range(50)), b""), "tar.gz")
+    monkeypatch.setattr(archive_members, "MAX_SIZE", 10_000)
+    monkeypatch.setattr(archive_members, "MAX_RATIO", 1)
+    assert_refused(archive, "would become at least")

@@ -90,6 +90,18 @@ def test_part_of_another_address_is_not_used(server, tmp_path):
     assert ranges(server) == [None, None]
 
 
+def test_notes_hold_no_login_and_no_key(server, tmp_path):
+    address = server.url.replace("//", "//me:secret@") + "?sig=secret"
+    server.drops = [200_000] * 3
+    with pytest.raises(DatasetError) as error:
+        fetch(address, tmp_path / "data.zip", attempts=1)
+    assert "secret" not in str(error.value)
+    assert not any(b"secret" in path.read_bytes() for path in tmp_path.iterdir())
+    server.drops = []
+    fetch(address, tmp_path / "data.zip", sha256=SHA256)
+    assert ranges(server) == [None, "bytes=200000-"]
+
+
 @pytest.mark.parametrize("notes", [None, b"{", b"[]", b'{"url": "x"}'])
 def test_part_without_sound_notes_is_not_used(server, tmp_path, notes):
     (tmp_path / "data.zip.incomplete").write_bytes(b"something else")

@@ -10,7 +10,18 @@ from cellbundle.datasets.convert import load_module
 from cellbundle.errors import DatasetError
 
 CONFIGS = Path(__file__).parents[2] / "download_preprocessor" / "configs"
-COMMON = ["dataset", "raw_dir", "output_dir", "variant", "n_folds", "test_share", "seed", "workers", "download"]
+COMMON = [
+    "dataset",
+    "raw_dir",
+    "output_dir",
+    "variant",
+    "n_folds",
+    "test_share",
+    "seed",
+    "workers",
+    "download",
+    "replace_foreign",
+]
 EXPECTED = {
     "bccd", "cellpose", "custom", "deepbacs", "dsb2018", "livecell", "neurips2022", "nuinsseg", "omnipose", "sartorius",
     "tissuenet", "yeaz",

@@ -121,7 +121,7 @@ def test_folders_that_hold_something_else_are_refused(twelve, tmp_path):
         run(twelve, twelve)
     (tmp_path / "mine/images").mkdir(parents=True)
     (tmp_path / "mine/images/a.png").write_text("mine")
-    with pytest.raises(ConfigError, match="not ours"):
+    with pytest.raises(ConfigError, match=r"did not write: images/a\.png;"):
         run(twelve, tmp_path / "mine")
     run(twelve, tmp_path / "out")
     with pytest.raises(ConfigError, match="holds the data set dsb2018"):

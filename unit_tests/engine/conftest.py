@@ -38,7 +38,7 @@ def make(data: Path, tmp_path: Path):
         files = {"ckpt_path": str(tmp_path / folder), "output_dir": str(tmp_path / folder / "eval")}
         options = {"datalist": str(data), "basedir": str(data.parent), **files, **SMALL, **options}
         config = str(BUNDLE / "configs" / "hyper_parameters.yaml")
-        workflow = CellWorkflow(config_file=config, logging_file=False, **options)
+        workflow = CellWorkflow(config_file=config, **{"logging_file": False, **options})
         workflow.initialize()
         return workflow
 

@@ -7,6 +7,8 @@ from torch import nn
 from cellbundle.engine.features import FeatureCache, make_feature_cache
 from cellbundle.errors import ConfigError
 
+from ..damage import SHAPES
+
 
 class Encoder:
     """Counts the images that it sees."""
@@ -61,6 +63,17 @@ def test_files_are_found_again_by_the_same_backbone_only(tmp_path):
     make_feature_cache(str(tmp_path), frozen(seed=1), 4)(images, encode)
     make_feature_cache(str(tmp_path), frozen(), 4, precision="bfloat16")(images, encode)
     assert encode.seen == 6
+
+
+def test_files_that_are_cut_off_or_no_features_are_made_again(tmp_path):
+    image, encode = torch.rand(1, 3, 8, 6), Encoder()
+    expected = FeatureCache(tmp_path)(image, encode)
+    (path,) = tmp_path.iterdir()
+    original = path.read_bytes()
+    for content in [*SHAPES, *(original[:end] for end in range(0, len(original), 97))]:
+        path.write_bytes(content)
+        found = FeatureCache(tmp_path)(image, encode)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_no_cache():

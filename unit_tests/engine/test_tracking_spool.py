@@ -13,6 +13,8 @@ import pytest
 from cellbundle.engine.tracking import spool as module
 from cellbundle.engine.tracking.spool import Spool
 
+from ..damage import damaged, other_values
+
 
 def drain(spool: Spool) -> list[int]:
     found = []
@@ -169,3 +171,74 @@ def test_removed_when_nothing_is_left(spool):
     spool.close(keep=False)
     assert not spool.folder.exists()
     assert other.exists()
+
+
+LOGGED = [
+    {"time": 1, "params": {"batch": "4"}},
+    {"time": 2, "values": {"loss": 0.5, "nan": float("inf"), "count": 3}, "step": 1},
+    {"time": 3, "tags": {"user": "ä"}},
+    {"time": 4, "file": ["/data/x.csv", "eval"]},
+    {"time": 5, "values": {"loss": 0.25}, "step": 2},
+    {"time": 6, "status": "FINISHED"},
+]
+
+
+def records(folder):
+    """All records of a spool that another process left."""
+    spool, found = Spool(folder), []
+    while chunk := spool.read():
+        found += chunk.records
+        spool.state["offset"] = chunk.end
+    assert spool.remaining() == 0
+    assert spool.last("status") in (None, "FINISHED")
+    return found
+
+
+def test_a_damaged_line_takes_no_other_with_it(spool, caplog):
+    for record in LOGGED:
+        spool.append(record)
+    path = spool.folder / "points.jsonl"
+    assert records(spool.folder) == LOGGED
+    assert not caplog.records
+    original, kept = path.read_bytes(), 0
+    for content in damaged(original, 500):
+        path.write_bytes(content)
+        found = records(spool.folder)
+        assert all(record in LOGGED for record in found if record.keys() - {"time"})
+        kept += len(found)
+    assert kept > 1000
+    assert "damaged lines of" in caplog.text
+
+
+def test_lines_of_other_types_without_a_checksum_are_left_out(spool):
+    path = spool.folder / "points.jsonl"
+    spool.folder.mkdir(parents=True, exist_ok=True)
+    for record in LOGGED:
+        path.write_text(json.dumps(record) + "\n")
+        assert records(spool.folder) == [record]
+        for content in other_values(record):
+            path.write_bytes(content + b"\n")
+            for found in records(spool.folder):
+                values = found.get("values", {})
+                assert all(isinstance(value, int | float) for value in values.values())
+                assert not values or isinstance(found["step"], int)
+
+
+def test_a_damaged_state_is_put_aside_and_all_lines_are_sent_again(spool, caplog):
+    for record in LOGGED:
+        spool.append(record)
+    spool.state |= {"key": "k", "refused": 1}
+    spool.commit(spool.read())
+    path = spool.folder / "state.json"
+    original = path.read_bytes()
+    assert Spool(spool.folder).state == spool.state
+    for content in [*damaged(original, 300), *other_values(spool.state)]:
+        path.write_bytes(content)
+        again = Spool(spool.folder)
+        if again.state["offset"] == spool.state["offset"]:
+            assert again.state == spool.state or b"sha256" not in content
+        else:
+            assert records(spool.folder) == LOGGED
+        assert sum((again.remaining(), len(again.state["files"]), again.state.get("refused", 0))) <= len(LOGGED) + 1
+    assert "is kept as state.json.damaged" in caplog.text
+    assert (spool.folder / "state.json.damaged").is_file()

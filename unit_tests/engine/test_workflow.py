@@ -157,7 +157,7 @@ def test_infer_survives_bad_files(make, data, tmp_path):
     results = tmp_path / "run" / "eval"
     with pytest.raises(CellBundleError, match=r"2 of 4 images failed, the first: .*bad\.png"):
         make(mode="infer", input_dir=str(folder)).run()
-    assert {p.name for p in results.iterdir()} == {"good 1_labels.tif", "good.two_labels.tif", "failures.csv"}
+    assert {p.name for p in results.glob("[!.]*")} == {"good 1_labels.tif", "good.two_labels.tif", "failures.csv"}
     with (results / "failures.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["image"]).name for row in rows] == ["bad.png", "empty.tif"]

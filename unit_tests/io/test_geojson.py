@@ -117,7 +117,8 @@ def painted(features, shape):
 def test_what_is_written_is_read_and_painted(tmp_path, instances):
     write_geojson(tmp_path / "a.geojson", instances)
     features = read_geojson(tmp_path / "a.geojson")
-    labels, lost = painted(features, instances.labels.shape)
+    result = painted(features, instances.labels.shape)
+    labels, lost = result.labels, result.lost
     np.testing.assert_array_equal(labels, instances.labels)
     assert lost == []
     assert [feature.name for feature in features] == list(map(str, instances.table["label"]))
@@ -137,7 +138,8 @@ def test_masks_by_hand(tmp_path, wrap):
     assert [f.object_type for f in features] == [None, "annotation"]
     assert [f.name for f in features] == [None, "x"]
     assert [[ring.dtype for ring in f.rings] for f in features] == [[np.float64] * 2] * 2
-    labels, lost = painted(features, (3, 4))
+    result = painted(features, (3, 4))
+    labels, lost = result.labels, result.lost
     np.testing.assert_array_equal(labels, [[1, 2, 2, 1], [1, 2, 2, 1], [1, 1, 1, 2]])
     assert lost == []
 
@@ -178,7 +180,8 @@ def test_nuclei_of_cells(tmp_path):
     nucleus = {"nucleusGeometry": {"type": "Polygon", "coordinates": [BOX]}}
     cell = feature([RING[0]], others=nucleus, objectType="cell")
     path = save(tmp_path / "a.json", [feature([RING[0]], objectType="cell"), cell])
-    labels, lost = painted(read_geojson(path, part="nucleus"), (3, 4))
+    result = painted(read_geojson(path, part="nucleus"), (3, 4))
+    labels, lost = result.labels, result.lost
     np.testing.assert_array_equal(labels, [[0, 2, 2, 0], [0, 2, 2, 0], [0, 0, 0, 0]])
     assert lost == [0]
     np.testing.assert_array_equal(painted(read_geojson(path), (3, 4)).labels, np.ones((3, 4)))

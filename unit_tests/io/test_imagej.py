@@ -107,7 +107,8 @@ def with_corners(kind, corners, **others):
 
 def test_what_is_written_is_read_and_painted(tmp_path, instances):
     write_imagej(tmp_path / "a.zip", instances)
-    labels, lost = painted(tmp_path / "a.zip", instances.labels.shape)
+    result = painted(tmp_path / "a.zip", instances.labels.shape)
+    labels, lost = result.labels, result.lost
     np.testing.assert_array_equal(labels, instances.labels)
     assert lost == []
     assert [int(roi.name) for roi in read_imagej(tmp_path / "a.zip")] == instances.table["label"].tolist()

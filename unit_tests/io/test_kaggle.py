@@ -158,3 +158,14 @@ def test_copies_of_a_row_are_found_when_they_are_painted(tmp_path):
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(LabelReadError, match=r"x\.csv: cannot be opened \(No such file"):
         read_kaggle(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "-5", "@a", "+a,b", "'=a", "''=a", "'a", "a"])
+def test_ids_that_look_like_formulas_come_back(tmp_path, name):
+    write_kaggle(tmp_path / "a.csv", make([[1, 0, 2]]), name)
+    assert read_kaggle(tmp_path / "a.csv") == {name: KaggleImage(["1 1", "3 1"], None)}
+    write_submission(tmp_path / "b.csv", [(name, ["1 2"]), (f"{name}2", [])])
+    assert read_kaggle(tmp_path / "b.csv") == {name: KaggleImage(["1 2"], None), f"{name}2": KaggleImage([], None)}
+    first = pd.read_csv(tmp_path / "b.csv", dtype=str)
+    assert list(first["annotation"]) == ["1 2", "-1"]
+    assert not first["id"][0].startswith(("=", "-", "@", "+"))

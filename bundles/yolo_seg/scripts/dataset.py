@@ -18,6 +18,7 @@ import yaml
 from tqdm import tqdm
 
 from cellbundle.errors import ConfigError, DatalistError
+from cellbundle.io.sealed import seal, unseal
 
 from .tiles import COUNTED, DATA_YAML, Entry, TileOptions, Transform, export_image
 
@@ -109,11 +110,12 @@ def prepare_dataset(
     splits = {"training": list(data), "validation": list(validation)}
     key = _key(splits, transforms, options)
     folder = Path(cache_dir).absolute() / key
-    if (folder / STAMP).exists():
+    stamp = _read_stamp(folder)
+    if stamp:
         logger.info("tiles of an earlier run are in %s", folder)
     else:
         _build(folder, splits, partial(export_image, transforms=transforms, options=options), options, workers)
-    stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
     return DatasetInfo(folder / DATA_YAML, key, options.class_names, stamp["max_instances"], stamp["counts"])
 
 
@@ -160,7 +162,7 @@ def _build(
         names = dict(enumerate(options.class_names))
         text = yaml.safe_dump({**settings, "names": names}, sort_keys=False, allow_unicode=True)
         (temporary / DATA_YAML).write_text(text, encoding="utf-8")
-        stamp = {"format": FORMAT, **asdict(options), "max_instances": fullest, "counts": counts}
+        stamp = seal({"format": FORMAT, **asdict(options), "max_instances": fullest, "counts": counts})
         (temporary / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
         _publish(temporary, folder)
     finally:
@@ -170,13 +172,23 @@ def _build(
 
 def _publish(temporary: Path, folder: Path) -> None:
     """Give a complete folder its name, unless another process was faster."""
-    if folder.exists() and not (folder / STAMP).exists():  # someone has deleted files in it
+    if folder.exists() and not _read_stamp(folder):  # someone has deleted or damaged files in it
         shutil.rmtree(folder, ignore_errors=True)
     try:
         temporary.replace(folder)
     except OSError:
-        if not (folder / STAMP).exists():
+        if not _read_stamp(folder):
             raise
+
+
+def _read_stamp(folder: Path) -> dict[str, Any] | None:
+    """What is known of the tiles in a folder; None if they are not complete, or the file is damaged."""
+    try:
+        stamp = unseal((folder / STAMP).read_bytes(), required=False)
+    except (OSError, ValueError):
+        return None
+    sound = isinstance(stamp.get("max_instances"), int) and isinstance(stamp.get("counts"), dict)
+    return stamp if sound else None
 
 
 def _export_all(

@@ -109,6 +109,10 @@ class InferenceSummary(ItemHandler):
             engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
             engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._stop_clock)
 
+    def files(self) -> list[Path]:
+        """The file."""
+        return [self.folder / INFERENCE]
+
     def start(self) -> None:
         """Forget an earlier run."""
         self.rows = {}

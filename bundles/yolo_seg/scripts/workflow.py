@@ -30,6 +30,7 @@ MEANINGLESS = {
     "train#scheduler": "ultralytics builds the schedule: its options are --learning_rate and --train#schedule#...",
     "train#step": "ultralytics takes the steps: its options are --amp and --train#schedule#nbs",
 }
+TRAINING_FILES = ("history.csv", "training_summary.md", "model_first.pt")
 VALIDATION_ENTRIES = "validate#dataset#data"  # the exception: the images are chosen here as in other bundles
 
 
@@ -49,6 +50,10 @@ class CellYolo(CellWorkflow):
                 if (name == known or name.startswith(f"{known}#")) and name != VALIDATION_ENTRIES:
                     raise ConfigError(f"--{option} has no meaning for yolo_seg: {reason}")
         super().__init__(config_file, mode, **options)
+
+    def training_files(self) -> list[Path]:
+        """Files of a training beside ``model.pt``, ``model_final.pt`` and ``latest.pt``."""
+        return [Path(self.content("ckpt_path")) / name for name in TRAINING_FILES]
 
     def _fit(self) -> None:
         training = self.trainer

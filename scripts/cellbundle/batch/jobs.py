@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError
-from ..io import IMAGE_SUFFIXES, printable, stem
+from ..errors import ConfigError, ImageReadError
+from ..io import IMAGE_SUFFIXES, find_ome_set, printable, stem
 
+TIFF_SUFFIXES = (".tif", ".tiff")
 RECORDS = Path(".cellbundle")  # folder in that of the results by which it is known
 
 
@@ -20,14 +21,18 @@ class Job:
         source: the file.
         name: what people see: its path below the folder that was given, with forward slashes; unique in the batch.
         base: path of its results without suffix, relative to the output folder; unique in the batch.
+        joined: other files that are read as parts of the image.
     """
 
     source: Path
     name: str
     base: Path
+    joined: tuple[Path, ...] = ()
 
 
-def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Job], list[Path], list[tuple[Path, str]]]:
+def find_jobs(
+    inputs: Sequence[str | Path], output: str | Path, join: bool = False
+) -> tuple[list[Job], list[Path], list[tuple[Path, str]]]:
     """Images among files and, recursively, in folders.
 
     Folders keep their sub-folders; hidden files and folders with results of this command are left out. Of two images
@@ -36,6 +41,7 @@ def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Jo
     Args:
         inputs: files and folders.
         output: folder of the results.
+        join: the files of an OME-TIFF set that hold one image are one job, which has the name of the first of them.
 
     Returns:
         Jobs sorted by name; files that are no images by their suffix; with the reason, folders that cannot be read and
@@ -63,7 +69,29 @@ def find_jobs(inputs: Sequence[str | Path], output: str | Path) -> tuple[list[Jo
             elif source.resolve() not in seen:
                 seen.add(source.resolve())
                 found[source] = Path(relative)
-    return _named(found), ignored, unreadable
+    joined = _join(found) if join else {}
+    return _named(found, joined), ignored, unreadable
+
+
+def _join(found: dict[Path, Path]) -> dict[Path, tuple[Path, ...]]:
+    """Keep the first file of each OME-TIFF set in ``found`` and return its other files."""
+    joined: dict[Path, tuple[Path, ...]] = {}
+    sources = {source.resolve(): source for source in found}
+    done: set[Path] = set()
+    for real, source in sources.items():
+        if real in done or source.suffix.lower() not in TIFF_SUFFIXES:
+            continue
+        try:
+            files = find_ome_set(source)
+        except ImageReadError:  # it is raised again when the image is read
+            continue
+        done.update(file.resolve() for file in files)
+        if files:
+            relative = found[source].with_name(files[0].name)
+            for file in files:
+                found.pop(sources.get(file.resolve(), file), None)
+            found[files[0]], joined[files[0]] = relative, files[1:]
+    return joined
 
 
 def _kind(path: Path) -> str:
@@ -101,7 +129,7 @@ def _walk(folder: Path, output: Path, unreadable: list[tuple[Path, str]]) -> Ite
             yield here / name, (here / name).relative_to(folder).as_posix()
 
 
-def _named(found: dict[Path, Path]) -> list[Job]:
+def _named(found: dict[Path, Path], joined: Mapping[Path, tuple[Path, ...]]) -> list[Job]:
     """Give every image a base of its own; case does not tell files apart everywhere, so it does not here."""
     order = sorted(found, key=lambda source: (found[source].as_posix(), str(source)))
     sharing = defaultdict(list)
@@ -120,7 +148,8 @@ def _named(found: dict[Path, Path]) -> list[Job]:
                 base, number = plain.with_name(f"{plain.name}_{number}"), number + 1
             taken.add(_key(base))
         name = found[source].as_posix()
-        jobs.append(Job(source, printable(name if names[name] == 1 else source.as_posix()), base))
+        shown = printable(name if names[name] == 1 else source.as_posix())
+        jobs.append(Job(source, shown, base, joined.get(source, ())))
     return jobs
 
 

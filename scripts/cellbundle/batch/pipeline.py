@@ -107,7 +107,8 @@ def _finish(job: Job, image: Image, found: Segmentation, store: Store, kinds: Se
         instances = with_table(found, image, kinds)
         store.forget(job)
         write_files(store.folder, files, image, instances, job)
-        result = Result(job, files, instances.table, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        result = Result(job, files, instances.table, seconds, no_data=tuple(map(str, image.no_data)))
         store.keep(result, kinds)
     except EXPECTED as error:
         return _failed(job, store, error)

@@ -1,10 +1,11 @@
 """Results of a batch: what became of each image, the record that lets a later run go on, and the tables of all."""
 
 import json
+import logging
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from pandas.api.types import is_numeric_dtype
 
 from ..errors import ConfigError
 from ..instances import Instances
-from ..io import Image, atomic_path, read_image
+from ..io import Image, atomic_path, printable, read_image
 from ..io.table import write_csv, write_parquet
+from ..ownership import Manifest
 from ..predictor import Segmentation, measured
 from .jobs import RECORDS, Job
-from .manifest import Manifest
 from .outputs import FORMATS, KINDS, PAGE, TABLES, files_of
+
+logger = logging.getLogger(__name__)
 
 IMAGES, MEASUREMENTS, FAILURES = "images.csv", "measurements.csv", "failures.csv"
 PARQUET = "measurements.parquet"
@@ -53,6 +56,7 @@ class Result:
         table: one row an instance; None after a failure.
         seconds: of segmenting and writing it; None if an earlier run did.
         error: one line, or None.
+        no_data: sentences about values of the image that stand for no data.
     """
 
     job: Job
@@ -60,18 +64,20 @@ class Result:
     table: pd.DataFrame | None
     seconds: float | None = None
     error: str | None = None
+    no_data: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read: axes where files do not say them, and the largest number of pixels."""
+    """How images are read: axes where files do not say them, largest number of pixels, whether OME-TIFF is joined."""
 
     axes: str | None
     max_pixels: int
+    join: bool = False
 
     def __call__(self, path: Path) -> Image:
         """Read one image."""
-        return read_image(path, axes=self.axes, max_pixels=self.max_pixels)
+        return read_image(path, axes=self.axes, max_pixels=self.max_pixels, join=self.join)
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,8 @@ class Store:
                 others.append(record.result)
             elif job.source.resolve() != record.job.source:
                 conflicts.append(f"{job.base} is a result of {record.job.source}, not of {job.source}")
-            elif record.fingerprint == fingerprint(job.source) and record.serves(self.folder, kinds):
-                done[job] = Result(job, files_of(job, kinds), record.result.table)
+            elif record.fingerprint == fingerprint(job) and record.serves(self.folder, kinds):
+                done[job] = replace(record.result, job=job, files=files_of(job, kinds))
         if conflicts and not overwrite:
             more = f" ({len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
             raise ConfigError(
@@ -157,11 +163,13 @@ class Store:
         facts = {
             "name": job.name,
             "source": str(job.source.resolve()),
-            "fingerprint": fingerprint(job.source),
+            "joined": [path.name for path in job.joined],
+            "fingerprint": fingerprint(job),
             "settings": self.settings,
             "kinds": [kind for kind in kinds if kind in FORMATS or kind == PAGE],
             "measured": needs_measurements(kinds),
             "columns": list(result.table.columns),
+            "no_data": list(result.no_data),
         }
         columns = {f"column_{i}": _plain(result.table[name]) for i, name in enumerate(result.table.columns)}
         path = self._path(job)
@@ -189,8 +197,8 @@ class Store:
             try:
                 base = path.relative_to(folder).with_suffix("")
                 records.append(Record.read(path, base))
-            except DAMAGE:
-                path.unlink(missing_ok=True)  # damaged: the image is segmented again
+            except DAMAGE:  # the image is segmented again, which replaces the record
+                logger.warning("%s is damaged, or no record of cellbundle", path)
         return records
 
 
@@ -204,6 +212,7 @@ class Record:
     kinds: list[str]
     measured: bool
     table: pd.DataFrame
+    no_data: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path, base: Path) -> "Record":
@@ -215,13 +224,15 @@ class Record:
             if not set(facts["kinds"]) <= set(KINDS) or not all(isinstance(name, str) for name in facts["columns"]):
                 raise ValueError(f"{path}: unknown kinds or columns")
             table = pd.DataFrame({name: file[f"column_{i}"] for i, name in enumerate(facts["columns"])})
-        job = Job(Path(facts["source"]), facts["name"], base)
-        return cls(job, facts["fingerprint"], facts["settings"], facts["kinds"], facts["measured"], table)
+        source = Path(facts["source"])
+        job = Job(source, facts["name"], base, tuple(source.with_name(name) for name in facts.get("joined", [])))
+        no_data = tuple(map(str, facts.get("no_data", [])))
+        return cls(job, facts["fingerprint"], facts["settings"], facts["kinds"], facts["measured"], table, no_data)
 
     @property
     def result(self) -> Result:
         """The result as it was."""
-        return Result(self.job, files_of(self.job, self.kinds), self.table)
+        return Result(self.job, files_of(self.job, self.kinds), self.table, no_data=self.no_data)
 
     def serves(self, folder: Path, kinds: Sequence[str]) -> bool:
         """Whether all that is to be saved is there."""
@@ -229,8 +240,13 @@ class Record:
         return (self.measured or not needs_measurements(kinds)) and all((folder / path).is_file() for path in files)
 
 
-def fingerprint(path: Path) -> list[int]:
-    """Size in bytes and time of change in nanoseconds; of a folder, their sum and maximum over its files."""
+def fingerprint(job: Job) -> list[int]:
+    """Size in bytes and time of change in nanoseconds of each file of an image."""
+    return [number for path in (job.source, *job.joined) for number in _state(path)]
+
+
+def _state(path: Path) -> list[int]:
+    """Size and time of change; of a folder, their sum and maximum over its files."""
     files = [Path(root) / name for root, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
     states = [file.stat() for file in files]
     return [sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)]
@@ -271,12 +287,17 @@ def write_tables(
 
 
 def summarise(result: Result) -> dict[str, Any]:
-    """Row of ``images.csv``: number of cells, and medians of what was measured."""
+    """Row of ``images.csv``: number of cells, medians of what was measured, and remarks where there are any.
+
+    These are the names of other files of the image, and values that stand for no data.
+    """
     assert result.table is not None
     table = result.table
     medians = {f"{column}_median": table[column].median() for column in SUMMARISED if column in table}
     seconds = None if result.seconds is None else round(result.seconds, 3)
-    return {"image": result.job.name, "cells": len(table), **medians, "seconds": seconds}
+    joined = {"joined": "; ".join(printable(path.name) for path in result.job.joined)} if result.job.joined else {}
+    no_data = {"no_data": "; ".join(result.no_data)} if result.no_data else {}
+    return {"image": result.job.name, "cells": len(table), **medians, "seconds": seconds, **joined, **no_data}
 
 
 def needs_measurements(kinds: Sequence[str]) -> bool:
@@ -315,5 +336,7 @@ def _all_rows(results: Sequence[Result]) -> pd.DataFrame:
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{key} {before.get(key)!r}, not {value!r}" for key, value in now.items() if before.get(key) != value
+        f"{key} {before.get(key)!r}, not {now.get(key)!r}"
+        for key in {**now, **before}
+        if before.get(key) != now.get(key)
     )

@@ -1,17 +1,23 @@
 """The command ``cellbundle``. Each command imports what it needs itself, so that ``--help`` is immediate."""
 
 import functools
+import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import typer
 
-from ..errors import CellBundleError, ConfigError
+from ..addresses import is_address, redact, redact_logs, redact_text
+from ..errors import CellBundleError, ConfigError, redacted_errors
 from . import data, datalists, doctor, install, log_model, predict, serve, sync_runs
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 LOGGER = logging.getLogger(__name__.partition(".")[0])
+# The base of Click's errors about arguments; newer versions of Typer have a Click of their own.
+USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +36,9 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
     def guard(*args: object, **options: object) -> None:
         """Run the command and leave with its exit code."""
         try:
-            code = command(*args, **options)
+            with redacted_errors():
+                _check_paths(options.values())
+                code = command(*args, **options)
         except KeyboardInterrupt:
             sys.stderr.write("stopped; finished files are kept, and the same command goes on with the others\n")
             code = INTERRUPTED
@@ -42,6 +50,14 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
         raise typer.Exit(code)
 
     return guard
+
+
+def _check_paths(values: Iterable[object]) -> None:
+    """Raise ``ConfigError`` for an address in the place of a path: a folder of that name would be made."""
+    paths = (path for value in values for path in (value if isinstance(value, list) else [value]))
+    for path in paths:
+        if isinstance(path, Path) and is_address(str(path)):
+            raise ConfigError(f"{redact(str(path))} is an address; this command takes paths of files and folders only")
 
 
 app.command("predict")(guarded(predict.predict))
@@ -66,5 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, of this process by default, and leave with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    redact_logs("")
     LOGGER.setLevel(logging.DEBUG if "--debug" in given else logging.INFO)
-    app(args=[argument for argument in given if argument != "--debug"], prog_name="cellbundle")
+    arguments = [argument for argument in given if argument != "--debug"]
+    try:
+        code = app(args=arguments, prog_name="cellbundle", standalone_mode=False)
+    except USAGE_ERROR as error:  # names the wrong argument, perhaps an address
+        message = io.StringIO()
+        error.show(message)
+        sys.stderr.write(redact_text(message.getvalue()))
+        code = error.exit_code
+    except typer.Abort:
+        sys.stderr.write("Aborted!\n")
+        code = FAILED
+    sys.exit(code)

@@ -53,6 +53,10 @@ def prepare(
     option: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of this data set, see `info`; repeatable.")
     ] = None,
+    replace_foreign: Annotated[
+        bool,
+        typer.Option("--replace-foreign", help="Replace files in the results' folder that cellbundle did not write."),
+    ] = False,
 ) -> int:
     """Convert a data set: images, label maps, data lists with folds, a manifest with hashes, and report.html.
 
@@ -73,6 +77,7 @@ def prepare(
         workers=workers,
         fetch=download,
         options=dict(map(_parse_option, option or ())),
+        replace_foreign=replace_foreign,
         progress=bar,
     )
     typer.echo(printable(_summarise(prepared)))

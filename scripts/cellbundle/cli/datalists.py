@@ -1,13 +1,16 @@
 """``cellbundle evaluate`` and ``cellbundle validate-data``: scores of label maps, and checks of data lists."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
 from ..io import printable
 
 Datalist = Annotated[Path, typer.Option(help="JSON data list.")]
@@ -26,14 +29,25 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for report.html, report.json and scores.csv.")
     ] = None,
+    replace_foreign: Annotated[
+        bool, typer.Option("--replace-foreign", help="Replace files in --output that cellbundle did not write.")
+    ] = False,
 ) -> int:
     """Score label maps, whoever made them, against the labels of a data list.
 
     Prints means over images: AP at IoU 0.5 and 0.75, mean AP over 0.5:0.95, precision, recall and F1 at 0.5, PQ, AJI
     and Dice.
     """
-    from ..evaluation import evaluate_folder, format_report, read_groups, write_evaluation  # noqa: PLC0415
+    from ..evaluation import (  # noqa: PLC0415
+        check_report_folder,
+        evaluate_folder,
+        format_report,
+        read_groups,
+        write_evaluation,
+    )
 
+    if output:
+        check_report_folder(output, replace_foreign)
     names = read_groups(groups, column) if groups else None
     with _progress("image") as progress:
         evaluation = evaluate_folder(
@@ -42,7 +56,8 @@ def evaluate(
     typer.echo(printable(format_report(evaluation.summaries, evaluation.failures)))
     if output:
         title = f"{predictions.resolve().name}: {split} images of {datalist.stem}"
-        write_evaluation(evaluation, output, title=title, notes=[f"data list {datalist}", f"split {split}"])
+        notes = [f"data list {datalist}", f"split {split}"]
+        write_evaluation(evaluation, output, title=title, notes=notes, replace_foreign=replace_foreign)
         typer.echo(printable(f"\n{output / 'report.html'}"))
     return 1 if evaluation.failures else 0
 
@@ -52,12 +67,17 @@ def validate_data(
     basedir: Basedir,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Whether every entry needs a label.")] = True,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the findings.")] = None,
+    replace_foreign: Annotated[
+        bool, typer.Option("--replace-foreign", help="Replace --output also if this command did not write it.")
+    ] = False,
 ) -> int:
     """Read every file of a data list and say what is wrong, before a training does."""
     from ..inspection import Finding  # noqa: PLC0415
     from ..io import atomic_path  # noqa: PLC0415
     from ..validation import inspect_datalist  # noqa: PLC0415
 
+    if output and not replace_foreign:
+        _check_findings(output)
     with _progress("entry") as progress:
         result = inspect_datalist(datalist, basedir, require_labels=labels, progress=progress)
     for part, counts in result.counts.items():
@@ -72,6 +92,24 @@ def validate_data(
         with atomic_path(output) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
     return 1 if errors else 0
+
+
+def _check_findings(path: Path) -> None:
+    """Raise ``ConfigError`` if a file exists that does not hold findings and nothing else."""
+    from ..inspection import Finding  # noqa: PLC0415
+
+    if not os.path.lexists(path):
+        return
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        content = None
+    keys = {field.name for field in fields(Finding)}
+    if not isinstance(content, list) or any(not isinstance(entry, dict) or set(entry) != keys for entry in content):
+        raise ConfigError(
+            f"{path} exists and was not written by this command; choose another --output, or replace it with "
+            "--replace-foreign"
+        )
 
 
 @contextmanager

@@ -48,6 +48,9 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     axes: Annotated[str | None, typer.Option(help="Axes of files that do not say them, for example CYX.")] = None,
     max_pixels: Annotated[int, typer.Option(help="Refuse larger images before decoding them.")] = 2**30,
+    join_ome: Annotated[
+        bool, typer.Option("--join-ome", help="Read OME-TIFF files of a folder that hold one image together.")
+    ] = False,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to use instead of the bundle's own.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of other settings or other images in --output.")
@@ -80,14 +83,18 @@ def predict(
         "min_score": min_score,
         "weights": str(weights.resolve()) if weights else None,
     }
-    jobs, ignored, unreadable = find_jobs(inputs, output)
+    jobs, ignored, unreadable = find_jobs(inputs, output, join_ome)
     if not jobs and not unreadable:
         raise ConfigError(
             f"no images among {', '.join(map(str, inputs))} ({len(ignored)} other files); PNG, JPEG, BMP, TIFF and "
             "OME-Zarr are read"
         )
-    store = Store(output, {**_identity(bundle, weights), **options, "axes": axes})
-    batch = Batch(store, kinds, Reading(axes, max_pixels), options | {"tile": tile, "device": device})
+    for job in jobs:
+        if job.joined:
+            logger.info("%s: joined with %s", job.name, printable(", ".join(path.name for path in job.joined)))
+    joining = {"join_ome": True} if join_ome else {}
+    store = Store(output, {**_identity(bundle, weights), **options, "axes": axes, **joining})
+    batch = Batch(store, kinds, Reading(axes, max_pixels, join_ome), options | {"tile": tile, "device": device})
     batch.restore(jobs, overwrite)
     if not replace_foreign:
         store.check_foreign(jobs, kinds)
@@ -162,6 +169,7 @@ class Batch:
             self._write_page(done, n_ignored, seconds)
         else:
             self.store.manifest.remove([Path(PAGE_FILE)])
+        self.store.manifest.forget_missing()
 
     def _write_page(self, done: Sequence["Result"], n_ignored: int, seconds: float) -> None:
         from ..batch.results import PAGE_FILE, TABLE_FILES  # noqa: PLC0415

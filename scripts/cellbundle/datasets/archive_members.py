@@ -26,6 +26,7 @@ MAX_RATIO = 200
 MAX_SIZE = GIB
 MAX_MEMBER_RATIO = 1000  # the most that deflate can do is 1032
 MAX_MEMBER_SIZE = 256 * MIB
+MAX_MEMBERS = 10**6  # files and folders; of the known data sets, stage1_train.zip of DSB2018 has most: about 32,000
 MAX_HEADER = MIB  # of a tar: a long name or a table of attributes, which tarfile reads into memory at once
 
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # with files, without, one part of several
@@ -143,6 +144,7 @@ def _tar_stream(archive: Path, start: bytes) -> BufferedIOBase:
 
 def _zip_members(archive: Path, file: zipfile.ZipFile) -> list[Member]:
     found = []
+    _check_count(archive, len(file.infolist()))
     _check_ratio(archive, sum(info.file_size for info in file.infolist()))
     for info in file.infolist():
         path = _place(archive, info.filename)
@@ -169,14 +171,15 @@ def _tar_members(archive: Path, stream: BufferedIOBase) -> list[Member]:
     tar = _open_tar(stream)
     found = []
     total = 0
-    for info in tar:
+    for count, info in enumerate(tar, start=1):
+        _check_count(archive, count)
         if info.size < 0:
             raise tarfile.ReadError(f"{info.name!r} declares {info.size} bytes")
         path = _place(archive, info.name)
         if not (info.isfile() or info.isdir()):
             raise DatasetError(f"{archive}: is not safe: {info.name!r} is a link or device; do not use it")
         total += info.size
-        _check_ratio(archive, total)
+        _check_ratio(archive, max(total, tar.offset))  # headers may be larger than the files
         if info.isfile():
             found.append(Member(path, info.size, info.mtime, partial(tar.extractfile, info)))
     # tarfile takes a cut or a broken header for the end, and leaves unread what tells whether the stream is sound.
@@ -204,6 +207,14 @@ def _as_path(name: str) -> PurePosixPath:
 
 def _is_folder(name: str) -> bool:
     return name.endswith(("/", "\\"))
+
+
+def _check_count(archive: Path, count: int) -> None:
+    if count > MAX_MEMBERS:
+        raise DatasetError(
+            f"{archive}: is not safe: it has more than {MAX_MEMBERS:,} members; do not use it, or unpack it by hand if "
+            "you trust it"
+        )
 
 
 def _check_ratio(archive: Path, total: int) -> None:

@@ -104,8 +104,13 @@ def extract(
     return target
 
 
+def is_junk(name: str) -> bool:
+    """Whether a file has a name that macOS gives to those that it adds to folders and archives."""
+    return name == ".DS_Store" or name.startswith("._")
+
+
 def _is_junk(path: PurePosixPath) -> bool:
-    return "__MACOSX" in path.parts or path.name == ".DS_Store" or path.name.startswith("._")
+    return "__MACOSX" in path.parts or is_junk(path.name)
 
 
 def _unpack(
@@ -117,7 +122,7 @@ def _unpack(
 ) -> None:
     work = target.with_name(f"{target.name}.incomplete")
     origin = target.with_name(f"{work.name}.sha256")
-    same = origin.is_file() and origin.read_text(encoding="utf-8") == identity
+    same = origin.is_file() and origin.read_bytes() == identity.encode()
     done = _clean(work, wanted, keep=same)
     total = sum(member.size for member in wanted)
     finished = sum(member.size for member in done)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import DatasetError
 from ..io import atomic_path
+from ..io.sealed import seal, unseal
 
 FORM = 1  # of the parts: another number makes them anew
 INDEX = "_index.json"  # written last: with it, all parts are there
@@ -67,7 +68,7 @@ def cut_coco(path: Path, folder: Path) -> CocoParts:
     orphans = sum(len(texts) for key, texts in annotations.items() if key not in listed)
     parts = CocoParts(cells, [stem for stem, same in sorted(by_stem.items()) if len(same) > 1], orphans)
     with atomic_path(index) as temporary:
-        temporary.write_text(ENCODER.encode({"stamp": stamp, "parts": asdict(parts)}), encoding="utf-8")
+        temporary.write_text(ENCODER.encode(seal({"stamp": stamp, "parts": asdict(parts)})), encoding="utf-8")
     return parts
 
 
@@ -111,9 +112,9 @@ def _write(path: Path, image: dict[str, Any], annotations: Iterable[str], catego
 
 
 def _read_index(path: Path, stamp: list[int]) -> CocoParts | None:
-    """What an earlier call wrote, if it was for the same file."""
+    """Parts that an earlier call wrote, if it was for the same file; None also if the index is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = unseal(path.read_bytes())
         return CocoParts(**content["parts"]) if content["stamp"] == stamp else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -15,6 +15,8 @@ import numpy as np
 from ..errors import CellBundleError, DatasetError
 from ..inspection import pixel_digest
 from ..io import atomic_path, read_image, write_image, write_labels
+from ..io.regular import IRREGULAR, is_irregular
+from ..io.sealed import seal, unseal
 from ..labels import renumber
 from .model import DatasetModule, Item, Problem, Sample
 
@@ -73,15 +75,32 @@ class Record:
     remarks: list[str]
 
     @classmethod
-    def from_json(cls, line: str) -> "Record":
-        """A line of the journal; ``ValueError``, ``KeyError`` or ``TypeError`` if it is none."""
-        content = json.loads(line)
+    def from_json(cls, line: str | bytes) -> "Record":
+        """A line of the journal; ``ValueError``, ``KeyError`` or ``TypeError`` if it is damaged."""
+        content = unseal(line, required=False)
         files = {key: Output(**content[key]) for key in ("image", "label")}
-        return cls(**content | files | {"shape": tuple(content["shape"])})
+        record = cls(**content | files | {"shape": tuple(content["shape"])})
+        if not record.is_sound():
+            raise ValueError("has values of wrong types")
+        return record
+
+    def is_sound(self) -> bool:
+        """Whether all values have their types, which JSON does not ensure."""
+        texts: list[object] = [self.name, self.key, "" if self.digest is None else self.digest, *self.remarks]
+        numbers: list[object] = [self.instances, *self.shape, *self.sizes]
+        for file in (self.image, self.label):
+            texts += [file.path, file.sha256]
+            numbers.append(file.bytes)
+        return (
+            (len(self.shape), len(self.sizes)) == (2, len(SIZE_EDGES) - 1)
+            and isinstance(self.remarks, list)
+            and all(isinstance(text, str) and "\0" not in text for text in texts)
+            and all(isinstance(number, int) and number >= 0 for number in numbers)
+        )
 
     def to_json(self) -> str:
         """The line of the journal."""
-        return json.dumps(asdict(self))
+        return json.dumps(seal(asdict(self)))
 
 
 def load_module(name: str) -> DatasetModule:
@@ -128,7 +147,9 @@ def item_key(dataset: str, item: Item, options: Mapping[str, Any]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file; raises ``OSError`` if it is none, or cannot be read."""
+    if is_irregular(path):
+        raise OSError(errno.EINVAL, IRREGULAR, str(path))
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(HASH_BLOCK):
@@ -137,9 +158,9 @@ def file_hash(path: Path) -> str:
 
 
 def read_journal(path: Path) -> dict[str, Record]:
-    """The last record of each name; a torn line, of a run that was killed, is left out."""
+    """The last record of each name; torn and damaged lines are left out."""
     records = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             record = Record.from_json(line)
         except (ValueError, KeyError, TypeError):

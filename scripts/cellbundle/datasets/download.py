@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ..addresses import redact
 from ..errors import DatasetError
 from .archive_members import is_web_page, size_text
 from .archives import check_free_space
@@ -55,14 +56,19 @@ class _Source:
     limit: int | None
 
     def __str__(self) -> str:
-        return urlsplit(self.url)._replace(query="", fragment="").geturl()
+        return redact(self.url)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the address, whose query may hold a key and is therefore not kept."""
+        return hashlib.sha256(self.url.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Version:
-    """Which file a part belongs to: its address, ETag or date, and size, as far as the server tells."""
+    """Which file a part belongs to: hash of its address, ETag or date, and size, as far as the server tells."""
 
-    url: str
+    source: str
     validator: str | None
     total: int | None
 
@@ -157,12 +163,12 @@ def _fetch_part(source: _Source, target: Path, progress: Progress | None, attemp
 def _request(source: _Source, target: Path, progress: Progress | None) -> None:
     """Ask once for all that is missing."""
     part = _part(target)
-    known = _read_notes(source.url, target)
+    known = _read_notes(source, target)
     have = part.stat().st_size if known else 0
     if known and have == known.total:
         return
     with _ask(source, target, have, known.validator if known else None) as response:
-        start, version = _describe(source.url, response)
+        start, version = _describe(source, response)
         _check_size(source, version.total or 0)
         chunks = _chunks(response)
         if start == 0:
@@ -209,7 +215,7 @@ def _ask(source: _Source, target: Path, have: int, validator: str | None) -> HTT
         raise _BrokenOffError(str(getattr(error, "reason", error))) from error
 
 
-def _describe(url: str, response: HTTPResponse) -> tuple[int, _Version]:
+def _describe(source: _Source, response: HTTPResponse) -> tuple[int, _Version]:
     """Position of the first byte of an answer, -1 if it is not clear, and what it is part of."""
     tag = response.headers.get("ETag", "W/")
     validator = response.headers.get("Last-Modified") if tag.startswith("W/") else tag  # W/: not equal byte for byte
@@ -219,7 +225,7 @@ def _describe(url: str, response: HTTPResponse) -> tuple[int, _Version]:
     else:
         length = response.headers.get("Content-Length", "")
         start, total = 0, int(length) if length.isdecimal() else None
-    return start, _Version(url, validator, total)
+    return start, _Version(source.digest, validator, total)
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
@@ -263,13 +269,14 @@ def _check_hash(path: Path, sha256: str | None, remedy: str) -> None:
         raise DatasetError(f"{path}: has the SHA-256 {found}, expected {sha256.lower()}; {remedy}")
 
 
-def _read_notes(url: str, target: Path) -> _Version | None:
+def _read_notes(source: _Source, target: Path) -> _Version | None:
     """What the part that is there belongs to; None if there is none that can be used."""
     try:
         version = _Version(**json.loads(_notes(target).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return version if version.url == url and version.total is not None and _part(target).exists() else None
+    is_known = version.source == source.digest and version.total is not None and _part(target).exists()
+    return version if is_known else None
 
 
 def _discard(target: Path) -> None:

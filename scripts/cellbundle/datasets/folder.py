@@ -5,36 +5,60 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetError
-from .convert import IMAGES, LABELS, Record
+from ..ownership import STATE, Manifest
+from .convert import IMAGES, LABELS, Record, read_journal
+from .facts import names
 from .manifest import MANIFEST, read_manifest
+from .prepared import common_files
 
-STATE = ".cellbundle"
 JOURNAL, OWNER = f"{STATE}/journal.jsonl", f"{STATE}/dataset"
 HALF_WRITTEN = re.compile(r"\.[0-9a-f]{32}(\..*)?")  # what ``atomic_path`` writes before it gets its name
 N_SHOWN = 3
 
 
-def check_folder(output: Path, raw: Path, dataset: str) -> None:
-    """Raise ``ConfigError`` if results of a data set cannot go to a folder, because it holds something else."""
+def check_folder(output: Path, raw: Path, dataset: str, replace_foreign: bool = False) -> Manifest:
+    """Return the list of the files in the folder of results that earlier runs wrote.
+
+    Args:
+        output: folder of the results.
+        raw: folder of the published files.
+        dataset: name of the data set.
+        replace_foreign: files that no earlier run wrote may be replaced.
+
+    Raises:
+        ConfigError: if results cannot go to the folder, because it holds something else.
+    """
     if output == raw or output in raw.parents:
         raise ConfigError(f"output_dir {output} holds the published files in {raw}; give another folder")
     existing = next(path for path in (output, *output.parents) if path.exists())
     if not existing.is_dir():
         raise ConfigError(f"output_dir {output} cannot be made: {existing} is a file; give another folder")
-    owner = output / OWNER
-    held = owner.read_text(encoding="utf-8").strip() if owner.is_file() else None
+    held = _held(output)
     if held not in (None, dataset):
         raise ConfigError(f"{output} holds the data set {held}; give {dataset} an output_dir of its own")
-    full = any((output / part).is_dir() and any((output / part).iterdir()) for part in (IMAGES, LABELS))
-    if held is None and full and not _is_listed(output, dataset):
-        raise ConfigError(f"{output} holds {IMAGES} or {LABELS} that are not ours; give another output_dir")
+    own = Manifest(output, lambda: _earlier_files(output, dataset))
+    files = common_files(dataset)
+    if not any(name.startswith(f"{IMAGES}/") for name in own.names):  # the names of all others are not known yet
+        parts = [output / part for part in (IMAGES, LABELS)]
+        files += [path.relative_to(output) for part in parts if part.is_dir() for path in sorted(part.iterdir())]
+    own.check(files, replace_foreign)
+    return own
 
 
-def claim_folder(output: Path, dataset: str) -> None:
-    """Make the folder of results, and remove the half files of a run that was killed."""
+def claim_folder(output: Path, dataset: str, own: Manifest, files: Iterable[Path]) -> None:
+    """Make the folder of results, and remove the half files of a run that was killed.
+
+    Args:
+        output: the folder.
+        dataset: name of the data set.
+        own: the files that earlier runs wrote.
+        files: that are going to be written, relative to the folder.
+    """
+    is_known = _held(output) == dataset
+    own.add(files)
     for part in (STATE, IMAGES, LABELS):
         (output / part).mkdir(parents=True, exist_ok=True)
-    for folder in (output, *(output / part for part in (STATE, IMAGES, LABELS))):
+    for folder in (output, *(output / part for part in (STATE, IMAGES, LABELS))) if is_known else ():
         for path in folder.iterdir():
             if HALF_WRITTEN.fullmatch(path.name) and path.is_file():
                 path.unlink()
@@ -52,9 +76,21 @@ def remark_on_leftovers(output: Path, records: Iterable[Record]) -> list[str]:
     return [f"{len(others)} files of earlier runs are in no list: {shown}; delete them, or give another output_dir"]
 
 
-def _is_listed(output: Path, dataset: str) -> bool:
-    """Whether a folder without its state, which may be deleted, has a manifest of the data set."""
+def _held(output: Path) -> str | None:
+    """The data set in a folder, None if there is none, or the file that says it is damaged."""
+    owner = output / OWNER
+    held = owner.read_bytes().decode("utf-8", "replace").strip() if owner.is_file() else ""
+    return held if held in names() else None
+
+
+def _earlier_files(output: Path, dataset: str) -> list[Path]:
+    """Files that the journal and the manifest name, for a folder without a list of its files."""
+    records = read_journal(output / JOURNAL).values()
+    files = [Path(file.path) for record in records for file in (record.image, record.label)]
+    if _held(output) == dataset:
+        files += common_files(dataset)
     try:
-        return (output / MANIFEST).is_file() and f"{dataset}.json" in {row.path for row in read_manifest(output)}
+        listed = [row.path for row in read_manifest(output)] if (output / MANIFEST).is_file() else []
     except DatasetError:
-        return False
+        listed = []
+    return [*files, *map(Path, [*listed, MANIFEST] if f"{dataset}.json" in listed else ())]

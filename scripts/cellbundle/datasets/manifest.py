@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from ..io import atomic_path
+from ..io.regular import IRREGULAR, is_irregular
 from ..kernels.parallel import n_threads
 from .convert import file_hash
 
@@ -73,6 +74,8 @@ def read_manifest(folder: Path) -> list[Row]:
         DatasetError: if there is none, or it is not one of ours.
     """
     path = folder / MANIFEST
+    if is_irregular(path):
+        raise DatasetError(f"{path}: {IRREGULAR}")
     try:
         return _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -144,7 +147,7 @@ def _why_incomplete(folder: Path, rows: Sequence[Row]) -> str | None:
 def _is_unsealed(folder: Path) -> bool:
     """Whether the manifest has another hash than when it was written."""
     path, seal = folder / MANIFEST, folder / SEAL
-    return path.is_file() and seal.is_file() and file_hash(path) != seal.read_text().strip()
+    return path.is_file() and seal.is_file() and file_hash(path).encode() != seal.read_bytes().strip()
 
 
 def _compare(folder: Path, row: Row, owners: dict[str, str]) -> str | None:
@@ -152,7 +155,7 @@ def _compare(folder: Path, row: Row, owners: dict[str, str]) -> str | None:
     path = folder / row.path
     try:
         size, digest = path.stat().st_size, file_hash(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a path in a damaged manifest may hold NUL
         return "is missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"

@@ -41,7 +41,7 @@ def unpack_arrays(path: Path, keys: Sequence[str], work: Path) -> list[Path]:
             old.unlink()
     with _open(path) as archive:
         members = [_member(path, archive, key) for key in keys]
-        missing = [pair for pair in zip(members, targets, strict=True) if not pair[1].exists()]
+        missing = [pair for pair in zip(members, targets, strict=True) if not _is_whole(*pair)]
         check_free_space(work, sum(member.file_size for member, _ in missing))
         for member, target in missing:
             with archive.open(member) as source, atomic_path(target) as temporary, temporary.open("wb") as file:
@@ -73,6 +73,10 @@ def read_array(path: Path, key: str) -> NDArray | None:
             return None
         with archive.open(f"{key}.npy") as file:
             return load_npy(cast(BinaryIO, file))
+
+
+def _is_whole(member: zipfile.ZipInfo, target: Path) -> bool:
+    return target.is_file() and target.stat().st_size == member.file_size
 
 
 @contextmanager

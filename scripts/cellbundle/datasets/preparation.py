@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
+from ..io import printable
+from ..io.regular import IRREGULAR
 from ..kernels.parallel import THREADS_VARIABLE, n_threads
+from ..ownership import STATE
 from .checks import check_found, check_options, remark_on_split
 from .convert import Record, convert_item, item_key, load_module, read_journal
 from .facts import Facts, read_facts
-from .folder import JOURNAL, STATE, check_folder, claim_folder, remark_on_leftovers
+from .folder import JOURNAL, check_folder, claim_folder, remark_on_leftovers
 from .model import Item, Problem
-from .prepared import Prepared, write_results
+from .prepared import Prepared, planned_files, write_results
 from .progress import Progress, silent
 from .source import AUTO, download, look_alikes, open_source
 from .splits import find_shared, hold_out, join_equal_images
@@ -37,6 +40,7 @@ def prepare(
     workers: int | None = None,
     fetch: bool = False,
     options: Mapping[str, Any] | None = None,
+    replace_foreign: bool = False,
     progress: Progress = silent,
 ) -> Prepared:
     """Convert a data set into images, label maps, data lists, a manifest and a report.
@@ -56,13 +60,15 @@ def prepare(
         workers: processes; by default as many as there are cores.
         fetch: download missing files first.
         options: of this data set, see its facts.
+        replace_foreign: replace files in ``output_dir`` that no preparation wrote.
         progress: shows how far it is.
 
     Returns:
         What was written. The files do not depend on the order of directories or the number of processes.
 
     Raises:
-        ConfigError: if an option is not known or the folder holds something else.
+        ConfigError: if an option is not known, or the folder holds something else, such as files that no preparation
+            wrote in the place of results.
         DatasetError: if the files are not those of the data set or nothing in them can be used.
     """
     facts = read_facts(name)
@@ -70,15 +76,18 @@ def prepare(
     hold_out([], share, seed)  # a wrong share shall not wait for the conversion
     chosen = check_options(facts, options or {}, n_folds, workers)
     raw, output = Path(raw_dir).absolute(), Path(output_dir).absolute()
+    own = check_folder(output, raw, name, replace_foreign)
     if fetch:
         download(facts, raw, str(variant), progress)
-    check_folder(output, raw, name)
     tree, variant = open_source(facts, raw, output, output / STATE / "extracted", str(variant), progress)
     work = output / STATE / "work"
     work.mkdir(parents=True, exist_ok=True)
     module = load_module(name)
     found = check_found(facts, variant, module.locate(tree, variant, chosen, work))
-    claim_folder(output, name)
+    found.problems += [Problem(printable(one), IRREGULAR) for one in tree.irregular]
+    files = planned_files(name, found.items)
+    own.check(files, replace_foreign)
+    claim_folder(output, name, own, files)
     records, problems = _convert_all(facts, found.items, chosen, output, workers, progress)
     problems = [Problem(one.name, _relative(one.reason, raw, output)) for one in found.problems + problems]
     digests = {record.name: record.digest or "" for record in records.values()}
@@ -103,6 +112,7 @@ def prepare(
         leaks=find_shared(items, digests),
     )
     write_results(prepared, tree)
+    own.forget_missing()
     return prepared
 
 

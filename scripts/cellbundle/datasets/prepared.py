@@ -9,7 +9,7 @@ from typing import Any
 
 from ..datalist import SECTIONS
 from ..io import atomic_path
-from .convert import Output, Record
+from .convert import IMAGES, LABELS, Output, Record
 from .facts import Facts
 from .manifest import MANIFEST, Row, write_manifest
 from .model import Item, Problem
@@ -46,9 +46,7 @@ class Prepared:
     @property
     def subsets(self) -> dict[str, list[Item]]:
         """Items of each list by its name: all first; of each subset, if there are more than one."""
-        subsets = sorted({subset for item in self.items for subset in item.subsets})
-        parts = {f"{self.facts.name}_{s}": [item for item in self.items if s in item.subsets] for s in subsets}
-        return {self.facts.name: self.items} | (parts if len(subsets) > 1 else {})
+        return find_subsets(self.facts.name, self.items)
 
     @property
     def datalists(self) -> dict[str, Path]:
@@ -70,6 +68,28 @@ class Prepared:
     def instances(self) -> int:
         """Number of instances of all images."""
         return sum(record.instances for record in self.records.values())
+
+
+def find_subsets(dataset: str, items: Sequence[Item]) -> dict[str, list[Item]]:
+    """Items of each list by its name: all first; of each subset, if there are more than one."""
+    subsets = sorted({subset for item in items for subset in item.subsets})
+    parts = {f"{dataset}_{s}": [item for item in items if s in item.subsets] for s in subsets}
+    return {dataset: list(items)} | (parts if len(subsets) > 1 else {})
+
+
+def common_files(dataset: str) -> list[Path]:
+    """Files of every preparation of a data set, relative to its folder; failures are written only if there are any."""
+    return [Path(name) for name in (f"{dataset}.json", REPORT, FAILURES, MANIFEST)]
+
+
+def planned_files(dataset: str, items: Sequence[Item]) -> list[Path]:
+    """Files that a preparation may write, relative to its folder: an image is copied as it is, or written as TIFF."""
+    files = [*common_files(dataset), *(Path(f"{name}.json") for name in find_subsets(dataset, items))]
+    for item in items:
+        suffixes = dict.fromkeys([item.image.suffix.lower(), ".tif"])
+        files += [Path(IMAGES, f"{item.name}{suffix}") for suffix in suffixes]
+        files.append(Path(LABELS, f"{item.name}.tif"))
+    return files
 
 
 def write_results(prepared: Prepared, tree: Tree) -> None:

@@ -2,16 +2,18 @@
 
 import hashlib
 import logging
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetError
+from ..io.regular import IRREGULAR, is_irregular
 from .archives import archive_stem, extract, first_names, is_archive
 from .download import fetch
 from .facts import Facts, File, names, read_facts
 from .progress import Progress, silent
-from .tree import Tree, list_files
+from .tree import Tree, list_files, set_irregular_aside
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,7 @@ MAX_NESTING = 3  # archives in archives, as Kaggle packs them
 MAX_COMPARED = 10**6  # members of an archive that are looked for, to see whether it lies there extracted as well
 N_SHOWN = 3  # files that an error shows
 SHOWN_LENGTH = 60  # of their names
+EXTRACTED = re.compile(r".*-[0-9a-f]{12}(\.incomplete)?", re.DOTALL)  # names of folders that archives are extracted to
 
 
 def open_source(
@@ -48,7 +51,11 @@ def open_source(
         )
     if not raw.exists():
         raise DatasetError(f"{raw} is not there. {how_to_get(facts)}")
-    files = list_files(raw, output) if raw.is_dir() else {raw.name: raw}
+    if is_irregular(raw):
+        raise DatasetError(f"{raw}: {IRREGULAR}")
+    files, irregular = set_irregular_aside(list_files(raw, output) if raw.is_dir() else {raw.name: raw})
+    for name in irregular:
+        logger.warning("%s: %s", name, IRREGULAR)
     done: set[str] = set()
     used: dict[Path, str] = {}
     for _ in range(MAX_NESTING):
@@ -65,7 +72,7 @@ def open_source(
             inside = list_files(target)
             files = _without_copies(files, inside) | {f"{prefix}/{inner}": path for inner, path in inside.items()}
     _remove_others(work, used)
-    tree = Tree(raw, dict(sorted(files.items())))
+    tree = Tree(raw, dict(sorted(files.items())), irregular)
     found = _fitting(facts, tree, variant)
     if found is None:
         raise DatasetError(_not_recognised(facts, tree, variant))
@@ -156,7 +163,7 @@ def _remove_others(work: Path, used: Iterable[Path]) -> None:
     """Remove what was extracted from archives that are not there any more."""
     kept = {path.name for path in used}
     for path in work.iterdir() if work.is_dir() else ():
-        if path.is_dir() and path.name not in kept:
+        if path.is_dir() and EXTRACTED.fullmatch(path.name) and path.name not in kept:
             shutil.rmtree(path)
 
 

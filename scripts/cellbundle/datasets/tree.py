@@ -3,11 +3,12 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DatasetError
+from ..io.regular import is_irregular
 
 IGNORED = {"__MACOSX"}  # folders besides hidden ones: what macOS adds to archives
 UNFINISHED = (".incomplete", ".incomplete.json")  # downloads that were stopped
@@ -20,10 +21,12 @@ class Tree:
     Attributes:
         root: the folder or archive that the user gave, for messages.
         files: path of each file by its name.
+        irregular: names of FIFOs, devices and sockets, which are not among the files, because they are never opened.
     """
 
     root: Path
     files: Mapping[str, Path]
+    irregular: Sequence[str] = ()
 
     def glob(self, pattern: str) -> list[str]:
         """Sorted names that end in a pattern, so that ``stage1_train/*/masks/*.png`` is found at any depth.
@@ -71,6 +74,12 @@ def list_files(root: Path, exclude: Path | None = None) -> dict[str, Path]:
                 path = os.path.join(folder, name)  # noqa: PTH118
                 found[path[start:].replace(os.sep, "/")] = Path(path)
     return dict(sorted(found.items()))
+
+
+def set_irregular_aside(files: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """Split files into those that may be opened and the names of the others: FIFOs, devices and sockets."""
+    irregular = {name: path for name, path in files.items() if is_irregular(path)}
+    return {name: path for name, path in files.items() if name not in irregular}, list(irregular)
 
 
 def pair(

@@ -58,8 +58,12 @@ class FeatureCache:
     def _get(self, key: str) -> list[torch.Tensor] | None:
         if self.folder is None:
             return self.kept.get(key)
-        path = self.folder / f"{key}.pt"
-        return torch.load(path, weights_only=True) if path.is_file() else None
+        try:
+            found = torch.load(self.folder / f"{key}.pt", weights_only=True)
+        except Exception:  # noqa: BLE001  (missing, or damaged in any way: computed again)
+            return None
+        sound = isinstance(found, list) and all(isinstance(level, torch.Tensor) for level in found)
+        return found if sound else None
 
     def _put(self, key: str, features: list[torch.Tensor]) -> None:
         features = [level.clone() for level in features]  # a view would keep the whole batch

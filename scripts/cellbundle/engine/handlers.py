@@ -1,6 +1,5 @@
 """Handlers that MONAI and ignite do not have in this form."""
 
-import csv
 import logging
 import math
 import sys
@@ -17,7 +16,7 @@ from torch import nn
 
 from ..errors import TrainingError
 from ..flags import as_bool
-from ..io.write import atomic_path
+from ..io.table import write_rows
 from .distributed import broadcast_buffers, gather, rank
 from .schedule import is_validation_epoch
 
@@ -204,10 +203,7 @@ class History:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.path, columns, ([row.get(name) for name in columns] for row in self.rows))
 
 
 class Progress:

@@ -1,7 +1,8 @@
 """What handlers that look at every decoded image of an evaluation have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -27,6 +28,15 @@ class ItemHandler(ABC):
             engine.add_event_handler(Events.STARTED, lambda _: self.start())
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._add_all)
             engine.add_event_handler(Events.COMPLETED, lambda _: self.finish())
+
+    def output_files(self, images: Sequence[str]) -> list[Path]:
+        """Files that a run over some images may write."""
+        del images
+        return self.files() if self.enabled else []
+
+    def files(self) -> list[Path]:
+        """Files that an enabled handler writes."""
+        return []
 
     @abstractmethod
     def start(self) -> None:

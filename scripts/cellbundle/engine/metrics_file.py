@@ -54,6 +54,10 @@ class MetricsFile(ItemHandler):
         self.true_classes_key, self.pred_classes_key = true_classes_key, pred_classes_key
         self.details: dict[int, ImageDetails] = {}
 
+    def files(self) -> list[Path]:
+        """The file."""
+        return [self.path]
+
     def start(self) -> None:
         """Forget an earlier run."""
         self.details = {}

@@ -78,6 +78,11 @@ def phase_weights(
 class PhasedWorkflow(CellWorkflow):
     """A workflow whose training has phases; ``model.pt`` is the best of all of them."""
 
+    def training_files(self) -> list[Path]:
+        """Also the best weights of phase 1, which stay when phase 2 goes on."""
+        first = [Path(self.content("ckpt_path")) / FIRST] if self.content("phase_now") == 1 else []
+        return [*super().training_files(), *first]
+
     def _train(self) -> None:
         first = self.content("phase_now")
         for phase in (p for p in PHASES[str(self.content("phase"))] if p >= first):

@@ -60,7 +60,7 @@ class ResultFiles(ItemHandler):
     once. Labels are not needed.
 
     Args:
-        folder: made when needed; older files in it are replaced.
+        folder: made when needed; files of these names in it are replaced.
         class_names: of the classes 1..K.
         submission: whether to write ``submission.csv``.
         coco: whether to write the two COCO files; the decoder must give ``detections``.
@@ -87,6 +87,11 @@ class ResultFiles(ItemHandler):
         self.folder, self.class_names, self.order = Path(folder), list(class_names or ()), order
         self.submission, self.coco = submission, coco
         self.images: dict[int, ImageTexts] = {}
+
+    def files(self) -> list[Path]:
+        """The files that are asked for."""
+        names = [*([SUBMISSION] if self.submission else []), *([RESULTS, IMAGES] if self.coco else [])]
+        return [self.folder / name for name in names]
 
     def start(self) -> None:
         """Forget an earlier run."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..addresses import redact
 from ..datalist import read_datalist, select
 from ..errors import DatalistError
 from ..io import IMAGE_SUFFIXES
-from ..remote import Copy, Mirror, RemoteError, is_url, shown
+from ..remote import Copy, Mirror, RemoteError, is_url
 from . import distributed
 from .checkpoint import LATEST
 
@@ -73,7 +75,7 @@ class Roots:
 
     def shown(self, folder: str | Path) -> str:
         """Return the address that a folder here is a copy of, without credentials, or the folder itself."""
-        return next((shown(mirror.url) for mirror in self.mirrors if mirror.local == Path(folder)), str(folder))
+        return next((redact(mirror.url) for mirror in self.mirrors if mirror.local == Path(folder)), str(folder))
 
     def _mirror(self, url: str, key: str, training: bool) -> str:
         mirror = Mirror(url)
@@ -82,7 +84,7 @@ class Roots:
             there = mirror.listing().items()
             wanted = [name for name, is_folder in there if not is_folder or name in KEPT_FOLDERS]
             mirror.fetch(name for name in wanted if training or name != LATEST)
-        logger.info("%s is kept in %s and copied to %s", key, mirror.local, shown(url))
+        logger.info("%s is kept in %s and copied to %s", key, mirror.local, redact(url))
         return str(mirror.local)
 
     def _copy(self, url: str) -> str:
@@ -91,10 +93,11 @@ class Roots:
         return str(copy.local)
 
     def _file(self, url: str) -> str:
-        folder, _, name = url.rpartition("/")
-        copy = Copy(folder)
+        address, query = _split_query(url)
+        folder, _, name = address.rpartition("/")
+        copy = Copy(folder, query=query)
         if self.leads and copy.fetch([name]):
-            raise DatalistError(f"{shown(url)} does not exist; check the address")
+            raise DatalistError(f"{redact(url)} does not exist; check the address")
         return str(copy.local / name)
 
     def _images(self, url: str) -> str:
@@ -137,8 +140,9 @@ class Roots:
         missing = copy.fetch(Path(path).relative_to(copy.local).as_posix() for path in paths)
         if missing and mode != "infer":
             names = ", ".join(missing[:MAX_SHOWN]) + (", ..." if len(missing) > MAX_SHOWN else "")
+            where = redact(copy.url)
             raise DatalistError(
-                f"{spec['datalist']}: {len(missing)} files are missing in {shown(copy.url)}; check the basedir: {names}"
+                f"{spec['datalist']}: {len(missing)} files are missing in {where}; check the basedir: {names}"
             )
 
     def __enter__(self) -> "Roots":
@@ -178,6 +182,13 @@ class Roots:
             logger.error("%s", "; ".join(problems))
         elif problems:
             raise RemoteError("; ".join(problems))
+
+
+def _split_query(url: str) -> tuple[str, str]:
+    """Address of a file without its query, and the query, which the name of the copy must not show."""
+    mark = r"[?#].*" if url.lower().startswith("http") else r"\?[^/]*$"  # elsewhere, ? and # may be in a name
+    found = re.search(mark, url, re.S)
+    return (url[: found.start()], found.group()) if found else (url, "")
 
 
 def _finish(mirror: Mirror) -> Iterator[str]:

@@ -112,6 +112,10 @@ class PredictionSheet(ItemHandler):
         self.path, self.n, self.side = Path(path), n, side
         self.rows: dict[int, list[Panel]] = {}
 
+    def files(self) -> list[Path]:
+        """The picture."""
+        return [self.path]
+
     def start(self) -> None:
         """Forget an earlier run."""
         self.rows = {}

@@ -14,6 +14,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch.amp.grad_scaler import GradScaler
 
+from ..addresses import redact_text
 from ..device import autocast_dtype
 from ..errors import CellBundleError, TrainingError, original_errors
 from ..flags import as_bool
@@ -153,6 +154,7 @@ class EvalStep:
         return engine.state.output
 
     def _fail(self, path: str, message: str) -> list[dict[str, Any]]:
+        message = redact_text(message)
         logger.error("%s", message)
         self.failures.append((path, message))
         return []

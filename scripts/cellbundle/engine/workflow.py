@@ -1,6 +1,5 @@
 """The workflow class that every bundle inherits: one command line for training, evaluation and inference."""
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +8,16 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
+from ..addresses import redact_logs
 from ..bundles import make_importable
-from ..errors import CellBundleError, ConfigError, original_errors
-from ..evaluation import format_report, write_evaluation
-from ..io import atomic_path
+from ..errors import CellBundleError, ConfigError, original_errors, redacted_errors
+from ..evaluation import REPORT_FILES, format_report, write_evaluation
+from ..flags import as_bool
+from ..io.table import write_rows
+from ..ownership import Manifest
 from . import distributed
 from .checkpoint import BEST, TrainingCheckpoint, check_overwrite
+from .claims import claim_files, planned_files
 from .data import find_entries
 from .evaluation import build_evaluation
 from .handlers import Handler, History, find_handler
@@ -22,9 +25,13 @@ from .network import load_weights
 from .overrides import check_overrides, convert_switches
 from .roots import Roots
 from .tracking import Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
+from .tracking.handler import CURVES
+from .tracking.session import RUN_FILE
 
 logger = logging.getLogger(__name__)
 
+FAILURES = "failures.csv"
+MONAI_LOGS = ("monai.bundle.scripts", "monai.bundle.workflows")  # have handlers of their own, and log all overrides
 MODES = {"train": "train", "eval": "infer", "infer": "infer"}
 TYPES = {
     "train": "train",
@@ -52,6 +59,7 @@ class CellWorkflow(ConfigWorkflow):
         ConfigError: for an unknown mode or a misspelt override.
     """
 
+    @redacted_errors()
     def __init__(
         self,
         config_file: str | Sequence[str],
@@ -75,9 +83,11 @@ class CellWorkflow(ConfigWorkflow):
             workflow_type=MODES[mode],
             **override,
         )
+        redact_logs(*MONAI_LOGS, *([] if logging_file is False else [""]))
         self.mode = mode
         self.tracker, self.trained_epochs = Tracker(None), 0
         self.roots = Roots()
+        self.records: list[Manifest] = []
 
     @staticmethod
     def _find_mode(mode: str | None, workflow_type: str | None, config: dict[str, Any]) -> str:
@@ -86,21 +96,30 @@ class CellWorkflow(ConfigWorkflow):
             raise ConfigError(f"mode is {wanted!r}; choose one of {', '.join(MODES)}")
         return str(wanted)
 
+    @redacted_errors()
     def initialize(self) -> Any:
         """Join the other processes, if any, and parse the configuration."""
         distributed.initialise(self.parser.get("device_name", "auto"))
         self.roots.localise(self.parser, self.mode)
         return super().initialize()
 
+    @redacted_errors()
     def run(self) -> Any:
         """Train, evaluate or infer."""
         with original_errors(), self.roots:
             if self.mode == "train":
                 self._check_overwrite()
+            self.records = claim_files(
+                self._files(),
+                replace_foreign="replace_foreign" in self.parser and as_bool(self.content("replace_foreign")),
+                shown=self.roots.shown,
+            )
             if self.parser.get("tracker"):
                 self.tracker = self.content("tracker")
             with end_status(self.tracker):
-                return {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
+                result = {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
+            self._forget_missing()
+            return result
 
     def _check_overwrite(self) -> None:
         ids = {"resume": "resume", "overwrite": "overwrite", "phase": "phase_now"}
@@ -108,6 +127,43 @@ class CellWorkflow(ConfigWorkflow):
         folder = self.content("ckpt_path")
         check_overwrite(folder, **options, shown=self.roots.shown(folder))
 
+    def _files(self) -> dict[str | Path, list[Path]]:
+        """Files that the run writes, by folder; ``check_overwrite`` looks for weights, tracking has its own folder."""
+        files: dict[str | Path, list[Path]] = {}
+        if self.mode == "train":
+            folder = self.content("ckpt_path")
+            names = [RUN_FILE, *([CURVES] if self.parser.get("mlflow_tracking_uri") else [])]
+            files[folder] = [*(Path(folder) / name for name in names), *self.training_files()]
+        if self.mode != "train" or (self.content("final_test") and self._why_no_test() is None):
+            files.setdefault(self.content("output_dir"), []).extend(self._result_files())
+        return files
+
+    def _forget_missing(self) -> None:
+        """Drop what was planned and not written from the records; call it when all processes have written."""
+        for record in self.records if distributed.rank() == 0 else ():
+            record.forget_missing()
+
+    def training_files(self) -> list[Path]:
+        """Files that a training writes beside the weights: handlers have them as ``path``."""
+        handlers = self.parser.get("train", {}).get("handlers", [])
+        return [
+            Path(self.content(f"train#handlers#{number}#path"))
+            for number, handler in enumerate(handlers)
+            if isinstance(handler, dict) and "path" in handler
+        ]
+
+    def _result_files(self) -> list[Path]:
+        """Files that an evaluation or inference writes."""
+        names = [Path(FAILURES), *([] if self.mode == "infer" else REPORT_FILES)]
+        writers = [*self._part("val_handlers"), *getattr(self._part("postprocessing"), "transforms", ())]
+        images = [str(entry["image"]) for entry in self.content("dataset").data]
+        return [*(Path(self.content("output_dir")) / name for name in names), *planned_files(writers, images)]
+
+    def _part(self, name: str) -> Any:
+        """Content of an argument of the evaluator."""
+        return (self.content(f"evaluator#{name}") if f"evaluator#{name}" in self.parser else None) or ()
+
+    @redacted_errors()
     def finalize(self) -> Any:
         """Run the configuration's ``finalize`` and leave the process group."""
         result = super().finalize()
@@ -161,14 +217,20 @@ class CellWorkflow(ConfigWorkflow):
 
     def _final_test(self) -> None:
         """Scores of the best weights on the testing entries of each data list, if there are any."""
-        try:
-            find_entries(self.content("data_list_files"), "testing")
-        except CellBundleError as error:
-            logger.info("no final test: %s", error)
+        if reason := self._why_no_test():
+            logger.info("no final test: %s", reason)
             return
         distributed.barrier()
         load_weights(self.content("network_def"), Path(self.content("ckpt_path")) / BEST)
         self._evaluate()
+
+    def _why_no_test(self) -> str | None:
+        """Reason why there are no testing entries, None if there are some."""
+        try:
+            find_entries(self.content("data_list_files"), "testing")
+        except CellBundleError as error:
+            return str(error)
+        return None
 
     def _evaluate(self) -> None:
         evaluator = self.content("evaluator")
@@ -200,12 +262,12 @@ class CellWorkflow(ConfigWorkflow):
         if distributed.rank() == 0:
             if failures:
                 folder.mkdir(parents=True, exist_ok=True)
-                with atomic_path(folder / "failures.csv") as temporary, temporary.open("w", newline="") as file:
-                    csv.writer(file).writerows([("image", "reason"), *failures])
+                write_rows(folder / FAILURES, ("image", "reason"), failures)
             else:
-                (folder / "failures.csv").unlink(missing_ok=True)
+                (folder / FAILURES).unlink(missing_ok=True)
         if failures:
+            self._forget_missing()
             raise CellBundleError(
                 f"{len(failures)} of {len(self.content('dataset'))} images failed, the first: {failures[0][1]}; "
-                f"all others are done, see {folder / 'failures.csv'}"
+                f"all others are done, see {folder / FAILURES}"
             )

@@ -1,5 +1,6 @@
 """Images and labels from files, and results into files."""
 
+from ._ome_set import find_ome_set
 from .overlay import draw_outlines, write_overlay, write_preview
 from .read import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES, Image, as_image, read_image, read_labels
 from .write import atomic_path, printable, stem, write_image, write_labels
@@ -11,6 +12,7 @@ __all__ = [
     "as_image",
     "atomic_path",
     "draw_outlines",
+    "find_ome_set",
     "printable",
     "read_image",
     "read_labels",

@@ -5,11 +5,12 @@ from typing import NamedTuple
 from numpy.typing import NDArray
 
 from ..errors import ImageReadError
+from ._stored import CHANNELS
 
-CHANNELS = "CS"  # C: channel, S: colour sample of one pixel
 UNKNOWN = "QI"  # tifffile's letters for dimensions that a file does not name
+UNDESCRIBED = "P"  # planes that the OME metadata of a file do not describe: they may be a z-stack
 MAX_GUESSED_CHANNELS = 4
-STACKS = {"Z": "a z-stack", "T": "a time series"}
+STACKS = {"Z": "a z-stack", "T": "a time series", UNDESCRIBED: "a set of planes that its metadata do not describe,"}
 
 
 class Axes(NamedTuple):

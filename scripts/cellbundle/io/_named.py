@@ -5,11 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import CellBundleError, DependencyError
+from .regular import IRREGULAR, is_irregular
 
 
 @contextmanager
 def named(path: Path, kind: type[CellBundleError]) -> Iterator[None]:
-    """Put the name of the file in front of every message, and make one kind of all errors of decoders."""
+    """Put the name of the file in front of every message, and raise all errors of decoders as one kind.
+
+    A FIFO, device or socket is refused: the block does not run.
+    """
+    if is_irregular(path):
+        raise kind(f"{path}: {IRREGULAR}")
     try:
         yield
     except (DependencyError, MemoryError):

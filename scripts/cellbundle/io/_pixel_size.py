@@ -1,9 +1,11 @@
 """Pixel sizes in µm from what files say about them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tifffile
+
+from ._ome import Pixels
 
 MICRON = ("µm", "μm", "\\u00b5m", "um", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres")
 UM_PER_UNIT = {
@@ -35,14 +37,21 @@ def in_micrometres(sizes: tuple[object, object], units: tuple[object, object]) -
     return (y, x) if 0 < y < math.inf and 0 < x < math.inf else None
 
 
-def tiff_pixel_size(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> tuple[float, float] | None:
+def tiff_pixel_size(
+    tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, ome: Sequence[Pixels] | None
+) -> tuple[float, float] | None:
     """Read the pixel size of a TIFF series from OME, else ImageJ, else resolution tags in metric units.
+
+    Args:
+        tiff: the open file.
+        series: one of the file.
+        ome: images that OME metadata describe, one for each series; None if there are no such metadata.
 
     Returns:
         (y, x) in µm, or None.
     """
-    if tiff.is_ome and tiff.ome_metadata:
-        return _ome_pixel_size(tifffile.xml2dict(tiff.ome_metadata), tiff.series.index(series))
+    if ome is not None:
+        return _ome_pixel_size(ome[tiff.series.index(series)].attributes) if len(ome) == len(tiff.series) else None
     tags = series.keyframe.tags
     y, x = (_inverse(tags.valueof(name)) for name in ("YResolution", "XResolution"))
     if tiff.is_imagej:
@@ -53,14 +62,18 @@ def tiff_pixel_size(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) ->
     return size if size is not None and max(size) < MAX_TAG_PIXEL_UM else None
 
 
-def _ome_pixel_size(ome: Mapping, index: int) -> tuple[float, float] | None:
-    images = ome.get("OME", {}).get("Image", {})
-    image = images[index] if isinstance(images, list | tuple) else images
-    pixels = image.get("Pixels", {})
+def _ome_pixel_size(pixels: Mapping[str, str]) -> tuple[float, float] | None:
     return in_micrometres(
-        (pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")),
+        (_number(pixels.get("PhysicalSizeY")), _number(pixels.get("PhysicalSizeX"))),
         (pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")),
     )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _inverse(ratio: tuple[int, int] | None) -> float | None:

@@ -1,10 +1,14 @@
 """What an image file holds, as its header says it: the one form in which every format arrives at the readers."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+CHANNELS = "CS"  # C: channel, S: colour sample of one pixel
+CHANNELS_PER_PIXEL = 4  # more channels count as more pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +26,7 @@ class Stored:
         alpha: the last channel is transparency.
         cmyk: the four channels are cyan, magenta, yellow and black ink.
         lossy: the compression changes values.
+        no_data: value that the file says to stand for no data, or None.
         tile_pixels: size of the pieces that are decoded at once, which a damaged header can make huge.
     """
 
@@ -36,3 +41,16 @@ class Stored:
     cmyk: bool = False
     lossy: bool = False
     tile_pixels: int = 0
+    no_data: float | None = None
+
+
+def n_pixels(shape: Sequence[int], axes: str) -> int:
+    """Count the pixels of an array for limits; each started group of four channels counts once.
+
+    Args:
+        shape: of the array.
+        axes: a letter for each dimension.
+    """
+    sizes = list(zip(axes, shape, strict=True))
+    channels = math.prod(size for letter, size in sizes if letter in CHANNELS)
+    return math.prod(size for letter, size in sizes if letter not in CHANNELS) * -(-channels // CHANNELS_PER_PIXEL)

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DependencyError, ImageReadError
 from ._pixel_size import in_micrometres
-from ._stored import Stored
+from ._stored import Stored, n_pixels
+from ._zarr_array import ZarrArray, array_folder, read_array, read_json
+from ._zarr_chunks import check_files
 
 MARKERS = (".zgroup", ".zattrs", "zarr.json")
 
@@ -25,28 +28,48 @@ def open_zarr(path: Path) -> Iterator[Stored]:
 
     Raises:
         DependencyError: if zarr is not installed.
-        ImageReadError: if the store has no OME metadata.
+        ImageReadError: if the store has no OME metadata, or an array that is not read (see ``read_array``).
     """
     try:
-        import zarr  # noqa: PLC0415 - optional
+        import zarr  # noqa: F401, PLC0415 - optional
     except ImportError as error:
         raise DependencyError(
             f"{path}: reading OME-Zarr needs the package zarr; install it with: pip install 'cellbundle[zarr]'"
         ) from error
-    group = zarr.open_group(path, mode="r")
-    attributes: dict[str, Any] = dict(group.attrs)
+    version: Literal[2, 3] = 3 if (path / "zarr.json").exists() else 2
+    attributes = _attributes(path, version)
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales:
         raise ImageReadError("is a Zarr store without OME multiscales metadata; export it as OME-Zarr or OME-TIFF")
-    array: Any = group[scales[0]["datasets"][0]["path"]]
-    axes = _axes(scales[0], array.ndim)
+    array = read_array(array_folder(path, scales[0]["datasets"][0]["path"]), version)
+    axes = _axes(scales[0], len(array.shape))
+    letters = "".join(axis["name"].upper() for axis in axes)
     yield Stored(
         shape=array.shape,
-        axes="".join(axis["name"].upper() for axis in axes),
-        dtype=np.dtype(array.dtype),
-        decode=lambda: np.asarray(array[...]),
+        axes=letters,
+        dtype=array.dtype,
+        decode=lambda: _pixels(array),
         pixel_size_um=_pixel_size(scales[0], axes),
+        tile_pixels=n_pixels(array.file_shape, letters if len(letters) == len(array.shape) else "Q" * len(array.shape)),
     )
+
+
+def _attributes(path: Path, version: int) -> dict[str, Any]:
+    """Attributes of the group that is the store."""
+    if version == 3:
+        attributes: dict[str, Any] = read_json(path / "zarr.json").get("attributes", {})
+        return attributes
+    return read_json(path / ".zattrs") if (path / ".zattrs").exists() else {}
+
+
+def _pixels(array: ZarrArray) -> NDArray:
+    import zarr  # noqa: PLC0415 - optional
+
+    check_files(array)
+    opened: Any = zarr.open_array(array.folder, mode="r", zarr_format=array.version)
+    if opened.shape != array.shape or opened.dtype != array.dtype:
+        raise ImageReadError("changed while it was read")
+    return np.asarray(opened[...])
 
 
 def _axes(scale: Mapping[str, Any], ndim: int) -> list[dict[str, str]]:

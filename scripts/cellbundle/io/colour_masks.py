@@ -135,7 +135,7 @@ def read_colour_mask(path: str | Path, table: ColourTable) -> tuple[NDArray[np.u
 def _read_colours(path: Path) -> NDArray[np.int32]:
     """(H, W) 0xRRGGBB."""
     try:
-        picture = read_image(path)
+        picture = read_image(path, as_stored=True)
         with path.open("rb") as file:
             is_jpeg = file.read(len(JPEG_START)) == JPEG_START
     except CellBundleError as error:

@@ -1,6 +1,5 @@
 """Run lengths in a csv table, as Kaggle's cell challenges exchange masks."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from ..errors import ConfigError, LabelReadError
 from ..instances import Instances
 from ..masks import labels_to_rles
 from ._named import named
-from .write import atomic_path
+from .table import plain_cell, write_rows
 
 HEADER = ("ImageId", "EncodedPixels")
 SUBMISSION_HEADER = ("idx", "id", "annotation")
@@ -59,8 +58,10 @@ def read_kaggle(
     with named(Path(path), LabelReadError):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         rle_column = _choose(table, rle_columns)
+        id_column = _choose(table, id_columns)
+        table[id_column] = table[id_column].map(plain_cell)
         images = {}
-        for name, rows in table.groupby(_choose(table, id_columns), sort=False):
+        for name, rows in table.groupby(id_column, sort=False):
             runs = [text for text in rows[rle_column] if text.strip().lower() not in NO_RUNS]
             images[str(name)] = KaggleImage(runs, _shape(str(name), rows))
         return images
@@ -91,7 +92,8 @@ def write_kaggle(
     """Write one row for each instance: the image, and ``start length start length …``, counted from 1.
 
     An image without instances gets one row with empty runs. Holes and several parts are exact. For a set of images,
-    join the files without the headers.
+    join the files without the headers. An id that a spreadsheet takes for a formula gets a leading apostrophe, which
+    ``read_kaggle`` removes.
 
     Args:
         path: the file to write; its folder must exist.
@@ -107,11 +109,7 @@ def write_kaggle(
     if order not in ORDERS:
         raise ConfigError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
     runs = labels_to_rles(instances.labels, "kaggle" if order == "column" else "kaggle_rows")
-    rows = [(image_id, text) for text in runs or [""]]
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(rows)
+    write_rows(path, HEADER, [(image_id, text) for text in runs or [""]])
 
 
 def write_submission(path: str | Path, images: Iterable[tuple[str, Sequence[str]]]) -> None:
@@ -125,8 +123,6 @@ def write_submission(path: str | Path, images: Iterable[tuple[str, Sequence[str]
     Raises:
         OSError: if the file cannot be written.
     """
-    rows = ((name, text) for name, runs in images for text in runs or [NOTHING])
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(SUBMISSION_HEADER)
-        writer.writerows((number, *row) for number, row in enumerate(rows))
+    nothing = [int(NOTHING)]  # a number, which needs no apostrophe
+    rows = ((name, cell) for name, runs in images for cell in (runs or nothing))
+    write_rows(path, SUBMISSION_HEADER, ((number, *row) for number, row in enumerate(rows)))

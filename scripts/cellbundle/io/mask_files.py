@@ -67,7 +67,7 @@ def _read(path: Path, scratch: NDArray[np.uint8]) -> tuple[Mask, NDArray[np.uint
         runs = _plain_runs(content, shape, scratch)
         if runs is not None:
             return (shape, runs), scratch
-    mask = (read_image(path).data != 0).any(axis=0).view(np.uint8)
+    mask = (read_image(path, as_stored=True).data != 0).any(axis=0).view(np.uint8)
     return ((mask.shape[0], mask.shape[1]), mask_runs(mask, 0, mask.shape[1])), scratch
 
 

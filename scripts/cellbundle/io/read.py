@@ -1,7 +1,7 @@
-"""Images and label maps from files. ``_axes`` has the axis rules; ``_raster``, ``_tiff`` and ``_zarr`` open formats."""
+"""Images and label maps from files; ``_axes`` has the axis rules, ``_raster``, ``_tiff``, ``_zarr`` open formats."""
 
 import logging
-import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from ..errors import ImageReadError, ImageTooLargeError, LabelReadError
 from ..labels import renumber
-from ._axes import CHANNELS, channels_first, resolve_axes
+from ..no_data import NoData, replace_no_data, replace_not_finite
+from ._axes import channels_first, resolve_axes
 from ._named import named
+from ._ome_set import open_ome_set
+from ._open_file import open_regular
 from ._raster import open_bmp, open_jpeg, open_png
-from ._stored import Stored
+from ._stored import Stored, n_pixels
 from ._tiff import open_tiff
 from ._zarr import is_zarr, open_zarr
 
@@ -23,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".zarr"}  # of files that folders are searched for
 DEFAULT_MAX_PIXELS = 2**30  # about a gigapixel: larger ones do not fit into memory, or are decompression bombs
-CHANNELS_PER_PIXEL = 4  # more channels count as more pixels
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": open_png,
     b"\xff\xd8\xff": open_jpeg,
@@ -46,6 +48,7 @@ class Image:
         axes_source: ``"metadata"``, ``"guess"`` (the only possible reading) or ``"option"``.
         pixel_size_um: (y, x) in µm, or None if the file does not tell.
         dtype: type of the values in the file.
+        no_data: values that stood for no data, and were replaced by the smallest other one.
     """
 
     data: NDArray[np.float32]
@@ -54,34 +57,51 @@ class Image:
     axes_source: str
     pixel_size_um: tuple[float, float] | None
     dtype: np.dtype
+    no_data: tuple[NoData, ...] = ()
 
 
-def read_image(path: str | Path, *, axes: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
+def read_image(
+    path: str | Path,
+    *,
+    axes: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    join: bool = False,
+    as_stored: bool = False,
+) -> Image:
     """Read one 2-D image: PNG, JPEG, BMP, TIFF, OME-TIFF or OME-Zarr, known by content and not by suffix.
 
     Palettes and CMYK become RGB; colour tables of ImageJ and OME files are for display only and are not applied. A
     channel that the file calls transparency is dropped, unless ``axes`` is given. Pixels come as stored: an EXIF
-    orientation is not applied. Multi-resolution files give their full resolution. NaN and infinite values become the
-    smallest finite value, with a warning.
+    orientation is not applied. Multi-resolution files give their full resolution. Values that stand for no data, as NaN
+    does, become the smallest other value, with a warning; see ``cellbundle.no_data``.
 
     Args:
         path: an image file, or the folder of an OME-Zarr image.
         axes: one letter for each dimension of the array in a TIFF or Zarr file (Y, X, C channel), where the file
             does not say or says wrong; dimensions of other letters must have length 1.
         max_pixels: largest number of pixels to decode; each started group of four channels counts once.
+        join: read an OME-TIFF together with the other files of its folder that hold planes of the same image; by
+            default, no other file is opened.
+        as_stored: keep fill values and frames, as in pictures of masks; NaN and infinite values are replaced.
 
     Returns:
         The image, (C, H, W) float32.
 
     Raises:
-        ImageReadError: if the file cannot be read, has no finite pixel, is a stack, or its axes are unclear.
+        ImageReadError: if the file cannot be read, has no finite pixel, is a stack, or its axes are unclear; with
+            ``join``, also if a file of the set is missing or not the one that the metadata name.
         DependencyError: if the file is OME-Zarr and zarr is not installed.
     """
     path = Path(path)
-    with named(path, ImageReadError), _open(path) as stored:
+    with named(path, ImageReadError), _open(path, join) as stored:
         array, letters, source = _decode(stored, axes, max_pixels)
-        data = _finite(path, _colours(array, stored))
-        return Image(data, path, letters, source, stored.pixel_size_um, stored.dtype)
+        data = _colours(array, stored)
+        if as_stored:
+            data, no_data = replace_not_finite(data)
+        else:
+            data, no_data = replace_no_data(data, stored.dtype, stored.no_data)
+        _warn(path, no_data, data)
+        return Image(data, path, letters, source, stored.pixel_size_um, stored.dtype, tuple(no_data))
 
 
 def read_labels(
@@ -141,7 +161,11 @@ def as_image(array: NDArray, axes: str | None = None) -> NDArray[np.float32]:
         if 0 in array.shape:
             raise ImageReadError(f"has no pixels (shape {array.shape})")
         letters, _ = resolve_axes(array.shape, _stated_by_shape(array.shape), axes)
-        return _finite(Path("array"), np.ascontiguousarray(channels_first(array, letters), np.float32))
+        with np.errstate(over="ignore"):
+            data = np.ascontiguousarray(channels_first(array, letters), np.float32)
+        data, no_data = replace_no_data(data, array.dtype)
+        _warn(Path("array"), no_data, data)
+        return data
 
 
 def _stated_by_shape(shape: tuple[int, ...]) -> str:
@@ -153,19 +177,17 @@ def _stated_by_shape(shape: tuple[int, ...]) -> str:
     return "Q" * len(shape)
 
 
-def _open(path: Path) -> AbstractContextManager[Stored]:
+def _open(path: Path, join: bool = False) -> AbstractContextManager[Stored]:
     """Open a file by its first bytes."""
     if is_zarr(path):
         return open_zarr(path)
-    if path.is_dir():
-        raise ImageReadError("is a folder; give an image file")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(8)
     if not head:
         raise ImageReadError("is empty (0 bytes); copy or export it again")
     for signature, opener in SIGNATURES.items():
         if head.startswith(signature):
-            return opener(path)
+            return open_ome_set(path) if join and opener is open_tiff else opener(path)
     raise ImageReadError("is not a PNG, JPEG, BMP or TIFF image by its content; convert it to one of these")
 
 
@@ -174,9 +196,7 @@ def _decode(stored: Stored, option: str | None, max_pixels: int) -> tuple[NDArra
     if 0 in stored.shape:
         raise ImageReadError(f"has no pixels (shape {stored.shape}); export it again")
     letters, source = resolve_axes(stored.shape, stored.axes, None if stored.fixed_axes else option)
-    size = dict(zip(letters, stored.shape, strict=True))
-    channels = math.prod(size.get(letter, 1) for letter in CHANNELS)
-    pixels = max(size["Y"] * size["X"] * -(-channels // CHANNELS_PER_PIXEL), stored.tile_pixels)
+    pixels = max(n_pixels(stored.shape, letters), stored.tile_pixels)
     if pixels > max_pixels:
         raise ImageTooLargeError(
             f"has {pixels} pixels (shape {stored.shape}), more than max_pixels={max_pixels}; "
@@ -198,16 +218,9 @@ def _colours(array: NDArray, stored: Stored) -> NDArray[np.float32]:
     return data
 
 
-def _finite(path: Path, data: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Replace what is not finite by the smallest finite value."""
-    finite = np.isfinite(data)
-    if finite.all():
-        return data
-    if not finite.any():
-        raise ImageReadError("holds only NaN or infinite values; export it again")
-    smallest = data[finite].min()
-    logger.warning("%s: %d NaN or infinite values replaced by %g", path, np.count_nonzero(~finite), smallest)
-    return np.where(finite, data, smallest)
+def _warn(path: Path, no_data: Sequence[NoData], data: NDArray[np.float32]) -> None:
+    for one in no_data:
+        logger.warning("%s: %s, which stands for no data; replaced by %g", path, one, data.min())
 
 
 def _single_channel(array: NDArray, stored: Stored) -> NDArray:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from ..addresses import redact, redact_text
 from ..bundles import describe_bundle, find_bundle
-from ..engine.tracking.names import redact, resolve_uri
+from ..engine.tracking.names import resolve_uri
 from ..engine.tracking.server import QuickRequests, check_database, find_experiment
 from ..engine.tracking.session import training_run
-from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError
+from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
 from ..predictor import Predictor
-from ..remote import shown
 
 CORE = Path(__file__).resolve().parents[1]
 SERVED = CORE / "mlflow_model" / "served.py"
@@ -98,8 +98,9 @@ def log_model(
                     experiment = find_experiment(client, uri, experiment_name or root.name, uuid4().hex)
             return _log(client, root, file, experiment, run_id, registered_name, max_pixels)
     except (MlflowException, sqlite3.Error, ValueError) as error:
-        reason = shown(" ".join(str(error).split()))
-        raise CellBundleError(f"the model of {root.name} cannot be logged to {redact(uri)}: {reason}") from error
+        reason = redact_text(" ".join(str(error).split()), uri)
+        message = f"the model of {root.name} cannot be logged to {redact(uri)}: {reason}"
+        raise CellBundleError(message) from redact_error(error, uri)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Classes of instances, from data lists to lookup tables and maps, and from predictions to tables."""
 
-import csv
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from ..errors import ConfigError, DatalistError, LabelReadError
-from ..io import atomic_path, read_labels, stem
+from ..io import read_labels, stem
+from ..io.table import write_rows
 from ..labels import renumber
 from ..metrics.classes import majority_classes
 
@@ -148,12 +148,18 @@ class SaveClassesd(MapTransform):
         if not self.class_names or "class_scores" not in result:
             return result
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        path = self.output_dir / f"{stem(result[self.image_key].meta[ImageMetaKey.FILENAME_OR_OBJ])}_classes.csv"
+        path = self._path(result[self.image_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
         columns = zip(result["classes"], result["class_scores"], result["scores"], strict=True)
         rows = [
             (i, int(number), self.class_names[number - 1], f"{class_score:.4f}", f"{score:.4f}")
             for i, (number, class_score, score) in enumerate(columns, 1)
         ]
-        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([("id", "class", "name", "class_score", "score"), *rows])
+        write_rows(path, ("id", "class", "name", "class_score", "score"), rows)
         return result
+
+    def output_files(self, images: Sequence[str]) -> list[Path]:
+        """Files that are written of some images."""
+        return [self._path(image) for image in images] if self.class_names else []
+
+    def _path(self, image: str) -> Path:
+        return self.output_dir / f"{stem(image)}_classes.csv"

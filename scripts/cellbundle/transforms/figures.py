@@ -60,7 +60,7 @@ class SaveHoverFigured(MapTransform):
         shown = [channel for channel in range(len(maps)) if channel != BACKGROUND]
         for key in self.key_iterator(result):
             write_hover_figure(
-                self.output_dir / f"{stem(image.meta[ImageMetaKey.FILENAME_OR_OBJ])}.png",
+                self._path(image.meta[ImageMetaKey.FILENAME_OR_OBJ]),
                 _array(image),
                 flat_map(result[self.label_key]),
                 flat_map(result[key]),
@@ -70,6 +70,13 @@ class SaveHoverFigured(MapTransform):
                 class_names=self.class_names,
             )
         return result
+
+    def output_files(self, images: Sequence[str]) -> list[Path]:
+        """Files that are written of some images, if they have labels."""
+        return [self._path(image) for image in images]
+
+    def _path(self, image: str) -> Path:
+        return self.output_dir / f"{stem(image)}.png"
 
 
 def _array(values: Any) -> Any:

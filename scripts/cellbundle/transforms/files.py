@@ -1,6 +1,6 @@
 """Transforms that touch files: load an image with its labels, save a label map."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,10 +89,17 @@ class SaveLabelsd(MapTransform):
         other = self.written.setdefault(name, path)
         if other != path:
             raise DatalistError(
-                f"{path}: {name}{self.suffix}.tif has the label map of {other}; give images different names, or run "
+                f"{path}: {self._path(path).name} has the label map of {other}; give images different names, or run "
                 "them with another output_dir"
             )
         for key in self.key_iterator(dict(data)):
             labels = np.asarray(data[key]).squeeze(0) if data[key].ndim == 3 else np.asarray(data[key])
-            write_labels(self.output_dir / f"{name}{self.suffix}.tif", labels)
+            write_labels(self._path(path), labels)
         return dict(data)
+
+    def output_files(self, images: Sequence[str]) -> list[Path]:
+        """Files that are written of some images."""
+        return [self._path(image) for image in images]
+
+    def _path(self, image: str) -> Path:
+        return self.output_dir / f"{stem(image)}{self.suffix}.tif"

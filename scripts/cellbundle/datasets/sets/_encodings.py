@@ -200,7 +200,7 @@ def _part(item: Item) -> dict[str, Any]:
 def _mask(path: Path) -> Image:
     """A picture of labels."""
     try:
-        return read_image(path)
+        return read_image(path, as_stored=True)
     except CellBundleError as error:
         raise LabelReadError(str(error)) from error
 
@@ -211,7 +211,7 @@ def _kind_of_refused(path: Path) -> str | None:
         read_labels(path, binary="components")
     except LabelReadError:
         try:
-            return "colours" if len(read_image(path).data) == 3 else None
+            return "colours" if len(read_image(path, as_stored=True).data) == 3 else None
         except CellBundleError:
             return None
     return "binary"

@@ -58,7 +58,7 @@ def locate(tree: Tree, variant: str, options: Mapping[str, Any], work: Path) -> 
 
 def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     """Number the 8-connected white parts of a mask; see ``DatasetModule``."""
-    mask = read_image(item.labels[0]).data[0]
+    mask = read_image(item.labels[0], as_stored=True).data[0]
     if 0 < mask.max() < WHITE_FROM:
         raise LabelReadError(
             f"{item.labels[0]}: the largest value is {mask.max():g}; expected black (0) and white (255)"

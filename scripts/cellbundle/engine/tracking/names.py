@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from monai.utils import path_to_sqlite_uri
 
+from ...addresses import is_address, redact, redact_values
 from ...errors import ConfigError
 
 MAX_KEY, MAX_VALUE = 250, 500  # characters; MLflow allows 6000 for a value, its older servers 500
@@ -18,6 +19,7 @@ FORBIDDEN = re.compile(r"[^\w./ -]")  # in names of metrics and parameters
 REMOTE = ("http", "https", "databricks")
 DATABASES = ("postgresql", "mysql", "mssql")
 SQLITE = "sqlite:///"
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/|(file):", re.I)
 DATABASE_NAME = "mlruns.db"  # in a folder that is given as the address
 ADVICE = "give a file such as mlruns.db, sqlite:///FILE, the address http://HOST:PORT of a server, or databricks"
 # Parts of a configuration that say nothing of a run, or are known as something else.
@@ -35,15 +37,19 @@ def resolve_uri(uri: str) -> str:
         ConfigError: if it is none of these, or a store of plain files, which MLflow 3 does not write any more.
     """
     text = str(uri).strip()
-    scheme = urlsplit(text).scheme if "://" in text or text.startswith("file:") else ""
-    if text == "databricks" or scheme in REMOTE or scheme.partition("+")[0] in DATABASES:
+    found = SCHEME.match(text)
+    scheme = (found[1] or found[2]).lower() if found else ""
+    is_server = scheme in REMOTE or scheme.partition("+")[0] in DATABASES
+    if text == "databricks" or (is_server and "://" in text):
         return text.rstrip("/")
     if text.startswith(SQLITE) and len(text) > len(SQLITE):
         name, _, query = text.removeprefix(SQLITE).partition("?")
         return SQLITE + os.path.abspath(name) + (f"?{query}" if query else "")  # noqa: PTH100  (name may be quoted)
     if scheme == "file":
-        raise ConfigError(f"mlflow_tracking_uri is {text!r}, but MLflow 3 writes no plain files any more; {ADVICE}")
-    if scheme or not text:
+        raise ConfigError(
+            f"mlflow_tracking_uri is {redact(text)!r}, but MLflow 3 writes no plain files any more; {ADVICE}"
+        )
+    if scheme or not text or is_address(text):
         raise ConfigError(f"mlflow_tracking_uri is {redact(text)!r}, which is no place to track runs; {ADVICE}")
     path = Path(text).expanduser()
     return str(path_to_sqlite_uri(path / DATABASE_NAME if path.is_dir() or not path.suffix else path))
@@ -57,14 +63,6 @@ def database_file(uri: str) -> Path | None:
 def is_remote(uri: str) -> bool:
     """Whether a network is between us and the address."""
     return not uri.startswith("sqlite:")
-
-
-def redact(uri: str) -> str:
-    """The address without user, password and query."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc and not parts.query:
-        return uri
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def experiment_name(uri: str, name: str) -> str:
@@ -89,6 +87,11 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+def plain_text(value: Any, length: int = MAX_VALUE) -> str:
+    """Text of a parameter or a tag, of at most so many characters, with redacted addresses."""
+    return str(redact_values(value if isinstance(value, list | tuple | Mapping) else str(value)))[:length]
+
+
 def plain_parameters(config: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, str]:
     """The plain values of a configuration, by their ids with dots.
 
@@ -97,13 +100,13 @@ def plain_parameters(config: Mapping[str, Any], resolved: Mapping[str, Any]) -> 
         resolved: what became of expressions and references, by id with ``#`` between levels.
 
     Returns:
-        Texts of at most 500 characters. Expressions without a plain result are left out.
+        Texts of at most 500 characters with redacted addresses. Expressions without a plain result are left out.
     """
     found = {}
     for key, content in config.items():
         if key not in NO_PARAMETERS and not key.startswith(OPTIONS):
             for name, value in _plain_values(content, str(key), resolved):
-                found[safe_name(name.replace("#", "."))] = str(value)[:MAX_VALUE]
+                found[safe_name(name.replace("#", "."))] = plain_text(value)
     return found
 
 

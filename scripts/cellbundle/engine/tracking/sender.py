@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 
-from .names import is_remote, redact
+from ...addresses import redact
+from .names import is_remote
 from .server import reason
 from .spool import Spool
 from .upload import Upload
@@ -49,7 +50,7 @@ class Sender(threading.Thread):
             self.upload.send()
         except Exception as error:  # noqa: BLE001  (whatever happens out there, the training goes on)
             self._failures += 1
-            self._reason = reason(error)
+            self._reason = reason(error, self.upload.uri)
             log = logger.debug if self._warned or self._ending else logger.warning
             log(
                 "tracking: %s is not reachable or refuses: %s. The training goes on; what is logged is kept in %s and "
@@ -72,11 +73,13 @@ class Sender(threading.Thread):
         while self.is_alive() and time.monotonic() - self.upload.progress < self._patience():
             self.join(0.05)
         if self.is_alive() or not self.spool.is_done:
+            address = redact(self.upload.uri)
             logger.warning(
-                "tracking: %s does not have all of the run (%s); send the rest with `cellbundle sync-runs %s`",
-                redact(self.upload.uri),
+                "tracking: %s does not have all of the run (%s); send the rest with `cellbundle sync-runs %s%s`",
+                address,
                 self._reason,
                 self.spool.folder,
+                "" if address == self.upload.uri else " --tracking-uri URI",  # secrets are not kept
             )
 
     def _patience(self) -> float:

@@ -8,8 +8,8 @@ import sqlite3
 from contextlib import closing
 from typing import Any, ClassVar
 
+from ...addresses import redact_logs, redact_text
 from ...io.write import atomic_path
-from ...remote import shown
 from .names import REMOTE, database_file, experiment_name, safe_name
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,12 @@ def preload(uri: str) -> None:
 
     if not uri.startswith(REMOTE):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401, PLC0415
+    redact_logs("mlflow")
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, in one line, and what helps against it."""
-    text = shown(f"{type(error).__name__}: {' '.join(str(error).split())}")
+def reason(error: Exception, uri: str = "") -> str:
+    """What went wrong, in one line without the secrets of an address, and what helps against it."""
+    text = redact_text(f"{type(error).__name__}: {' '.join(str(error).split())}", uri)
     denied = DENIED.search(text)
     if len(text) > MAX_REASON:  # the address and the kind of request come first, the cause last
         text = f"{text[: MAX_REASON // 3]} ... {text[-MAX_REASON // 2 :]}"

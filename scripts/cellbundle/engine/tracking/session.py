@@ -19,14 +19,14 @@ import yaml
 from monai.bundle import ConfigParser
 
 from ... import __version__
-from .names import flat_scores, plain_parameters, redact
+from ...addresses import redact_text, redact_values
+from .names import flat_scores, plain_parameters
 from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
 TRAINING_ID, TRAINING_KEY = "training_run_id", "training_run_key"
-URI = "mlflow_tracking_uri"
 # What an evaluation writes, relative to its folder, with the folder of the run.
 RESULTS = ("report.html", "report.json", "scores.csv", "failures.csv", "predictions.png", "results/metrics.json")
 COUNT = re.compile(r"/(tp|fp|fn|iou_sum)\d+$")
@@ -102,10 +102,8 @@ def forget_run(folder: str | Path) -> None:
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """A configuration as YAML, without the password of the server."""
-    plain = json.loads(json.dumps(config, default=str))
-    if plain.get(URI):
-        plain[URI] = redact(str(plain[URI]))
+    """A configuration as YAML, with redacted addresses."""
+    plain = redact_values(json.loads(json.dumps(config, default=str)))
     return yaml.safe_dump(plain, sort_keys=False, width=1000)
 
 
@@ -203,5 +201,6 @@ def _tried(function: Any, *args: Any) -> dict[str, str]:
     try:
         return function(*args)
     except Exception as error:  # noqa: BLE001  (a run without its tags is better than no training)
-        logger.warning("tracking: %s failed: %s: %s", function.__name__, type(error).__name__, error)
+        text = redact_text(str(error))
+        logger.warning("tracking: %s failed: %s: %s", function.__name__, type(error).__name__, text)
         return {}

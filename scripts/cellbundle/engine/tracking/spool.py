@@ -5,6 +5,8 @@ A run has a folder of its own, ``<ckpt_path>/tracking/<key>``:
 - ``points.jsonl``, a line for each call: only ever appended to;
 - ``state.json``: which run it is, and how much of the lines has arrived;
 - ``lock``: locked by the process that writes or sends.
+
+Lines and state have a checksum. A damaged line is left out; a damaged state is renamed, and all lines are sent again.
 """
 
 import contextlib
@@ -13,11 +15,13 @@ import logging
 import os
 import shutil
 import threading
+import zlib
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ...io.sealed import seal, unseal
 from ...io.write import atomic_path
 
 try:
@@ -30,6 +34,9 @@ logger = logging.getLogger(__name__)
 LINES, STATE, LOCK = "points.jsonl", "state.json", "lock"
 CHUNK = 1 << 18  # bytes that are read at once
 MAX_IN_MEMORY = 20_000  # records that are kept where the disk takes none
+CHECKSUM = b'{"crc": '  # a line begins with it
+KEYS = {"time", "values", "step", "params", "tags", "file", "status"}  # of a record
+MAX_INTEGER = 2**63 - 1  # of an offset in a file, and of a number that MLflow takes
 
 Record = dict[str, Any]
 _held: set[Path] = set()  # locks of this process; those of the system are between processes only
@@ -60,7 +67,7 @@ class Spool:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).absolute()
-        self.state: dict[str, Any] = {"offset": 0, "files": []} | _read_json(self.folder / STATE)
+        self.state: dict[str, Any] = {"offset": 0, "files": []} | _read_state(self.folder / STATE)
         self._memory: deque[Record] = deque()
         self._lost = 0
         self._mutex = threading.Lock()
@@ -91,7 +98,7 @@ class Spool:
 
     def append(self, record: Record) -> None:
         """Keep a record: on disk, or in memory if that fails."""
-        line = json.dumps(record).encode() + b"\n"
+        line = _line(record)
         with self._mutex:
             try:
                 self._write(line)
@@ -131,7 +138,10 @@ class Spool:
             file.seek(offset)
             lines = [line for line in file.readlines(CHUNK) if line.endswith(b"\n")]
             if lines:
-                return Chunk([r for r in map(_parse, lines) if r], offset + sum(map(len, lines)))
+                records = [record for record in map(_parse, lines) if record]
+                if damaged := sum(not line.isspace() for line in lines) - len(records):
+                    logger.warning("tracking: %d damaged lines of %s are left out", damaged, self.folder / LINES)
+                return Chunk(records, offset + sum(map(len, lines)))
         with self._mutex:
             records = list(self._memory)
         return Chunk(records, offset) if records else None
@@ -150,7 +160,7 @@ class Spool:
         """Write the state."""
         try:
             with atomic_path(self.folder / STATE) as temporary:
-                temporary.write_text(json.dumps(self.state, indent=2) + "\n")
+                temporary.write_text(json.dumps(seal(self.state), indent=2) + "\n")
         except OSError as error:  # an older state sends again what has arrived, which changes nothing
             self._complain(error)
 
@@ -205,20 +215,83 @@ class Spool:
         self._disk_failed = True
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> dict[str, Any]:
+    """Content of ``state.json``; empty if there is none, or it is damaged: then the file gets another name."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        state = unseal(path.read_bytes(), required=False)
+        if not _is_sound_state(state):
+            raise ValueError("has values of wrong types")  # noqa: TRY301 - as for any other damage
+    except OSError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except ValueError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        logger.warning(
+            "tracking: %s is damaged (%s); it is kept as %s, and all lines are sent again", path, error, aside.name
+        )
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+        return {}
+    return state
+
+
+def _is_sound_state(state: dict[str, Any]) -> bool:
+    numbers = [state.get(name, 0) for name in ("offset", "refused")]
+    files = state.get("files", [])
+    sound_files = isinstance(files, list) and all(map(_is_file, files))
+    return sound_files and all(type(number) is int and 0 <= number <= MAX_INTEGER for number in numbers)  # no bool
+
+
+def _line(record: Record) -> bytes:
+    """A record as JSON with its checksum."""
+    text = json.dumps(record).encode() + b"\n"
+    return CHECKSUM + b"%d, " % zlib.crc32(text) + text[1:]
 
 
 def _parse(line: bytes) -> Record | None:
+    """Return the record of a line; None if it is damaged, or torn by the end of a process.
+
+    Lines of former versions have no checksum.
+    """
+    has_checksum = line.startswith(CHECKSUM)
+    if has_checksum:
+        checksum, _, content = line.removeprefix(CHECKSUM).partition(b", ")
+        line = b"{" + content
+        if checksum != b"%d" % zlib.crc32(line):
+            return None
     try:
         record = json.loads(line)
-    except ValueError:  # torn by the end of a process
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict) or not _is_sound(record):
+        return None
+    return record if has_checksum or record.keys() <= KEYS else None
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether what an upload takes from a record has its types."""
+    values, file, status = record.get("values", {}), record.get("file"), record.get("status")
+    whole = [record.get(name) for name in ("time", *(["step"] if values else []))] if values or status else []
+    return (
+        isinstance(values, dict)
+        and all(isinstance(value, float) or _is_integer(value) for value in values.values())
+        and all(map(_is_integer, whole))
+        and all(_is_text_table(record.get(name, {})) for name in ("params", "tags"))
+        and (file is None or _is_file(file))
+        and (status is None or isinstance(status, str))
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) <= MAX_INTEGER
+
+
+def _is_text_table(table: Any) -> bool:
+    return isinstance(table, dict) and all(isinstance(text, str) for text in table.values())
+
+
+def _is_file(entry: Any) -> bool:
+    """Whether an entry is the path of a file and the folder that it goes to."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ...addresses import redact
 from ...errors import CellBundleError, DependencyError
-from .names import redact, resolve_uri
+from .names import resolve_uri
 from .server import QuickRequests, reason
 from .spool import LINES, Spool
 from .tracker import now
@@ -73,7 +74,7 @@ def sync_run(folder: Path, uri: str | None = None) -> Synced:
             upload = Upload(spool, address)
             message = _send(spool, upload)
         except Exception as error:  # noqa: BLE001  (the others may work)
-            message = reason(error)
+            message = reason(error, uri or "")
     remaining = spool.remaining() + len(spool.state["files"]) + spool.state.get("refused", 0)
     result = Synced(
         key=folder.name,

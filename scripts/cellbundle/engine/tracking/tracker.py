@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from ...addresses import redact, redact_text
 from ...errors import CheckpointError, ConfigError, DependencyError
 from ..distributed import rank
-from .names import MAX_TAG, MAX_VALUE, numbers, redact, resolve_uri, safe_name
+from .names import MAX_TAG, numbers, plain_text, resolve_uri, safe_name
 from .sender import Sender
 from .server import QuickRequests, preload, write_run_file
 from .spool import Spool
@@ -40,7 +41,8 @@ def careful(method: Method) -> Method:
             method(self, *args, **kwargs)
         except Exception as error:  # noqa: BLE001  (no training is worth less than its curves)
             log = logger.debug if self.complained else logger.warning
-            log("tracking: %s failed, the training goes on: %s: %s", method.__name__, type(error).__name__, error)
+            text = redact_text(str(error), str(self.uri))
+            log("tracking: %s failed, the training goes on: %s: %s", method.__name__, type(error).__name__, text)
             self.complained = True
 
     return cast(Method, call)
@@ -135,7 +137,7 @@ class Tracker:
         elif run_id or run_key:
             self.set_tags({CONTINUES_TAG: run_id or run_key})
         if parameters:
-            self._append(params={safe_name(k): str(v)[:MAX_VALUE] for k, v in parameters.items()})
+            self._append(params={safe_name(k): plain_text(v) for k, v in parameters.items()})
         self.set_tags(tags or {})
         self._start_threads()
 
@@ -161,8 +163,8 @@ class Tracker:
         state.setdefault("run_id", None)
         state |= {
             "key": key,
-            "experiment": self.experiment or EXPERIMENT,
-            "run_name": self.run_name or state.get("run_name"),
+            "experiment": redact(self.experiment or EXPERIMENT),
+            "run_name": redact(self.run_name) if self.run_name else state.get("run_name"),
         }
         state |= {"tracking_uri": redact(str(self.uri)), "run_file": str(run_file) if run_file else None}
         state["run_id"] = state["run_id"] or run_id
@@ -208,7 +210,7 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; the last value stays."""
         if tags:
-            self._append(tags={safe_name(k): str(v)[:MAX_TAG] for k, v in tags.items()})
+            self._append(tags={safe_name(k): plain_text(v, MAX_TAG) for k, v in tags.items()})
 
     def state_dict(self) -> dict[str, str | None]:
         """What a checkpoint keeps for ``start``; empty without a run. What was logged is then safe on the disk."""

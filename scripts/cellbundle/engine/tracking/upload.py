@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .names import MAX_TAG, redact
+from ...addresses import redact
+from .names import MAX_TAG
 from .points import Point, Steps, missing
 from .server import GONE, check_database, find_experiment, find_run, reason, write_run_file
 from .spool import Record, Spool
@@ -160,7 +161,9 @@ class Upload:
             if error.error_code not in GONE or self._is_gone(error):
                 raise
             if len(items) == 1:
-                logger.warning("tracking: the server refuses one of the %s, %s: %s", kind, items[0], reason(error))
+                logger.warning(
+                    "tracking: the server refuses one of the %s, %s: %s", kind, items[0], reason(error, self.uri)
+                )
                 self.state["refused"] = self.state.get("refused", 0) + 1
                 return
             half = len(items) // 2

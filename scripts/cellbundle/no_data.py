@@ -1,0 +1,175 @@
+"""Pixels that hold no measurement: fill values of instruments and of other programs, and constant frames.
+
+Such a value is far from all others. It would decide about contrast and intensities, so it is replaced by the smallest
+value that was measured, as values that are not numbers are.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .errors import ImageReadError
+
+HUGE = 1e30  # no intensity; the fill values of netCDF (9.97e36) and of floats (3.4e38) are larger
+FILLS = (-9999.0, -99999.0, -999999.0, -32768.0)  # of geographic and other programs
+APART = 0.5  # all other values are at most this fraction of a fill value
+FRAME_SHARES = (0.002, 0.6)  # of the pixels: a smaller frame changes nothing, a larger one may be the background
+SOLID = 0.98  # fraction of its bounding box that a rectangle covers
+CONNECTED = 0.95  # fraction of the other pixels that are in one piece; cells on a background of one value are not
+MAX_SAMPLES = 1 << 14  # values that a median is taken of
+MIN_AREA = 16  # pixels of a part of a frame
+WIDE = 4  # bytes of a type whose largest value no detector reaches
+MIN_LEVELS = 16  # values of a channel besides the frame: an image of fewer was drawn, not measured
+
+
+class NoData(NamedTuple):
+    """A value that stands for no data.
+
+    Attributes:
+        value: NaN also stands for infinite values.
+        share: of the values of the image, 0..1.
+    """
+
+    value: float
+    share: float
+
+    def __str__(self) -> str:
+        name = "NaN or infinite" if math.isnan(self.value) else f"{self.value:g}"
+        return f"{100 * self.share:.3g} % of the values are {name}"
+
+
+def replace_no_data(
+    data: NDArray[np.float32], dtype: np.dtype, declared: float | None = None
+) -> tuple[NDArray[np.float32], list[NoData]]:
+    """Replace values that stand for no data by the smallest other value of the image.
+
+    These are NaN and infinite values; the value that the file declares; floats beyond 1e30; the smallest value of a
+    signed type and the fill values of geographic programs, if all other values are far from them; and a constant frame
+    or rectangle, if its value is far from all others and the rest of the image is in one piece.
+
+    Args:
+        data: (C, H, W) float32, as the file holds it.
+        dtype: of the values in the file.
+        declared: value that the file says to be no data.
+
+    Returns:
+        The image, the same array if there is nothing to replace; and what was replaced.
+
+    Raises:
+        ImageReadError: if nothing else is in the image.
+    """
+    bad, found = _not_finite(data) if dtype.kind == "f" else (None, [])
+    for value in _fill_values(data if bad is None else data[~bad], dtype, declared):
+        own = data == np.float32(value)
+        found.append(NoData(value, float(own.mean())))
+        bad = own if bad is None else bad | own
+    if bad is not None and bad.all():
+        raise ImageReadError(
+            f"holds only values that stand for no data ({'; '.join(map(str, found))}); export it again"
+        )
+    known: NDArray[np.bool_] | None = None if bad is None else np.logical_or.reduce(bad)
+    frame = _find_frame(data, known)
+    if frame is not None:
+        found.append(NoData(float(data[0][frame][0]), float(frame.mean())))
+        bad = np.broadcast_to(frame, data.shape) if bad is None else bad | frame
+    return (data, []) if bad is None else (np.where(bad, data[~bad].min(), data), found)
+
+
+def replace_not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[NoData]]:
+    """Replace NaN and infinite values by the smallest finite one; arguments and results as ``replace_no_data``."""
+    bad, found = _not_finite(data)
+    return (data, []) if bad is None else (np.where(bad, data[~bad].min(), data), found)
+
+
+def _not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.bool_] | None, list[NoData]]:
+    finite = np.isfinite(data)
+    if not finite.any():
+        raise ImageReadError("holds only NaN or infinite values; export it again")
+    return (None, []) if finite.all() else (~finite, [NoData(math.nan, float(1 - finite.mean()))])
+
+
+def _fill_values(values: NDArray[np.float32], dtype: np.dtype, declared: float | None) -> list[float]:
+    """Values among finite ones that stand for no data, at most three."""
+    found = [] if declared is None or not (values == np.float32(declared)).any() else [declared]
+    rest = values[values != np.float32(declared)] if found else values
+    if dtype.kind not in "if" and dtype.itemsize < WIDE:
+        return found
+    known = (
+        [] if dtype.kind == "f" else [float(np.float32(limit)) for limit in (np.iinfo(dtype).min, np.iinfo(dtype).max)]
+    )
+    for extreme in (np.min, np.max):
+        value = float(extreme(rest)) if rest.size else 0.0
+        if value != 0 and (abs(value) >= HUGE or value in (*FILLS, *known)):
+            others = rest[rest != np.float32(value)]
+            nearest = float(extreme(others)) if others.size else 0.0
+            if abs(value) >= HUGE or nearest / value <= APART:
+                found.append(value)
+                rest = others
+    return found
+
+
+def _find_frame(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """(H, W) mask of a constant frame or rectangle of the smallest or the largest value; None if there is none.
+
+    Args:
+        data: (C, H, W) image.
+        bad: (H, W), pixels that are known to hold no data.
+    """
+    if bad is not None and bad.all():
+        return None
+    good = slice(None) if bad is None else ~bad
+    for darkest in (True, False):
+        values = data[:, good].reshape(len(data), -1)
+        extremes = values.min(axis=1) if darkest else values.max(axis=1)
+        own = (data == extremes[:, None, None]).all(axis=0)
+        own = own if bad is None else own & ~bad
+        low, high = FRAME_SHARES
+        if not low <= own.mean() <= high:
+            continue
+        others = ~own if bad is None else ~own & ~bad
+        step = max(1, math.isqrt(own.size // MAX_SAMPLES))
+        sampled = data[:, ::step, ::step][:, others[::step, ::step]]  # few values refute it faster than all
+        if _is_apart(sampled, extremes) and _is_apart(data[:, others], extremes) and _is_solid(own, others, darkest):
+            return own
+    return None
+
+
+def _is_apart(rest: NDArray[np.float32], extremes: NDArray[np.float32]) -> bool:
+    """Whether the values of a frame are further from the nearest other value than that is from the median."""
+    for values, extreme in zip(rest, extremes, strict=True):
+        if not values.size:
+            return False
+        nearest = values.min() if extreme < values[0] else values.max()
+        sample = values[:: max(1, values.size // MAX_SAMPLES)]
+        if abs(nearest - extreme) <= abs(np.median(sample) - nearest) or len(np.unique(sample)) < MIN_LEVELS:
+            return False
+    return True
+
+
+def _is_solid(own: NDArray[np.bool_], others: NDArray[np.bool_], touches: bool) -> bool:
+    """Whether the pixels of a value are parts of a frame, and all others are in one piece.
+
+    Args:
+        own: (H, W), pixels of the value.
+        others: (H, W), pixels with a measurement.
+        touches: whether a part of any form may be at the border, as in the corners of a turned image; otherwise it
+            fills a side of the image, or is a rectangle.
+    """
+    pieces, _ = ndimage.label(others)
+    sizes = np.bincount(pieces.ravel())[1:]
+    if sizes.max(initial=0) < CONNECTED * sizes.sum():
+        return False
+    parts, n = ndimage.label(own)
+    areas = np.bincount(parts.ravel(), minlength=n + 1)
+    accepted = 0
+    for number, box in enumerate(ndimage.find_objects(parts), start=1):
+        part = parts[box] == number
+        at_border = any(s.start == 0 or s.stop == size for s, size in zip(box, own.shape, strict=True))
+        spans = any(s.start == 0 and s.stop == size for s, size in zip(box, own.shape, strict=True))
+        whole = part.all(axis=0).any() or part.all(axis=1).any()
+        is_part = part.mean() >= SOLID or (touches and at_border) or (spans and whole)
+        accepted += int(areas[number]) * bool(is_part and areas[number] >= MIN_AREA)
+    return accepted >= SOLID * int(areas[1:].sum())

@@ -1,0 +1,112 @@
+"""The list of the files in a results folder that cellbundle wrote: no others are replaced or removed."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from .errors import ConfigError
+from .io import atomic_path, printable
+from .io.sealed import seal, unseal
+
+STATE = ".cellbundle"  # folder in that of the results
+NAME, COPY = "files.json", "files.copy.json"
+OPTION = "--replace-foreign"
+MAX_SHOWN = 10
+
+
+class Manifest:
+    """Names of the files of a results folder that belong to cellbundle, kept in ``.cellbundle/files.json``.
+
+    A file is listed before it is written, so that what a stopped run leaves is known.
+
+    Args:
+        folder: of the results.
+        recover: gives the files that earlier runs wrote, relative to the folder, where the list is missing or damaged.
+            Without it, a copy of the list is kept.
+        shown: name of the folder in messages, where it is a copy of a remote one.
+    """
+
+    def __init__(
+        self, folder: Path, recover: Callable[[], Iterable[Path]] | None = None, *, shown: str | None = None
+    ) -> None:
+        self.folder, self.shown = folder, shown or str(folder)
+        path, copy = (folder / STATE / name for name in (NAME, COPY))
+        self.paths = [path] if recover and not copy.exists() else [path, copy]
+        names = next((names for names in map(_read, self.paths) if names is not None), None)
+        if names is None:
+            names = {path.as_posix() for path in recover()} if recover else set()
+        self.names = names
+
+    def check(self, paths: Iterable[Path], replace_foreign: bool = False) -> None:
+        """Raise ``ConfigError`` naming what is in the way of files that are to be written.
+
+        Args:
+            paths: of these files, relative to the folder.
+            replace_foreign: files that are not listed may be replaced; folders never are.
+        """
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise ConfigError(f"{self.shown} is not a folder; give a folder for the results")
+        files = list(dict.fromkeys(paths))
+        occupied = [path for path in files if (self.folder / path).is_dir()]
+        if occupied:
+            raise ConfigError(f"{self.shown} holds folders in the place of files: {_shown(occupied)}; move them away")
+        foreign = [*self._not_folders(files), *(path for path in files if self._is_foreign(path))]
+        if foreign and not replace_foreign:
+            raise ConfigError(
+                f"{self.shown} holds files that cellbundle did not write: {_shown(foreign)}; choose another folder for "
+                f"the results, or replace them with {OPTION}"
+            )
+
+    def add(self, paths: Iterable[Path]) -> None:
+        """List files that are about to be written; a file in the place of one of their folders is removed."""
+        files = list(paths)
+        for path in self._not_folders(files):
+            (self.folder / path).unlink()
+        names = {path.as_posix() for path in files}
+        if not self.names >= names:
+            self.names |= names
+            self._write()
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Remove those of some files that cellbundle wrote."""
+        for path in paths:
+            if path.as_posix() in self.names:
+                (self.folder / path).unlink(missing_ok=True)
+
+    def forget_missing(self) -> None:
+        """Drop the names of files that do not exist, so that files which a user puts there are not taken for ours."""
+        existing = {name for name in self.names if os.path.lexists(self.folder / name)}
+        if existing != self.names:
+            self.names = existing
+            self._write()
+
+    def _is_foreign(self, path: Path) -> bool:
+        return path.as_posix() not in self.names and os.path.lexists(self.folder / path)
+
+    def _not_folders(self, files: Iterable[Path]) -> list[Path]:
+        """What is in the place of a folder that the files need, and is no folder."""
+        folders = dict.fromkeys([Path(STATE), *(parent for path in files for parent in path.parents if parent.name)])
+        return [path for path in folders if os.path.lexists(self.folder / path) and not (self.folder / path).is_dir()]
+
+    def _write(self) -> None:
+        (self.folder / STATE).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(seal({"files": sorted(self.names)}), indent=0)
+        for path in self.paths:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+def _shown(paths: Sequence[Path]) -> str:
+    """The first few of some paths, and how many there are more."""
+    more = f" and {len(paths) - MAX_SHOWN} more" if len(paths) > MAX_SHOWN else ""
+    return printable(", ".join(path.as_posix() for path in paths[:MAX_SHOWN])) + more
+
+
+def _read(path: Path) -> set[str] | None:
+    """Names in a list, None if it is missing or damaged."""
+    try:
+        names = unseal(path.read_bytes())["files"] if path.is_file() else None
+    except (OSError, ValueError, LookupError):
+        return None
+    return set(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
