@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from .errors import ConfigError
@@ -15,6 +15,11 @@ OPTION = "--replace-foreign"
 MAX_SHOWN = 10
 
 
+def is_record(name: str) -> bool:
+    """Whether a file is a list of the files of a folder, by its name with "/" between levels."""
+    return f"/{name}".endswith((f"/{STATE}/{NAME}", f"/{STATE}/{COPY}"))
+
+
 class Manifest:
     """Names of the files of a results folder that belong to cellbundle, kept in ``.cellbundle/files.json``.
 
@@ -25,12 +30,18 @@ class Manifest:
         recover: gives the files that earlier runs wrote, relative to the folder, where the list is missing or damaged.
             Without it, a copy of the list is kept.
         shown: name of the folder in messages, where it is a copy of a remote one.
+        elsewhere: files of the remote one, relative to it, "/" between levels.
     """
 
     def __init__(
-        self, folder: Path, recover: Callable[[], Iterable[Path]] | None = None, *, shown: str | None = None
+        self,
+        folder: Path,
+        recover: Callable[[], Iterable[Path]] | None = None,
+        *,
+        shown: str | None = None,
+        elsewhere: Collection[str] = (),
     ) -> None:
-        self.folder, self.shown = folder, shown or str(folder)
+        self.folder, self.shown, self.elsewhere = folder, shown or str(folder), elsewhere
         path, copy = (folder / STATE / name for name in (NAME, COPY))
         self.paths = [path] if recover and not copy.exists() else [path, copy]
         names = next((names for names in map(_read, self.paths) if names is not None), None)
@@ -76,13 +87,16 @@ class Manifest:
 
     def forget_missing(self) -> None:
         """Drop the names of files that do not exist, so that files which a user puts there are not taken for ours."""
-        existing = {name for name in self.names if os.path.lexists(self.folder / name)}
+        existing = {name for name in self.names if self._exists(name)}
         if existing != self.names:
             self.names = existing
             self._write()
 
     def _is_foreign(self, path: Path) -> bool:
-        return path.as_posix() not in self.names and os.path.lexists(self.folder / path)
+        return path.as_posix() not in self.names and self._exists(path.as_posix())
+
+    def _exists(self, name: str) -> bool:
+        return os.path.lexists(self.folder / name) or name in self.elsewhere
 
     def _not_folders(self, files: Iterable[Path]) -> list[Path]:
         """What is in the place of a folder that the files need, and is no folder."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from .addresses import is_address, redact, redact_text
 from .errors import CellBundleError, ConfigError, DependencyError, redact_error
 from .io import atomic_path
+from .ownership import is_record
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +112,7 @@ class Copy:
         self.files, self.root = open_url(self.url)
         self.local = cache_folder() / kind / self._name()
         self.state: dict[str, list[Any]] = {}  # version there and stamp here by name
-        if (self.local / STATE).is_file():
-            self.state = json.loads((self.local / STATE).read_text())
+        self.state.update(_read_state(self.local / STATE))
 
     def _name(self) -> str:
         """Name of the folder here."""
@@ -226,10 +227,21 @@ class Mirror(Copy):
         self.local.mkdir(parents=True, exist_ok=True)
         self.seen = set(self._present())
 
+    @cached_property
+    def there(self) -> set[str]:
+        """Names of all files that were there when this was asked for the first time."""
+        with self.reaching():
+            self.files.invalidate_cache()
+            try:
+                paths = self.files.find(self.root)
+            except FileNotFoundError:
+                return set()
+            return {path[len(self.root) + 1 :] for path in paths}
+
     def _present(self) -> dict[str, list[int]]:
-        """Stamps of all files here by name, but hidden ones: those are not finished."""
+        """Stamps of all files here by name, but hidden ones, which are not finished, apart from lists of own files."""
         names = (f.relative_to(self.local).as_posix() for f in self.local.rglob("*") if f.is_file())
-        stamps = {name: _stamp(self.local / name) for name in names if "/." not in f"/{name}"}
+        stamps = {name: _stamp(self.local / name) for name in names if is_record(name) or "/." not in f"/{name}"}
         return {name: stamp for name, stamp in stamps.items() if stamp is not None}
 
     def _is_wanted(self, name: str, version: list[Any]) -> bool:
@@ -238,12 +250,19 @@ class Mirror(Copy):
         known_version, known_stamp = self.state.get(name, [None, None])
         if stamp is None or stamp == known_stamp:
             return stamp is None or version != known_version
-        if version == known_version:
+        if version == known_version or self._is_same(name):
             return False
         raise CellBundleError(
             f"{self.local / name} was never sent to {redact(self.url)}, where another {name} is now; "
             "keep the one that you want and remove the other"
         )
+
+    def _is_same(self, name: str) -> bool:
+        """Whether a file here and there has the same content, where the state does not say so."""
+        path, target = self.local / name, self._there(name)
+        size = self.files.info(target)["size"]
+        same: bool = size == path.stat().st_size and self.files.cat_file(target) == path.read_bytes()
+        return same
 
     def pending(self) -> list[str]:
         """Names of the files that are not there as they are here."""
@@ -284,6 +303,17 @@ class Mirror(Copy):
             self.files.put_file(str(path), target)
         self.files.invalidate_cache()
         self.state[name] = [_version(self.files.info(target)), stamp]
+
+
+def _read_state(path: Path) -> dict[str, list[Any]]:
+    """Versions and stamps; none if the file is missing or damaged: then all is copied anew."""
+    try:
+        state = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(state, dict):
+        return {}
+    return {name: pair for name, pair in state.items() if isinstance(pair, list) and len(pair) == 2}
 
 
 def _version(info: Mapping[str, Any]) -> list[Any]:

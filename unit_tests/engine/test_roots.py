@@ -1,6 +1,7 @@
 """Training, evaluating and inferring with data and outputs elsewhere."""
 
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from cellbundle.engine import roots
-from cellbundle.errors import CheckpointError, DatalistError
+from cellbundle.errors import CheckpointError, ConfigError, DatalistError
 from cellbundle.remote import RemoteError
 
 fsspec = pytest.importorskip("fsspec")
@@ -36,7 +37,8 @@ def remote(make, files, data):
 
 
 def sent(files, folder="run"):
-    return {path.removeprefix(f"/lab/{folder}/") for path in files.find(f"/lab/{folder}")}
+    names = {path.removeprefix(f"/lab/{folder}/") for path in files.find(f"/lab/{folder}")}
+    return {name for name in names if ".cellbundle/" not in name}
 
 
 def test_all_modes(remote, files, data, tmp_path):
@@ -62,6 +64,36 @@ def test_weights_of_another_training_elsewhere_are_kept(remote, files, name):
 def test_outputs_elsewhere_with_data_here(make, files):
     make(ckpt_path=f"{URL}/run").run()
     assert {"model.pt", "latest.pt"} <= sent(files)
+
+
+def test_files_of_others_elsewhere_are_kept(remote, files):
+    remote().run()
+    files.pipe_file("/lab/run/eval/report.html", b"by hand")
+    with pytest.raises(ConfigError, match=f"{URL}/run/eval holds files that cellbundle did not write: report.html;"):
+        remote(mode="eval").run()
+    assert files.cat_file("/lab/run/eval/report.html") == b"by hand"
+    assert "eval/report.json" not in sent(files)
+    remote(mode="eval", replace_foreign=True).run()
+    assert b"<html" in files.cat_file("/lab/run/eval/report.html")
+
+
+def test_own_files_elsewhere_are_known_on_another_machine(remote, files, tmp_path, monkeypatch):
+    remote(final_test=True).run()
+    files.rm_file("/lab/run/eval/report.json")
+    monkeypatch.setenv("CELLBUNDLE_CACHE", str(tmp_path / "another"))
+    remote(mode="eval").run()
+    assert "eval/report.json" in sent(files)
+    assert files.exists("/lab/run/eval/.cellbundle/files.json")
+
+
+def test_a_damaged_state_of_a_copy_means_that_it_is_made_anew(remote, files, tmp_path):
+    remote(final_test=True).run()
+    states = list((tmp_path / "cache").rglob(".remote.json"))
+    assert states
+    for content in (b"", b"{", b"[]", b'{"a": 1}', b"\xff", b"[" * 10**5):
+        for path in states:
+            path.write_bytes(content)
+        remote(quick=True, mode="infer").content("dataset")
 
 
 def test_only_the_entries_of_the_mode_are_copied(remote, files, data, tmp_path):
@@ -128,7 +160,7 @@ def test_another_error_is_not_hidden(remote, files, monkeypatch, caplog):
     monkeypatch.setattr(workflow, "_train", stop)
     with pytest.raises(KeyboardInterrupt):
         workflow.run()
-    assert "1 files are only in" in caplog.text
+    assert re.search(r"files are only in .*\(.*a\.csv.*ZeroDivisionError", caplog.text)
 
 
 def test_folder_of_images(remote, files, make):

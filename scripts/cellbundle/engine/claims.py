@@ -1,7 +1,7 @@
 """The files that a run is going to write: what is in their way and was not written by cellbundle is named first."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def claim_files(
     *,
     replace_foreign: bool = False,
     shown: Callable[[Path], str] = str,
+    elsewhere: Callable[[Path], Collection[str]] = lambda folder: (),
 ) -> list[Manifest]:
     """List files as written by cellbundle in the records of their folders; call it in all processes.
 
@@ -55,6 +56,7 @@ def claim_files(
         files: that are going to be written, by folder; those outside of it are listed in the folders they are in.
         replace_foreign: files that cellbundle did not write may be replaced.
         shown: gives the name of a folder in messages.
+        elsewhere: gives the files of the remote folder that a folder is a copy of, relative to it.
 
     Returns:
         The records.
@@ -68,7 +70,10 @@ def claim_files(
         for path in map(_absolute, paths):
             home = folder if path.is_relative_to(folder) else path.parent
             parts.setdefault(home, []).append(path.relative_to(home))
-    records = [_record(folder, names, shown) for folder, names in parts.items()]
+    records = [
+        Manifest(folder, _recovery(folder, names), shown=shown(folder), elsewhere=elsewhere(folder))
+        for folder, names in parts.items()
+    ]
     for record, names in zip(records, parts.values(), strict=True):
         record.check(names, replace_foreign)
     distributed.barrier()  # all processes have looked before the first one writes
@@ -81,6 +86,6 @@ def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow symbolic links
 
 
-def _record(folder: Path, names: list[Path], shown: Callable[[Path], str]) -> Manifest:
-    recover = (lambda: names) if (folder / LATEST).is_file() else None
-    return Manifest(folder, recover, shown=shown(folder))
+def _recovery(folder: Path, names: list[Path]) -> Callable[[], list[Path]] | None:
+    """Gives the files of a training of a former version."""
+    return (lambda: names) if (folder / LATEST).is_file() else None

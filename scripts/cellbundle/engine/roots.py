@@ -16,6 +16,7 @@ from ..addresses import redact
 from ..datalist import read_datalist, select
 from ..errors import DatalistError
 from ..io import IMAGE_SUFFIXES
+from ..ownership import is_record
 from ..remote import Copy, Mirror, RemoteError, is_url
 from . import distributed
 from .checkpoint import LATEST
@@ -77,9 +78,20 @@ class Roots:
         """Return the address that a folder here is a copy of, without credentials, or the folder itself."""
         return next((redact(mirror.url) for mirror in self.mirrors if mirror.local == Path(folder)), str(folder))
 
+    def elsewhere(self, folder: Path) -> set[str]:
+        """Return the files that the remote folder of a folder here had at the start, relative to it."""
+        names: set[str] = set()
+        for mirror in self.mirrors:
+            if self.leads and folder.is_relative_to(mirror.local):
+                start = "".join(f"{part}/" for part in folder.relative_to(mirror.local).parts)
+                names |= {name.removeprefix(start) for name in mirror.there if name.startswith(start)}
+        return names
+
     def _mirror(self, url: str, key: str, training: bool) -> str:
         mirror = Mirror(url)
         self.mirrors.append(mirror)
+        if self.leads:
+            mirror.fetch(name for name in mirror.there if is_record(name))
         if key == "ckpt_path" and self.leads:
             there = mirror.listing().items()
             wanted = [name for name, is_folder in there if not is_folder or name in KEPT_FOLDERS]

@@ -113,6 +113,7 @@ class CellWorkflow(ConfigWorkflow):
                 self._files(),
                 replace_foreign="replace_foreign" in self.parser and as_bool(self.content("replace_foreign")),
                 shown=self.roots.shown,
+                elsewhere=self.roots.elsewhere,
             )
             if self.parser.get("tracker"):
                 self.tracker = self.content("tracker")
