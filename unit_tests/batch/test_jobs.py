@@ -114,3 +114,24 @@ def test_only_regular_files_and_folders_are_images(tmp_path):
     reasons = {path.name: reason for path, reason in unreadable}
     assert "is a FIFO" in reasons["pipe.png"]
     assert "does not exist" in reasons["gone.tif"]
+
+
+def test_label_files_beside_images_are_left_out(tmp_path):
+    images = ["a.tif", "b.png", "images/c_mask.png", "sub/seg.jpg.png", "lone_masked.tif"]
+    labels = [
+        "a_masks.tif",
+        "a_cp_masks.png",
+        "a_flows.tif",
+        "a_labels.tif",
+        "b_seg.png",
+        "sub/b_mask.png",
+        "masks/b.png",
+    ]
+    for name in [*images, *labels, "a_seg.npy"]:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    jobs, ignored, _ = find_jobs([tmp_path / "in"], tmp_path / "out")
+    assert sorted(job.name for job in jobs) == sorted(images)
+    assert sorted(str(path.relative_to(tmp_path / "in")) for path in ignored) == sorted([*labels, "a_seg.npy"])
+    named, _, _ = find_jobs([tmp_path / "in" / "a_masks.tif"], tmp_path / "out")  # a file that is asked for
+    assert [job.name for job in named] == ["a_masks.tif"]

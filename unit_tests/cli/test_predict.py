@@ -35,12 +35,13 @@ def images(tmp_path, cells):
 
 def test_a_folder_with_a_bad_file(images, tmp_path, capsys):
     (images / "bad.png").write_text("text")
+    (images / "a_cp_masks.tif").write_bytes((images / "a.tif").read_bytes())
     out = tmp_path / "out"
     assert call("predict", images, "--output", out, "--device", "cpu") == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == str(out / "index.html")
     assert "3 images" in printed.out
-    assert "1 failed, 1 other files ignored" in printed.out
+    assert "1 failed, 1 other files ignored, 1 label files left out (a_cp_masks.tif)" in printed.out
     assert "computing on cpu" in printed.err
     assert "tile" in printed.err
     assert [line for line in printed.err.splitlines() if line.startswith("error")] == [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, ImageReadError
 from ..io import IMAGE_SUFFIXES, find_ome_set, printable, stem
+from ..label_names import image_base, is_by_product, is_label_name
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 RECORDS = Path(".cellbundle")  # folder in that of the results by which it is known
@@ -35,8 +36,9 @@ def find_jobs(
 ) -> tuple[list[Job], list[Path], list[tuple[Path, str]]]:
     """Images among files and, recursively, in folders.
 
-    Folders keep their sub-folders; hidden files and folders with results of this command are left out. Of two images
-    that would share a name, such as ``a.png`` and ``a.tif``, both get their suffix into it: ``a_png`` and ``a_tif``.
+    Folders keep their sub-folders; hidden files and folders with results of this command are left out, and so are
+    pictures that hold labels by their name or folder, as for ``cellbundle data prepare``. Of two images that would
+    share a name, such as ``a.png`` and ``a.tif``, both get their suffix into it: ``a_png`` and ``a_tif``.
 
     Args:
         inputs: files and folders.
@@ -44,8 +46,8 @@ def find_jobs(
         join: the files of an OME-TIFF set that hold one image are one job, which has the name of the first of them.
 
     Returns:
-        Jobs sorted by name; files that are no images by their suffix; with the reason, folders that cannot be read and
-        files that are not regular ones.
+        Jobs sorted by name; files that are no images by their suffix, and label files; with the reason, folders that
+        cannot be read and files that are not regular ones.
 
     Raises:
         ConfigError: if an input does not exist, or is the output folder.
@@ -60,9 +62,11 @@ def find_jobs(
             raise ConfigError(f"{given} does not exist; give image files or folders of images")
         if given.resolve() == output:
             raise ConfigError(f"{given} is the input and the output; give another --output")
-        pairs = _walk(given, output, unreadable) if given.is_dir() and not is_image(given) else [(given, given.name)]
+        is_folder = given.is_dir() and not is_image(given)
+        pairs = list(_walk(given, output, unreadable)) if is_folder else [(given, given.name)]
+        bases = {image_base(relative) for source, relative in pairs if is_image(source)}
         for source, relative in pairs:
-            if not is_image(source):
+            if not is_image(source) or (is_folder and (is_label_name(relative, bases) or is_by_product(relative))):
                 ignored.append(source)
             elif not (source.is_file() or source.is_dir()):  # opening a FIFO would wait for ever
                 unreadable.append((source, f"{source}: {_kind(source)}; give an image file"))

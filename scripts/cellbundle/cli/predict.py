@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_SHOWN = 5  # label files in the summary
 SAVE_HELP = (
     "What to save, separated by commas: labels, overlay, geojson, imagej, coco, kaggle, cellpose, measurements, "
     "parquet, page."
@@ -86,7 +87,7 @@ def predict(
     jobs, ignored, unreadable = find_jobs(inputs, output, join_ome)
     if not jobs and not unreadable:
         raise ConfigError(
-            f"no images among {', '.join(map(str, inputs))} ({len(ignored)} other files); PNG, JPEG, BMP, TIFF and "
+            f"no images among {', '.join(map(str, inputs))} ({_other_files(ignored) or 'nothing else'}); PNG, JPEG, BMP, TIFF and "
             "OME-Zarr are read"
         )
     for job in jobs:
@@ -105,7 +106,7 @@ def predict(
             # What cannot be written to a full disk must not hide why the run stopped.
             with suppress(OSError) if isinstance(sys.exception(), FullDiskError) else nullcontext():
                 batch.write(unreadable, len(ignored), time.perf_counter() - started)
-    return batch.report(len(ignored), time.perf_counter() - started)
+    return batch.report(_other_files(ignored), time.perf_counter() - started)
 
 
 class Batch:
@@ -198,17 +199,29 @@ class Batch:
         folders = [ImageResult(name, None, {}, None, None, {}, [], error=reason) for name, reason in self.failures]
         write_page(self.output / PAGE_FILE, run, [*folders, *(image_result(r, column, edges) for r in done)])
 
-    def report(self, n_ignored: int, seconds: float) -> int:
+    def report(self, others: str, seconds: float) -> int:
         """Say what was done; return the exit code."""
         failed = sum(r.error is not None for r in self.results.values()) + len(self.failures)
         cells = sum(len(r.table) for r in self.results.values() if r.table is not None)
-        ignored = f", {n_ignored} other files ignored" if n_ignored else ""
         text = (
-            f"{len(self.results)} images, {cells} cells, {failed} failed{ignored}, {seconds:.1f} s\n"
+            f"{len(self.results)} images, {cells} cells, {failed} failed{others and f', {others}'}, {seconds:.1f} s\n"
             f"{self.output / ('index.html' if 'page' in self.kinds else '')}"
         )
         typer.echo(printable(text))
         return 1 if failed else 0
+
+
+def _other_files(ignored: Sequence[Path]) -> str:
+    """Files that were left out; those with labels by name, because somebody may miss them."""
+    from ..batch.jobs import is_image  # noqa: PLC0415
+
+    labels = sorted(path.name for path in ignored if is_image(path))
+    n_others = len(ignored) - len(labels)
+    more = f" and {len(labels) - MAX_SHOWN} more" if len(labels) > MAX_SHOWN else ""
+    parts = [f"{n_others} other files ignored"] if n_others else []
+    if labels:
+        parts.append(f"{len(labels)} label files left out ({', '.join(labels[:MAX_SHOWN])}{more})")
+    return ", ".join(parts)
 
 
 def _indices(text: str | None) -> list[int] | None:

@@ -13,15 +13,20 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError
 from ...io import IMAGE_SUFFIXES
+from ...label_names import (
+    IMAGE_FOLDERS,
+    IMAGE_TAIL,
+    LABEL_FOLDERS,
+    LABEL_TAIL,
+    folder_role,
+    image_base,
+    is_by_product,
+    is_label_name,
+)
 from ..model import Section
 from ..tree import Tree, pair
 
-IMAGE_FOLDERS = {"image", "images", "img", "imgs"}
-LABEL_FOLDERS = {"label", "labels", "mask", "masks", "annotation", "annotations"}
-IMAGE_TAIL = re.compile(r"(^|_)(img|image)$", re.IGNORECASE)
-LABEL_TAIL = re.compile(r"(^|_)(cp_)?(masks?|labels?|seg)$", re.IGNORECASE)
 ROI_TAIL = re.compile(r"(^|[_-])rois?(et)?$", re.IGNORECASE)
-BY_PRODUCT = re.compile(r"_(flows|cp_output)$", re.IGNORECASE)  # pictures that cellpose saves beside an image
 NO_LABELS = {"classes", "notes", "readme"}  # stems of texts that annotation tools put into the folder of labels
 PLACES: dict[str, tuple[Section, int | None]] = {
     "train": ("training", None),
@@ -133,13 +138,13 @@ def read_layout(tree: Tree) -> Layout:
         DatasetError: if there is no image.
     """
     rasters = [name for name in tree.files if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
-    bases = {_base(name) for name in rasters}
+    bases = {image_base(name) for name in rasters}
     labels: defaultdict[str, list[str]] = defaultdict(list, raster=[])
     images = []
     for name in rasters:
-        if _is_label(name, bases):
+        if is_label_name(name, bases):
             labels["raster"].append(name)
-        elif not BY_PRODUCT.search(PurePosixPath(name).stem):
+        elif not is_by_product(name):
             images.append(name)
     if not images:
         raise DatasetError(
@@ -152,7 +157,7 @@ def read_layout(tree: Tree) -> Layout:
         kind = _kind(name, path)
         if kind == "yolo" and layout.key_of_label(name) not in by_key:
             stem = PurePosixPath(name).stem.lower()
-            kind = kind if _role(name) == "label" and stem not in NO_LABELS else None
+            kind = kind if folder_role(name) == "label" and stem not in NO_LABELS else None
         if kind:
             labels[kind].append(name)
     return layout
@@ -161,30 +166,6 @@ def read_layout(tree: Tree) -> Layout:
 def place_of(words: Iterable[str]) -> tuple[Section, int | None] | None:
     """Section and fold that the first word for one stands for, or None."""
     return next((PLACES[word.lower()] for word in words if word.lower() in PLACES), None)
-
-
-def _base(name: str) -> str:
-    """Folder and stem of an image, which the names of labels beside it begin with."""
-    path = PurePosixPath(name)
-    return f"{path.parent}/{IMAGE_TAIL.sub('', path.stem)}"
-
-
-def _role(name: str) -> str | None:
-    """What the innermost folder with a telling name says that a file is."""
-    for folder in reversed(PurePosixPath(name).parts[:-1]):
-        if folder.lower() in IMAGE_FOLDERS:
-            return "image"
-        if folder.lower() in LABEL_FOLDERS:
-            return "label"
-    return None
-
-
-def _is_label(name: str, bases: set[str]) -> bool:
-    """Whether a picture holds labels, by its folder or its name."""
-    path, role = PurePosixPath(name), _role(name)
-    if role == "label" or not LABEL_TAIL.search(path.stem):
-        return role == "label"
-    return role is None or f"{path.parent}/{LABEL_TAIL.sub('', path.stem)}" in bases
 
 
 def _kind(name: str, path: Path) -> str | None:
