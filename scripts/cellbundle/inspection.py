@@ -18,6 +18,7 @@ from .labels import renumber
 
 Severity = Literal["error", "warning"]
 
+LIMITS = {2**bits - 1: bits for bits in (8, 16)}  # of ids
 TINY_PIXELS = 3  # instances up to this area are leftovers of a brush or a resize
 FAR_GAP = 0.5  # in diameters of the largest part; a gap below it may be another cell lying across
 
@@ -29,8 +30,8 @@ class Finding:
     Attributes:
         severity: ``error`` for what stops a training or makes its scores wrong, ``warning`` for what to look at.
         kind: ``malformed-list``, ``malformed-entry``, ``path-escapes``, ``missing-file``, ``unreadable-image``,
-            ``blank-image``, ``unreadable-label``, ``binary-mask``, ``label-dtype``, ``size-mismatch``, ``empty-label``,
-            ``scattered-instances``, ``tiny-instances``, ``leakage``, ``group-leakage``, ``duplicate-content`` or
+            ``blank-image``, ``no-data``, ``unreadable-label``, ``binary-mask``, ``label-dtype``, ``size-mismatch``,
+            ``empty-label``, ``scattered-instances``, ``tiny-instances``, ``leakage``, ``group-leakage``, ``duplicate-content`` or
             ``channels``.
         path: the file relative to the basedir, the entry such as ``training[3]``, or the list.
         message: what was got, what was expected, what to do.
@@ -100,10 +101,13 @@ def _is_present(facts: Facts, path: str, base: Path) -> bool:
 def _check_image(facts: Facts, path: Path) -> tuple[int, ...] | None:
     """Note problems, channels and digest; (H, W), or None if the image cannot be read."""
     try:
-        data = read_image(path).data
+        image = read_image(path)
     except CellBundleError as error:
         facts.note("error", "unreadable-image", facts.name, reason(error, path))
         return None
+    data = image.data
+    for one in image.no_data:
+        facts.note("warning", "no-data", facts.name, f"{one}, which stands for no data; {data.min():g} takes its place")
     facts.channels = len(data)
     facts.digest = pixel_digest(data)
     if facts.digest is None:
@@ -131,7 +135,8 @@ def pixel_digest(data: NDArray[np.float32]) -> str | None:
 def _check_label(facts: Facts, path: Path, name: str, shape: tuple[int, ...] | None) -> None:
     """Note problems and number of instances of a label map whose image is (H, W) = ``shape``."""
     try:
-        labels, facts.instances = renumber(read_labels(path))
+        stored = read_labels(path)
+        labels, facts.instances = renumber(stored)
     except CellBundleError as error:
         facts.note("error", _why_unreadable(path), name, reason(error, path))
         return
@@ -148,9 +153,35 @@ def _check_label(facts: Facts, path: Path, name: str, shape: tuple[int, ...] | N
         facts.note("warning", "tiny-instances", name, message)
     if scattered:
         message = (
-            f"{scattered} of {facts.instances} instances have parts far from each other; give each cell its own id"
+            f"{scattered} of {facts.instances} instances have parts far from each other{_cut(stored)}; give each cell "
+            "its own id"
         )
         facts.note("warning", "scattered-instances", name, message)
+
+
+def remark_on_cut_ids(stored: NDArray[np.integer], labels: NDArray[np.int32], n: int) -> str | None:
+    """Say that the ids of a label map seem to be cut to 8 or 16 bits, so that several cells have the same.
+
+    Args:
+        stored: (H, W) label map as it was read.
+        labels: the same with the ids 1..n.
+        n: number of instances.
+
+    Returns:
+        A sentence; None if the largest id is none of these limits, or no instance has parts far from each other.
+    """
+    reason = _cut(stored)
+    scattered = _odd_instances(labels, n)[1] if reason else 0
+    return f"{scattered} of {n} instances have parts far from each other{reason}" if scattered else None
+
+
+def _cut(stored: NDArray[np.integer]) -> str:
+    """A reason why instances have several parts, or nothing."""
+    highest = int(stored.max(initial=0))
+    bits = LIMITS.get(highest)
+    return (
+        f": the largest id is {highest}, so ids may be cut to {bits} bits; export the labels with more" if bits else ""
+    )
 
 
 def _why_unreadable(path: Path) -> str:

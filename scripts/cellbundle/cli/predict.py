@@ -87,8 +87,8 @@ def predict(
     jobs, ignored, unreadable = find_jobs(inputs, output, join_ome)
     if not jobs and not unreadable:
         raise ConfigError(
-            f"no images among {', '.join(map(str, inputs))} ({_other_files(ignored) or 'nothing else'}); PNG, JPEG, BMP, TIFF and "
-            "OME-Zarr are read"
+            f"no images among {', '.join(map(str, inputs))} ({_other_files(ignored) or 'no other files'}); PNG, JPEG, "
+            "BMP, TIFF and OME-Zarr are read"
         )
     for job in jobs:
         if job.joined:

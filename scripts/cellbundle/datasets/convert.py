@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import CellBundleError, DatasetError
-from ..inspection import pixel_digest
-from ..io import atomic_path, read_image, write_image, write_labels
+from ..inspection import pixel_digest, remark_on_cut_ids
+from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.regular import IRREGULAR, is_irregular
 from ..io.sealed import seal, unseal
 from ..labels import renumber
@@ -174,11 +175,12 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
     image, label = f"{IMAGES}/{item.name}{suffix}", f"{LABELS}/{item.name}.tif"
     with atomic_path(output / image) as temporary:
         if isinstance(sample.image, Path):
-            data = read_image(sample.image).data  # before it is copied, so that an error names the published file
+            picture = read_image(sample.image)  # before it is copied, so that an error names the published file
             shutil.copyfile(sample.image, temporary)
         else:
             write_image(temporary, sample.image)
-            data = read_image(temporary).data
+            picture = read_image(temporary)
+        data = picture.data
         labels, n = renumber(sample.labels)
         if data.shape[1:] != labels.shape:
             sizes = ["x".join(map(str, shape)) for shape in (data.shape[1:], labels.shape)]
@@ -196,8 +198,15 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
         instances=n,
         sizes=np.histogram(diameters, SIZE_EDGES)[0].tolist(),
         digest=pixel_digest(data),
-        remarks=[*sample.remarks, *([] if n else ["has no instance"])],
+        remarks=[*sample.remarks, *_remarks(picture, sample.labels, labels, n)],
     )
+
+
+def _remarks(picture: Image, stored: NDArray, labels: NDArray[np.int32], n: int) -> list[str]:
+    """Sentences about what is odd in an image and its labels, as they were stored and with the ids 1..n."""
+    no_data = [f"{one}, which stands for no data; {picture.data.min():g} takes its place" for one in picture.no_data]
+    cut = remark_on_cut_ids(stored, labels, n)
+    return [*no_data, *([cut] if cut else []), *([] if n else ["has no instance"])]
 
 
 def all_sizes(records: Iterable[Record]) -> list[int]:
