@@ -31,8 +31,8 @@ class Finding:
         severity: ``error`` for what stops a training or makes its scores wrong, ``warning`` for what to look at.
         kind: ``malformed-list``, ``malformed-entry``, ``path-escapes``, ``missing-file``, ``unreadable-image``,
             ``blank-image``, ``no-data``, ``unreadable-label``, ``binary-mask``, ``label-dtype``, ``size-mismatch``,
-            ``empty-label``, ``scattered-instances``, ``tiny-instances``, ``leakage``, ``group-leakage``, ``duplicate-content`` or
-            ``channels``.
+            ``empty-label``, ``scattered-instances``, ``tiny-instances``, ``leakage``, ``group-leakage``,
+            ``duplicate-content`` or ``channels``.
         path: the file relative to the basedir, the entry such as ``training[3]``, or the list.
         message: what was got, what was expected, what to do.
     """
