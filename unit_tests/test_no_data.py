@@ -6,10 +6,11 @@ import logging
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from cellbundle.cli import main
 from cellbundle.io import read_image
-from cellbundle.no_data import replace_no_data
+from cellbundle.no_data import clipped_channels, replace_no_data
 from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
 
@@ -170,6 +171,37 @@ def test_an_image_of_nothing_else_is_refused(tmp_path):
         Exception, match=r"a\.tif: holds only values that stand for no data \(100 % of the values are -3"
     ):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_a_clipped_channel_is_said(cells, tmp_path, caplog, dtype):
+    array = image_of(cells[0], dtype)
+    limit = array.dtype.type(np.percentile(array, 92))
+    tifffile.imwrite(tmp_path / "whole.tif", array)
+    tifffile.imwrite(tmp_path / "clipped.tif", np.minimum(array, limit))
+    with caplog.at_level(logging.WARNING, "cellbundle"):
+        read_image(tmp_path / "whole.tif")
+        assert caplog.text == ""
+        assert read_image(tmp_path / "clipped.tif").data.max() == limit
+    share = f"{100 * (array >= limit).mean():.3g}"
+    assert f"clipped.tif: channel 0 is clipped: {share} % of the values are {limit:g}, its largest" in caplog.text
+
+
+def test_a_white_background_and_drawn_images_are_not_clipped(cells):
+    white = np.minimum(300 - image_of(cells[0], "u1").astype(np.float32), 255)
+    drawn = np.where(cells[1] > 0, 255, 0).astype(np.float32)
+    assert clipped_channels(np.stack([white, drawn])) == {}
+
+
+def test_a_picture_in_the_transparency_is_said(cells, tmp_path, caplog):
+    alpha = image_of(cells[0], "u1")
+    for name, colour in (("hidden", np.zeros_like(alpha)), ("normal", alpha)):
+        Image.fromarray(np.stack([colour, colour, colour, alpha], -1)).save(tmp_path / f"{name}.png")
+    with caplog.at_level(logging.WARNING, "cellbundle"):
+        read_image(tmp_path / "normal.png")
+        assert caplog.text == ""
+        read_image(tmp_path / "hidden.png")
+    assert "hidden.png: all channels are constant; the picture is in the transparency" in caplog.text
 
 
 def test_predict_says_value_and_share_in_its_table_also_when_it_continues(cells, tmp_path, capsys):

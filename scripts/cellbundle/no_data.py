@@ -22,6 +22,7 @@ CONNECTED = 0.95  # fraction of the other pixels that are in one piece; cells on
 MAX_SAMPLES = 1 << 14  # values that a median is taken of
 MIN_AREA = 16  # pixels of a part of a frame
 WIDE = 4  # bytes of a type whose largest value no detector reaches
+CLIPPED = 0.03  # of the pixels of a channel, at its largest value
 MIN_LEVELS = 16  # values of a channel besides the frame: an image of fewer was drawn, not measured
 
 
@@ -76,6 +77,27 @@ def replace_no_data(
         found.append(NoData(float(data[0][frame][0]), float(frame.mean())))
         bad = np.broadcast_to(frame, data.shape) if bad is None else bad | frame
     return (data, []) if bad is None else (np.where(bad, data[~bad].min(), data), found)
+
+
+def clipped_channels(data: NDArray[np.float32]) -> dict[int, NoData]:
+    """Find channels of bright objects on a dark background whose detector was at its limit.
+
+    Args:
+        data: (C, H, W) float32.
+
+    Returns:
+        For each clipped channel its largest value, and the share of its pixels that have it.
+    """
+    found = {}
+    for number, channel in enumerate(data):
+        highest = channel.max()
+        share = float(np.count_nonzero(channel == highest) / channel.size)
+        if share > CLIPPED:
+            sample = channel.ravel()[:: max(1, channel.size // MAX_SAMPLES)]
+            low, median = sample.min(), np.median(sample)
+            if highest - median > median - low and len(np.unique(sample)) >= MIN_LEVELS:
+                found[number] = NoData(float(highest), share)
+    return found
 
 
 def replace_not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[NoData]]:

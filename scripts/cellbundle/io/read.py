@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ImageReadError, ImageTooLargeError, LabelReadError
 from ..labels import renumber
-from ..no_data import NoData, replace_no_data, replace_not_finite
+from ..no_data import NoData, clipped_channels, replace_no_data, replace_not_finite
 from ._axes import channels_first, resolve_axes
 from ._named import named
 from ._ome_set import open_ome_set
@@ -94,13 +94,15 @@ def read_image(
     """
     path = Path(path)
     with named(path, ImageReadError), _open(path, join) as stored:
-        array, letters, source = _decode(stored, axes, max_pixels)
+        array, letters, source = _decode(path, stored, axes, max_pixels)
         data = _colours(array, stored)
         if as_stored:
             data, no_data = replace_not_finite(data)
         else:
             data, no_data = replace_no_data(data, stored.dtype, stored.no_data)
         _warn(path, no_data, data)
+        if not as_stored:
+            _warn_of_clipping(path, data)
         return Image(data, path, letters, source, stored.pixel_size_um, stored.dtype, tuple(no_data))
 
 
@@ -136,7 +138,7 @@ def read_labels(
     with named(path, LabelReadError), _open(path) as stored:
         if stored.lossy:
             raise LabelReadError("is compressed as JPEG, which changes ids; save labels as PNG or TIFF")
-        array, _, _ = _decode(stored, axes, max_pixels)
+        array, _, _ = _decode(path, stored, axes, max_pixels)
         return _instances(_single_channel(array, stored), binary)
 
 
@@ -191,7 +193,7 @@ def _open(path: Path, join: bool = False) -> AbstractContextManager[Stored]:
     raise ImageReadError("is not a PNG, JPEG, BMP or TIFF image by its content; convert it to one of these")
 
 
-def _decode(stored: Stored, option: str | None, max_pixels: int) -> tuple[NDArray, str, str]:
+def _decode(path: Path, stored: Stored, option: str | None, max_pixels: int) -> tuple[NDArray, str, str]:
     """Check axes and size before decoding; then (C, H, W) without alpha, letters of the axes, their source."""
     if 0 in stored.shape:
         raise ImageReadError(f"has no pixels (shape {stored.shape}); export it again")
@@ -203,7 +205,12 @@ def _decode(stored: Stored, option: str | None, max_pixels: int) -> tuple[NDArra
             "raise max_pixels if the file is trusted and memory suffices, or crop the image"
         )
     array = channels_first(stored.decode(), letters)
-    return array[:-1] if stored.alpha and source != "option" else array, letters, source
+    if not stored.alpha or source == "option":
+        return array, letters, source
+    *colours, alpha = array
+    if all(colour.min() == colour.max() for colour in colours) and alpha.min() < alpha.max():
+        logger.warning("%s: all channels are constant; the picture is in the transparency, which is left out", path)
+    return array[:-1], letters, source
 
 
 def _colours(array: NDArray, stored: Stored) -> NDArray[np.float32]:
@@ -221,6 +228,11 @@ def _colours(array: NDArray, stored: Stored) -> NDArray[np.float32]:
 def _warn(path: Path, no_data: Sequence[NoData], data: NDArray[np.float32]) -> None:
     for one in no_data:
         logger.warning("%s: %s, which stands for no data; replaced by %g", path, one, data.min())
+
+
+def _warn_of_clipping(path: Path, data: NDArray[np.float32]) -> None:
+    for channel, one in clipped_channels(data).items():
+        logger.warning("%s: channel %d is clipped: %s, its largest; intensities are too low there", path, channel, one)
 
 
 def _single_channel(array: NDArray, stored: Stored) -> NDArray:
