@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..addresses import redact_text
 from ..errors import ConfigError
 from ..io import printable
 
@@ -184,7 +185,7 @@ class Batch:
             notes.append(f"tile {self.predictor.tile}, magnification {self.predictor.scale:g}")
         run = Run(
             title=self.output.resolve().name,
-            command=shlex.join(["cellbundle", *sys.argv[1:]]),
+            command=shlex.join(["cellbundle", *map(redact_text, sys.argv[1:])]),
             bundle=f"{self.options['bundle']} {self.store.settings['version']}",
             device=str(self.predictor.device) if self.predictor else "none: all images were finished",
             versions=_versions(),

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import DatasetError
 from ..io import atomic_path
 from ..io.regular import IRREGULAR, is_irregular
+from ..io.table import neutral_cell, plain_cell
 from ..kernels.parallel import n_threads
 from .convert import file_hash
 
@@ -58,7 +59,8 @@ def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in sorted(rows, key=lambda row: row.path):
-        writer.writerow(["" if value is None else value for value in (getattr(row, name) for name in COLUMNS)])
+        values = (neutral_cell(getattr(row, name)) for name in COLUMNS)
+        writer.writerow(["" if value is None else value for value in values])
     content = text.getvalue().encode()
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_bytes(content)
@@ -125,7 +127,7 @@ def _parse(text: str) -> list[Row]:
     rows = []
     for path, source, size, digest, *numbers in lines:
         height, width, instances = [int(value) if value else None for value in numbers]
-        rows.append(Row(path, source, int(size), digest, height, width, instances))
+        rows.append(Row(plain_cell(path), plain_cell(source), int(size), digest, height, width, instances))
     return rows
 
 

@@ -1,14 +1,15 @@
 """A prepared data set, and the files that describe it: data lists, failures, report and manifest."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..addresses import redact_text
 from ..datalist import SECTIONS
 from ..io import atomic_path
+from ..io.table import write_rows
 from .convert import IMAGES, LABELS, Output, Record
 from .facts import Facts
 from .manifest import MANIFEST, Row, write_manifest
@@ -159,8 +160,5 @@ def _write_failures(path: Path, problems: Sequence[Problem]) -> bool:
     if not problems:
         path.unlink(missing_ok=True)
         return False
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", "reason"])
-        writer.writerows((problem.name, problem.reason) for problem in problems)
+    write_rows(path, ("name", "reason"), ((problem.name, redact_text(problem.reason)) for problem in problems))
     return True
