@@ -15,6 +15,7 @@ from .datalist import FILE_KEYS, Entry
 from .errors import CellBundleError
 from .io import read_image, read_labels
 from .labels import renumber
+from .regions import find_regions
 
 Severity = Literal["error", "warning"]
 
@@ -31,8 +32,8 @@ class Finding:
         severity: ``error`` for what stops a training or makes its scores wrong, ``warning`` for what to look at.
         kind: ``malformed-list``, ``malformed-entry``, ``path-escapes``, ``missing-file``, ``unreadable-image``,
             ``blank-image``, ``no-data``, ``unreadable-label``, ``binary-mask``, ``label-dtype``, ``size-mismatch``,
-            ``empty-label``, ``scattered-instances``, ``tiny-instances``, ``leakage``, ``group-leakage``,
-            ``duplicate-content`` or ``channels``.
+            ``empty-label``, ``region-instances``, ``scattered-instances``, ``tiny-instances``, ``leakage``,
+            ``group-leakage``, ``duplicate-content`` or ``channels``.
         path: the file relative to the basedir, the entry such as ``training[3]``, or the list.
         message: what was got, what was expected, what to do.
     """
@@ -147,6 +148,8 @@ def _check_label(facts: Facts, path: Path, name: str, shape: tuple[int, ...] | N
     if not facts.instances:
         facts.note("warning", "empty-label", name, "has no instance; check that it is really a field without cells")
         return
+    if regions := remark_on_regions(labels, facts.instances):
+        facts.note("warning", "region-instances", name, regions)
     tiny, scattered = _odd_instances(labels, facts.instances)
     if tiny:
         message = f"{tiny} of {facts.instances} instances have 1-{TINY_PIXELS} pixels; remove leftovers of drawing"
@@ -173,6 +176,19 @@ def remark_on_cut_ids(stored: NDArray[np.integer], labels: NDArray[np.int32], n:
     reason = _cut(stored)
     scattered = _odd_instances(labels, n)[1] if reason else 0
     return f"{scattered} of {n} instances have parts far from each other{reason}" if scattered else None
+
+
+def remark_on_regions(labels: NDArray[np.int32], n: int) -> str | None:
+    """Say that instances 1..n of a label map look like regions; None if none does."""
+    found = find_regions(labels, n)
+    if not found:
+        return None
+    largest = max(found, key=lambda label: np.count_nonzero(labels == label))
+    pixels = np.count_nonzero(labels == largest)
+    return (
+        f"{len(found)} of {n} instances look like regions, as they surround others or cover most of the image (the "
+        f"largest has {pixels} pixels); `cellbundle data prepare custom --drop-regions` leaves them out"
+    )
 
 
 def _cut(stored: NDArray[np.integer]) -> str:

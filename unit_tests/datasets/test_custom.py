@@ -166,6 +166,22 @@ def test_regions_of_qupath_are_no_cells(own):
     assert sample.remarks == ("1 annotations beside cells or detections are taken for regions and left out",)
 
 
+@pytest.mark.parametrize(("choice", "n"), [("annotations", 1), ("detections", 3), ("auto", 3)])
+def test_objects_of_qupath_are_told_apart(own, choice, n):
+    folder = own("geojson")
+    region = {"type": "Polygon", "coordinates": [[(0, 0), (W, 0), (W, H), (0, H), (0, 0)]]}
+    regions = [{"type": "Feature", "geometry": region, "properties": {"objectType": "annotation"}}]
+    content = {"type": "FeatureCollection", "features": regions + list(features("a", "detection"))}
+    save_text(folder / "a.json", json.dumps(content))
+    (item,) = [one for one in locate(folder).items if one.name == "a"]
+    sample = custom.convert(item, DEFAULTS | {"geojson_objects": choice})
+    assert sample.labels.max() == n
+    (item,) = [one for one in locate(folder).items if one.name == "b"]
+    if choice == "detections":
+        with pytest.raises(LabelReadError, match="has no detections among 4 objects"):
+            custom.convert(item, DEFAULTS | {"geojson_objects": choice})
+
+
 def test_crowds_of_coco_are_left_out(own):
     folder = own("coco")
     content = coco_entries(["a.png", "b.png"])

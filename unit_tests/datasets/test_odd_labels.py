@@ -6,6 +6,7 @@ import tifffile
 from PIL import Image
 
 from cellbundle.datasets import prepare
+from cellbundle.regions import find_regions
 from cellbundle.validation import inspect_datalist
 
 N = 20  # cells along a side
@@ -15,13 +16,13 @@ N = 20  # cells along a side
 def folder(tmp_path):
     """A function that writes an image and labels, and gives the remarks of the preparation and of the validation."""
 
-    def remarks(labels, image=None):
+    def remarks(labels, image=None, **options):
         raw, out = tmp_path / "raw", tmp_path / "out"
         raw.mkdir()
         noise = np.random.default_rng(0).integers(1, 200, labels.shape).astype(np.uint8)
         tifffile.imwrite(raw / "a.tif", noise if image is None else image)
         Image.fromarray(labels).save(raw / "a_masks.png")
-        prepared = prepare("custom", raw, out, workers=1)
+        prepared = prepare("custom", raw, out, workers=1, options=options)
         found = inspect_datalist(out / "custom.json", out).findings
         return [one for one in prepared.remarks if one.startswith("a: ")], [(one.kind, one.message) for one in found]
 
@@ -56,3 +57,41 @@ def test_values_that_stand_for_no_data_are_remarked(folder):
     remarks, found = folder(cells(30).astype(np.uint8), image)
     assert remarks[0].startswith("a: 5 % of the values are -9999, which stands for no data; ")
     assert [kind for kind, _ in found] == ["no-data"]
+
+
+def with_region():
+    """30 cells, of which eight have a region drawn around them, and its id and pixels."""
+    labels = cells(30)
+    region = np.zeros_like(labels, bool)
+    region[:15, :31] = True
+    labels[region & (labels == 0)] = 31
+    return labels.astype(np.uint8), 31
+
+
+def test_a_region_around_cells_is_remarked_and_can_be_left_out(folder, tmp_path):
+    labels, region = with_region()
+    remarks, found = folder(labels)
+    text = "1 of 31 instances look like regions, as they surround others or cover most of the image (the largest has"
+    text += f" {(labels == region).sum()} pixels)"
+    assert any(text in remark for remark in remarks)
+    assert [kind for kind, message in found if text in message] == ["region-instances"]
+    out = tmp_path / "without"
+    prepared = prepare("custom", tmp_path / "raw", out, workers=1, options={"drop_regions": True})
+    assert "a: 1 of 31 instances are regions and left out" in prepared.remarks
+    kept = tifffile.imread(out / "labels" / "a.tif")
+    np.testing.assert_array_equal(kept, np.where(labels == region, 0, labels))
+
+
+def test_a_background_with_an_id_is_a_region(folder):
+    labels = np.where(cells(20) == 0, 65535, cells(20)).astype(np.uint16)
+    remarks, _ = folder(labels, drop_regions=True)
+    assert "a: 1 of 21 instances are regions and left out" in remarks
+
+
+def test_cells_are_no_regions():
+    labels = cells(30)
+    labels[40:120, 40:120] = 31  # a large one
+    labels[60:70, 60:70] = 32  # with a nucleus
+    labels[80:90, 80:90] = 33  # or two
+    assert find_regions(labels, 33) == []
+    assert find_regions(np.ones((9, 9), np.int32), 1) == []  # one cell that fills the image

@@ -53,6 +53,9 @@ def prepare(
     option: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of this data set, see `info`; repeatable.")
     ] = None,
+    drop_regions: Annotated[
+        bool, typer.Option("--drop-regions", help="Own images: leave out instances that surround others.")
+    ] = False,
     replace_foreign: Annotated[
         bool,
         typer.Option("--replace-foreign", help="Replace files in the results' folder that cellbundle did not write."),
@@ -76,7 +79,7 @@ def prepare(
         seed=seed,
         workers=workers,
         fetch=download,
-        options=dict(map(_parse_option, option or ())),
+        options=dict(map(_parse_option, option or ())) | ({"drop_regions": True} if drop_regions else {}),
         replace_foreign=replace_foreign,
         progress=bar,
     )

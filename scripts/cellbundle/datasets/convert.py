@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CellBundleError, DatasetError
-from ..inspection import pixel_digest, remark_on_cut_ids
+from ..inspection import pixel_digest, remark_on_cut_ids, remark_on_regions
 from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.regular import IRREGULAR, is_irregular
 from ..io.sealed import seal, unseal
@@ -205,8 +205,8 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
 def _remarks(picture: Image, stored: NDArray, labels: NDArray[np.int32], n: int) -> list[str]:
     """Sentences about what is odd in an image and its labels, as they were stored and with the ids 1..n."""
     no_data = [f"{one}, which stands for no data; {picture.data.min():g} takes its place" for one in picture.no_data]
-    cut = remark_on_cut_ids(stored, labels, n)
-    return [*no_data, *([cut] if cut else []), *([] if n else ["has no instance"])]
+    odd = [remark_on_cut_ids(stored, labels, n), remark_on_regions(labels, n)]
+    return [*no_data, *(one for one in odd if one), *([] if n else ["has no instance"])]
 
 
 def all_sizes(records: Iterable[Record]) -> list[int]:

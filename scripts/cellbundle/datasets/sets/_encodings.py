@@ -24,7 +24,8 @@ from ..model import Item
 from ._remarks import remarks_on
 
 FORMS: dict[str, Form] = {"columns": "kaggle", "rows": "kaggle_rows"}
-CELLS = ("cell", "detection")  # QuPath's types; annotations beside them are the regions that they were found in
+QUPATH = {"annotations": ("annotation",), "detections": ("cell", "detection")}  # types of objects
+AUTO, DETECTIONS = "auto", "detections"
 MAX_SHOWN = 3
 
 Read = tuple[NDArray[np.integer], list[str]]  # a label map, and remarks
@@ -151,10 +152,14 @@ def _imagej(item: Item, options: Mapping[str, Any]) -> Read:
 
 def _geojson(item: Item, options: Mapping[str, Any]) -> Read:
     features = read_geojson(item.labels[0])
-    cells = [one for one in features if one.object_type in CELLS] or features
-    labels, remarks = _rings(item, [one.rings for one in cells])
-    if n := len(features) - len(cells):
-        remarks.append(f"{n} annotations beside cells or detections are taken for regions and left out")
+    choice = options["geojson_objects"]
+    cells = [one for one in features if one.object_type in QUPATH[DETECTIONS if choice == AUTO else choice]]
+    if features and not cells and choice != AUTO:
+        raise LabelReadError(f"{item.labels[0]}: has no {choice} among {len(features)} objects; see geojson_objects")
+    labels, remarks = _rings(item, [one.rings for one in cells or features])
+    if n := len(features) - len(cells or features):
+        auto = f"{n} annotations beside cells or detections are taken for regions and left out"
+        remarks.append(auto if choice == AUTO else f"{n} objects are no {choice} and left out")
     return labels, remarks
 
 

@@ -18,10 +18,11 @@ from ...errors import ConfigError, DatasetError, LabelReadError
 from ...io import IMAGE_SUFFIXES
 from ...io.colour_masks import colour_classes, find_colours
 from ...labels import keep_ids, renumber
+from ...regions import find_regions
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import beside_validation as split
 from ..tree import Tree
-from ._encodings import FORMS, READERS, cut_file, kind_of_raster, read_instances, save_part
+from ._encodings import FORMS, QUPATH, READERS, cut_file, kind_of_raster, read_instances, save_part
 from ._layout import EXPECTED, SHARED, Layout, key, place_of, read_layout
 
 __all__ = ["convert", "locate", "split"]
@@ -84,7 +85,11 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     numbered, n = renumber(labels)
     keep = np.bincount(numbered.ravel(), minlength=n + 1) >= options["min_size"]
     keep[0] = False
-    if n_small := n - int(keep.sum()):
+    n_small = n - int(keep.sum())
+    if options["drop_regions"] and (regions := find_regions(numbered, n)):
+        keep[regions] = False
+        remarks.append(f"{len(regions)} of {n} instances are regions and left out")
+    if n_small:
         remarks.append(f"{n_small} of {n} instances have fewer than {options['min_size']} pixels and are left out")
     return Sample(item.image, keep_ids(numbered, keep), tuple(remarks))
 
@@ -95,9 +100,11 @@ def _check_options(options: Mapping[str, Any]) -> None:
         ("rle_order", tuple(FORMS)),
         ("yolo_corners", ("centres", "edges")),
         ("split", SPLITS),
+        ("drop_regions", (False, True)),
+        ("geojson_objects", ("auto", *QUPATH)),
     ):
         if options[name] not in allowed:
-            raise ConfigError(f"option {name} is {options[name]!r}; choose one of {', '.join(allowed)}")
+            raise ConfigError(f"option {name} is {options[name]!r}; choose one of {', '.join(map(str, allowed))}")
     if options["min_size"] < 1:
         raise ConfigError(f"option min_size is {options['min_size']}; give a number of pixels, at least 1")
     if options["colours"] is not None or options["encoding"] == "colours":
