@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from .addresses import redact_text
 from .datalist import FILE_KEYS, Entry
 from .errors import CellBundleError
-from .io import read_image, read_labels
+from .io import Image, read_image, read_labels
 from .labels import renumber
+from .orientation import remark_on_orientation
 from .regions import find_regions
 
 Severity = Literal["error", "warning"]
@@ -32,8 +33,8 @@ class Finding:
         severity: ``error`` for what stops a training or makes its scores wrong, ``warning`` for what to look at.
         kind: ``malformed-list``, ``malformed-entry``, ``path-escapes``, ``missing-file``, ``unreadable-image``,
             ``blank-image``, ``no-data``, ``unreadable-label``, ``binary-mask``, ``label-dtype``, ``size-mismatch``,
-            ``empty-label``, ``region-instances``, ``scattered-instances``, ``tiny-instances``, ``leakage``,
-            ``group-leakage``, ``duplicate-content`` or ``channels``.
+            ``empty-label``, ``orientation``, ``region-instances``, ``scattered-instances``, ``tiny-instances``,
+            ``leakage``, ``group-leakage``, ``duplicate-content`` or ``channels``.
         path: the file relative to the basedir, the entry such as ``training[3]``, or the list.
         message: what was got, what was expected, what to do.
     """
@@ -80,9 +81,9 @@ def inspect_entry(section: str, entry: Entry, base: Path) -> Facts:
     place = f"fold {entry.get('fold', 'none')}" if section == "training" else section
     facts = Facts(relative_name(entry["image"], base), place)
     present = {key: Path(entry[key]) for key in FILE_KEYS if key in entry and _is_present(facts, entry[key], base)}
-    shape = _check_image(facts, present["image"]) if "image" in present else None
+    image = _check_image(facts, present["image"]) if "image" in present else None
     if "label" in present:
-        _check_label(facts, present["label"], relative_name(present["label"], base), shape)
+        _check_label(facts, present["label"], relative_name(present["label"], base), image)
     return facts
 
 
@@ -99,8 +100,8 @@ def _is_present(facts: Facts, path: str, base: Path) -> bool:
     return True
 
 
-def _check_image(facts: Facts, path: Path) -> tuple[int, ...] | None:
-    """Note problems, channels and digest; (H, W), or None if the image cannot be read."""
+def _check_image(facts: Facts, path: Path) -> Image | None:
+    """Note problems, channels and digest; None if the image cannot be read."""
     try:
         image = read_image(path)
     except CellBundleError as error:
@@ -113,7 +114,7 @@ def _check_image(facts: Facts, path: Path) -> tuple[int, ...] | None:
     facts.digest = pixel_digest(data)
     if facts.digest is None:
         facts.note("warning", "blank-image", facts.name, f"has the value {data.min():g} everywhere; export it again")
-    return data.shape[1:]
+    return image
 
 
 def pixel_digest(data: NDArray[np.float32]) -> str | None:
@@ -133,14 +134,15 @@ def pixel_digest(data: NDArray[np.float32]) -> str | None:
     return digest.hexdigest()
 
 
-def _check_label(facts: Facts, path: Path, name: str, shape: tuple[int, ...] | None) -> None:
-    """Note problems and number of instances of a label map whose image is (H, W) = ``shape``."""
+def _check_label(facts: Facts, path: Path, name: str, image: Image | None) -> None:
+    """Note problems and number of instances of the label map of an image."""
     try:
         stored = read_labels(path)
         labels, facts.instances = renumber(stored)
     except CellBundleError as error:
         facts.note("error", _why_unreadable(path), name, reason(error, path))
         return
+    shape = None if image is None else image.data.shape[1:]
     if shape not in (None, labels.shape):
         got = "x".join(map(str, labels.shape)), "x".join(map(str, shape or ()))
         message = f"label is {got[0]}, its image {facts.name} is {got[1]}; both must have the same height and width"
@@ -148,6 +150,9 @@ def _check_label(facts: Facts, path: Path, name: str, shape: tuple[int, ...] | N
     if not facts.instances:
         facts.note("warning", "empty-label", name, "has no instance; check that it is really a field without cells")
         return
+    if image is not None and shape == labels.shape:
+        turned = remark_on_orientation(image.data, labels, image.orientation, applied=False)
+        facts.findings += [Finding("warning", "orientation", name, turned)] if turned else []
     if regions := remark_on_regions(labels, facts.instances):
         facts.note("warning", "region-instances", name, regions)
     tiny, scattered = _odd_instances(labels, facts.instances)

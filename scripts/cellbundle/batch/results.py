@@ -18,7 +18,7 @@ from pandas.api.types import is_numeric_dtype
 
 from ..errors import ConfigError
 from ..instances import Instances
-from ..io import Image, atomic_path, printable, read_image
+from ..io import Exif, Image, atomic_path, printable, read_image
 from ..io.table import write_csv, write_parquet
 from ..ownership import Manifest
 from ..predictor import Segmentation, measured
@@ -69,15 +69,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read: axes where files do not say them, largest number of pixels, whether OME-TIFF is joined."""
+    """Options of ``cellbundle.io.read_image``."""
 
     axes: str | None
     max_pixels: int
     join: bool = False
+    exif: Exif = "ignore"
 
     def __call__(self, path: Path) -> Image:
         """Read one image."""
-        return read_image(path, axes=self.axes, max_pixels=self.max_pixels, join=self.join)
+        return read_image(path, axes=self.axes, max_pixels=self.max_pixels, join=self.join, exif=self.exif)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,6 +53,9 @@ def predict(
     join_ome: Annotated[
         bool, typer.Option("--join-ome", help="Read OME-TIFF files of a folder that hold one image together.")
     ] = False,
+    exif: Annotated[
+        Literal["ignore", "apply"], typer.Option(help="Whether photographs are turned as their EXIF orientation says.")
+    ] = "ignore",
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to use instead of the bundle's own.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of other settings or other images in --output.")
@@ -94,9 +97,9 @@ def predict(
     for job in jobs:
         if job.joined:
             logger.info("%s: joined with %s", job.name, printable(", ".join(path.name for path in job.joined)))
-    joining = {"join_ome": True} if join_ome else {}
-    store = Store(output, {**_identity(bundle, weights), **options, "axes": axes, **joining})
-    batch = Batch(store, kinds, Reading(axes, max_pixels, join_ome), options | {"tile": tile, "device": device})
+    reading = ({"join_ome": True} if join_ome else {}) | ({"exif": exif} if exif == "apply" else {})
+    store = Store(output, {**_identity(bundle, weights), **options, "axes": axes, **reading})
+    batch = Batch(store, kinds, Reading(axes, max_pixels, join_ome, exif), options | {"tile": tile, "device": device})
     batch.restore(jobs, overwrite)
     if not replace_foreign:
         store.check_foreign(jobs, kinds)

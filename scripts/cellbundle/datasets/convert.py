@@ -19,6 +19,7 @@ from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.regular import IRREGULAR, is_irregular
 from ..io.sealed import seal, unseal
 from ..labels import renumber
+from ..orientation import remark_on_orientation, turn
 from .model import DatasetModule, Item, Problem, Sample
 
 FORM = 1  # of the conversion: another number makes every image anew
@@ -186,6 +187,7 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
             sizes = ["x".join(map(str, shape)) for shape in (data.shape[1:], labels.shape)]
             raise DatasetError(
                 f"{item.name}: the image is {sizes[0]} and its labels are {sizes[1]}; one belongs elsewhere"
+                f"{_turned_size(picture, labels)}"
             )
         write_labels(output / label, labels)
     diameters = np.sqrt(np.bincount(labels.ravel(), minlength=n + 1)[1:] * (4 / np.pi))
@@ -202,10 +204,17 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
     )
 
 
+def _turned_size(picture: Image, labels: NDArray) -> str:
+    """A hint if the labels have the size of the turned image."""
+    fits = turn(picture.data[0], picture.orientation).shape == labels.shape
+    return f", or the option exif=apply is needed (EXIF orientation {picture.orientation})" if fits else ""
+
+
 def _remarks(picture: Image, stored: NDArray, labels: NDArray[np.int32], n: int) -> list[str]:
     """Sentences about what is odd in an image and its labels, as they were stored and with the ids 1..n."""
     no_data = [f"{one}, which stands for no data; {picture.data.min():g} takes its place" for one in picture.no_data]
-    odd = [remark_on_cut_ids(stored, labels, n), remark_on_regions(labels, n)]
+    turned = remark_on_orientation(picture.data, labels, picture.orientation, applied=False)
+    odd = [turned, remark_on_cut_ids(stored, labels, n), remark_on_regions(labels, n)]
     return [*no_data, *(one for one in odd if one), *([] if n else ["has no instance"])]
 
 

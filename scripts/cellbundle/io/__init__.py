@@ -2,12 +2,13 @@
 
 from ._ome_set import find_ome_set
 from .overlay import draw_outlines, write_overlay, write_preview
-from .read import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES, Image, as_image, read_image, read_labels
+from .read import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES, Exif, Image, as_image, read_image, read_labels
 from .write import atomic_path, printable, stem, write_image, write_labels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
+    "Exif",
     "Image",
     "as_image",
     "atomic_path",

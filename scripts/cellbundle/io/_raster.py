@@ -14,6 +14,7 @@ from PIL.ImagePalette import ImagePalette
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from ..orientation import LAST, TAG, UPRIGHT
 from ._stored import Stored
 
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: grey, RGB, grey and alpha, RGBA
@@ -39,12 +40,13 @@ def open_png(path: Path) -> Iterator[Stored]:
         return array.astype(bool) if depth == 1 else array // (255 // (2**depth - 1)) if depth < 8 else array
 
     dtype = np.dtype(bool if depth == 1 else np.uint16 if depth == 16 else np.uint8)
-    yield Stored(shape, "YXS"[: len(shape)], dtype, decode, fixed_axes=True, alpha=colour in (4, 6))
+    axes, turned = "YXS"[: len(shape)], _png_orientation(path)
+    yield Stored(shape, axes, dtype, decode, fixed_axes=True, alpha=colour in (4, 6), orientation=turned)
 
 
 @contextmanager
 def open_jpeg(path: Path) -> Iterator[Stored]:
-    """Open a JPEG file: pixels as stored; an EXIF orientation is not applied, as label files are not turned either."""
+    """Open a JPEG file: pixels as stored."""
     with JpegImageFile(path) as image:
         yield _from_pillow(image, lossy=True)
 
@@ -70,7 +72,26 @@ def _from_pillow(image: ImageFile, *, lossy: bool = False) -> Stored:
         alpha=image.mode in ("LA", "RGBA"),
         cmyk=image.mode == "CMYK",
         lossy=lossy,
+        orientation=_orientation(image),
     )
+
+
+def _png_orientation(path: Path) -> int:
+    """EXIF orientation of a PNG file, which Pillow may refuse for chunks that do not concern the pixels."""
+    try:
+        with PngImageFile(path) as image:
+            return _orientation(image)
+    except Exception:  # noqa: BLE001 - anything; the decoder says what is wrong with the pixels
+        return UPRIGHT
+
+
+def _orientation(image: ImageFile) -> int:
+    """EXIF orientation in the header of a file."""
+    try:
+        value = image.getexif().get(TAG, UPRIGHT)
+    except Exception:  # noqa: BLE001 - damaged EXIF data raise anything, and do not concern the pixels
+        return UPRIGHT
+    return value if isinstance(value, int) and UPRIGHT <= value <= LAST else UPRIGHT
 
 
 def _palette(palette: ImagePalette) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ class Stored:
         cmyk: the four channels are cyan, magenta, yellow and black ink.
         lossy: the compression changes values.
         no_data: value that the file says to stand for no data, or None.
+        orientation: of EXIF; 1 if the file says none.
         tile_pixels: size of the pieces that are decoded at once, which a damaged header can make huge.
     """
 
@@ -42,6 +43,7 @@ class Stored:
     lossy: bool = False
     tile_pixels: int = 0
     no_data: float | None = None
+    orientation: int = 1
 
 
 def n_pixels(shape: Sequence[int], axes: str) -> int:

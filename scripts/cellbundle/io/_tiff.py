@@ -164,6 +164,7 @@ def _stored(tiff: tifffile.TiffFile, ome: Sequence[Pixels] | None) -> Stored:
         lossy=page.compression in JPEG,
         tile_pixels=page.tilewidth * page.tilelength,
         no_data=_declared_no_data(page),
+        orientation=int(page.tags.valueof("Orientation", default=1)),
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import ImageReadError, ImageTooLargeError, LabelReadError
 from ..labels import renumber
 from ..no_data import NoData, clipped_channels, replace_no_data, replace_not_finite
+from ..orientation import FIRST_TRANSPOSED, UPRIGHT, turn
 from ._axes import channels_first, resolve_axes
 from ._named import named
 from ._ome_set import open_ome_set
@@ -23,6 +24,8 @@ from ._tiff import open_tiff
 from ._zarr import is_zarr, open_zarr
 
 logger = logging.getLogger(__name__)
+
+Exif = Literal["ignore", "apply"]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".zarr"}  # of files that folders are searched for
 DEFAULT_MAX_PIXELS = 2**30  # about a gigapixel: larger ones do not fit into memory, or are decompression bombs
@@ -49,6 +52,7 @@ class Image:
         pixel_size_um: (y, x) in µm, or None if the file does not tell.
         dtype: type of the values in the file.
         no_data: values that stood for no data, and were replaced by the smallest other one.
+        orientation: of EXIF, by which the pixels are not turned yet; 1: upright.
     """
 
     data: NDArray[np.float32]
@@ -58,6 +62,7 @@ class Image:
     pixel_size_um: tuple[float, float] | None
     dtype: np.dtype
     no_data: tuple[NoData, ...] = ()
+    orientation: int = UPRIGHT
 
 
 def read_image(
@@ -67,13 +72,14 @@ def read_image(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     join: bool = False,
     as_stored: bool = False,
+    exif: Exif = "ignore",
 ) -> Image:
     """Read one 2-D image: PNG, JPEG, BMP, TIFF, OME-TIFF or OME-Zarr, known by content and not by suffix.
 
     Palettes and CMYK become RGB; colour tables of ImageJ and OME files are for display only and are not applied. A
-    channel that the file calls transparency is dropped, unless ``axes`` is given. Pixels come as stored: an EXIF
-    orientation is not applied. Multi-resolution files give their full resolution. Values that stand for no data, as NaN
-    does, become the smallest other value, with a warning; see ``cellbundle.no_data``.
+    channel that the file calls transparency is dropped, unless ``axes`` is given. Multi-resolution files give their
+    full resolution. Values that stand for no data, as NaN does, become the smallest other value, with a warning; see
+    ``cellbundle.no_data``.
 
     Args:
         path: an image file, or the folder of an OME-Zarr image.
@@ -82,6 +88,7 @@ def read_image(
         max_pixels: largest number of pixels to decode; each started group of four channels counts once.
         join: read an OME-TIFF together with the other files of its folder that hold planes of the same image; by
             default, no other file is opened.
+        exif: whether to turn the image as its EXIF orientation says. Label files are mostly drawn on one of both.
         as_stored: keep fill values and frames, as in pictures of masks; NaN and infinite values are replaced.
 
     Returns:
@@ -103,7 +110,12 @@ def read_image(
         _warn(path, no_data, data)
         if not as_stored:
             _warn_of_clipping(path, data)
-        return Image(data, path, letters, source, stored.pixel_size_um, stored.dtype, tuple(no_data))
+        size, orientation = stored.pixel_size_um, stored.orientation
+        if exif == "apply" and orientation != UPRIGHT:
+            turned = np.ascontiguousarray(turn(data, orientation))
+            size = size[::-1] if size and orientation >= FIRST_TRANSPOSED else size
+            data, orientation = turned, UPRIGHT
+        return Image(data, path, letters, source, size, stored.dtype, tuple(no_data), orientation)
 
 
 def read_labels(

@@ -134,12 +134,12 @@ def _coco(item: Item, options: Mapping[str, Any]) -> Read:
 
 
 def _yolo(item: Item, options: Mapping[str, Any]) -> Read:
-    return _painted(item, read_yolo(item.labels[0], _shape(item), corners=options["yolo_corners"])[0])
+    return _painted(item, read_yolo(item.labels[0], _shape(item, options), corners=options["yolo_corners"])[0])
 
 
 def _kaggle_rle(item: Item, options: Mapping[str, Any]) -> Read:
     image = KaggleImage(**_part(item))
-    height, width = image.shape or _shape(item)
+    height, width = image.shape or _shape(item, options)
     try:
         return _painted(item, paint_rles(image.runs, (height, width), FORMS[options["rle_order"]]))
     except ArrayError as error:
@@ -147,7 +147,7 @@ def _kaggle_rle(item: Item, options: Mapping[str, Any]) -> Read:
 
 
 def _imagej(item: Item, options: Mapping[str, Any]) -> Read:
-    return _rings(item, [roi.rings for roi in read_imagej(item.labels[0])])
+    return _rings(item, options, [roi.rings for roi in read_imagej(item.labels[0])])
 
 
 def _geojson(item: Item, options: Mapping[str, Any]) -> Read:
@@ -156,7 +156,7 @@ def _geojson(item: Item, options: Mapping[str, Any]) -> Read:
     cells = [one for one in features if one.object_type in QUPATH[DETECTIONS if choice == AUTO else choice]]
     if features and not cells and choice != AUTO:
         raise LabelReadError(f"{item.labels[0]}: has no {choice} among {len(features)} objects; see geojson_objects")
-    labels, remarks = _rings(item, [one.rings for one in cells or features])
+    labels, remarks = _rings(item, options, [one.rings for one in cells or features])
     if n := len(features) - len(cells or features):
         auto = f"{n} annotations beside cells or detections are taken for regions and left out"
         remarks.append(auto if choice == AUTO else f"{n} objects are no {choice} and left out")
@@ -181,10 +181,10 @@ READERS: dict[str, Callable[[Item, Mapping[str, Any]], Read]] = {
 }
 
 
-def _rings(item: Item, instances: Sequence[Sequence[Ring]]) -> Read:
+def _rings(item: Item, options: Mapping[str, Any], instances: Sequence[Sequence[Ring]]) -> Read:
     """Paint polygons along the edges of pixels."""
     try:
-        return _painted(item, paint_rings(instances, _shape(item)))
+        return _painted(item, paint_rings(instances, _shape(item, options)))
     except ArrayError as error:
         raise LabelReadError(f"{item.labels[0]}: {error}") from error
 
@@ -193,8 +193,9 @@ def _painted(item: Item, painted: Painted) -> Read:
     return painted.labels, remarks_on(item, painted, "instances")
 
 
-def _shape(item: Item) -> tuple[int, int]:
-    height, width = read_image(item.image).data.shape[1:]
+def _shape(item: Item, options: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the image, which its EXIF orientation may exchange."""
+    height, width = read_image(item.image, exif=options["exif"]).data.shape[1:]
     return height, width
 
 

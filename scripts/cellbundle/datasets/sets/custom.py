@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import ConfigError, DatasetError, LabelReadError
-from ...io import IMAGE_SUFFIXES
+from ...io import IMAGE_SUFFIXES, read_image
 from ...io.colour_masks import colour_classes, find_colours
 from ...labels import keep_ids, renumber
+from ...orientation import UPRIGHT, remark_on_orientation, turn
 from ...regions import find_regions
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import beside_validation as split
@@ -91,7 +93,19 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
         remarks.append(f"{len(regions)} of {n} instances are regions and left out")
     if n_small:
         remarks.append(f"{n_small} of {n} instances have fewer than {options['min_size']} pixels and are left out")
-    return Sample(item.image, keep_ids(numbered, keep), tuple(remarks))
+    kept = keep_ids(numbered, keep)
+    image, turned = _upright(item, kept, options["exif"] == "apply")
+    return Sample(image, kept, (*remarks, *turned))
+
+
+def _upright(item: Item, labels: NDArray[np.int32], apply: bool) -> tuple[Path | NDArray, list[str]]:
+    """The image file, or its turned pixels if they are wanted; and a remark if the labels do not fit them."""
+    stored = read_image(item.image) if apply else None
+    if stored is None or stored.orientation == UPRIGHT:
+        return item.image, []
+    remark = remark_on_orientation(stored.data, labels, stored.orientation, applied=True)
+    turned = turn(stored.data, stored.orientation).astype(stored.dtype if stored.dtype.kind in "iu" else np.float32)
+    return turned if len(turned) > 1 else turned[0], [remark] if remark else []
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -101,6 +115,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         ("yolo_corners", ("centres", "edges")),
         ("split", SPLITS),
         ("drop_regions", (False, True)),
+        ("exif", ("ignore", "apply")),
         ("geojson_objects", ("auto", *QUPATH)),
     ):
         if options[name] not in allowed:
