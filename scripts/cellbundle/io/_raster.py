@@ -79,8 +79,8 @@ def _from_pillow(image: ImageFile, *, lossy: bool = False) -> Stored:
 def _png_orientation(path: Path) -> int:
     """EXIF orientation of a PNG file, which Pillow may refuse for chunks that do not concern the pixels."""
     try:
-        with PngImageFile(path) as image:
-            return _orientation(image)
+        with PngImageFile(path) as image:  # getexif would decode the pixels where EXIF data are not in front of them
+            return _orientation(image) if "exif" in image.info else UPRIGHT
     except Exception:  # noqa: BLE001 - anything; the decoder says what is wrong with the pixels
         return UPRIGHT
 
