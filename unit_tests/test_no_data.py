@@ -132,6 +132,7 @@ def test_the_value_of_a_tag_is_no_data_whatever_it_is(cells, tmp_path):
         ("i2", [-32768, -30000]),
         ("i1", [-128, -120]),
         ("u1", [255]),  # saturated pixels
+        ("i2", [32767]),
         ("u2", [0]),  # dead ones
         ("f4", [1e6]),
     ],
@@ -142,6 +143,16 @@ def test_real_intensities_stay(cells, dtype, values):
         array[pixels("scattered", 0.02) & (np.arange(SIDE) % len(values) == number)] = value
     data = array[None].astype(np.float32)
     assert replace_no_data(data, array.dtype) == (data, [])
+
+
+@pytest.mark.parametrize("turned", range(4))
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_strip_is_found_on_every_side(cells, turned, width):
+    array = image_of(cells[0], "u2")
+    array[:width] = 0
+    data = np.ascontiguousarray(np.rot90(array, turned))[None].astype(np.float32)
+    (found,) = replace_no_data(data, np.dtype("u2"))[1]
+    assert (found.value, found.share) == (0, width / SIDE)
 
 
 def test_drawn_images_stay(cells):

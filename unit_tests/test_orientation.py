@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from cellbundle.cli import main
 from cellbundle.datasets import prepare
+from cellbundle.errors import ImageReadError
 from cellbundle.io import read_image, read_labels
 from cellbundle.orientation import TAG, remark_on_orientation, turn
 from cellbundle.synthetic import generate
@@ -51,11 +52,23 @@ def test_an_image_is_turned_as_pillow_turns_it(tmp_path, orientation, suffix):
     np.testing.assert_array_equal(turned.data, turn(read.data, orientation))
 
 
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_no_image_is_decoded_before_its_size_is_checked(tmp_path, monkeypatch, mode):
+    Image.new(mode, (400, 400)).save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageReadError, match="more than max_pixels"):
+        read_image(tmp_path / "a.png", max_pixels=100)
+
+
 def test_damaged_orientations_are_none(tmp_path):
     array = np.zeros((4, 6), np.uint8)
     for number, value in enumerate((0, 9, 65535)):
-        save(tmp_path / f"{number}.jpg", array, value)
-        assert read_image(tmp_path / f"{number}.jpg", exif="apply").data.shape == (1, 4, 6)
+        for suffix in ("jpg", "tif"):
+            save(tmp_path / f"{number}.{suffix}", array, value)
+            read = read_image(tmp_path / f"{number}.{suffix}", exif="apply")
+            assert (read.data.shape, read.orientation) == ((1, 4, 6), 1)
+    tifffile.imwrite(tmp_path / "two.tif", array, extratags=[(TAG, "H", 2, (6, 6), True)])
+    assert read_image(tmp_path / "two.tif", exif="apply").data.shape == (1, 4, 6)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[1:])

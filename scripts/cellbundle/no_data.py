@@ -116,13 +116,16 @@ def _not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.bool_] | None, li
 
 def _fill_values(values: NDArray[np.float32], dtype: np.dtype, declared: float | None) -> list[float]:
     """Values among finite ones that stand for no data, at most three."""
-    found = [] if declared is None or not (values == np.float32(declared)).any() else [declared]
-    rest = values[values != np.float32(declared)] if found else values
+    with np.errstate(over="ignore"):  # beyond float32 it is infinite, and was found already
+        stated = None if declared is None else np.float32(declared)
+    found = [] if declared is None or not (values == stated).any() else [declared]
+    rest = values[values != stated] if found else values
     if dtype.kind not in "if" and dtype.itemsize < WIDE:
         return found
-    known = (
-        [] if dtype.kind == "f" else [float(np.float32(limit)) for limit in (np.iinfo(dtype).min, np.iinfo(dtype).max)]
-    )
+    known: list[float] = []
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        known = [limits.min, *([float(np.float32(limits.max))] if dtype.itemsize >= WIDE else [])]
     for extreme in (np.min, np.max):
         value = float(extreme(rest)) if rest.size else 0.0
         if value != 0 and (abs(value) >= HUGE or value in (*FILLS, *known)):
@@ -144,10 +147,10 @@ def _find_frame(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDA
     if bad is not None and bad.all():
         return None
     values = data.reshape(len(data), -1) if bad is None else data[:, ~bad]
-    few = data[:, ::GRID, ::GRID]
+    few = np.concatenate([data[:, ::GRID, ::GRID].reshape(len(data), -1), data[:, -1], data[:, :, -1]], axis=1)
     for darkest in (True, False):
         extremes = values.min(axis=1) if darkest else values.max(axis=1)
-        if not (few == extremes[:, None, None]).all(axis=0).any():  # true of most images, and fast
+        if not (few == extremes[:, None]).all(axis=0).any():  # true of most images, and fast
             continue
         own = (data == extremes[:, None, None]).all(axis=0)
         own = own if bad is None else own & ~bad

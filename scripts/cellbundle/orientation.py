@@ -9,6 +9,11 @@ MIN_CONTRAST = 0.2  # in standard deviations of the image
 CLEARER = 2.0  # times the contrast of the other orientation
 
 
+def known_orientation(value: object) -> int:
+    """Return an orientation of 1 to 8; 1 for any other value."""
+    return value if isinstance(value, int) and UPRIGHT <= value <= LAST else UPRIGHT
+
+
 def turn(array: NDArray, orientation: int) -> NDArray:
     """Turn an image as its EXIF orientation says.
 

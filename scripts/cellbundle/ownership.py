@@ -11,6 +11,7 @@ from .io.sealed import seal, unseal
 
 STATE = ".cellbundle"  # folder in that of the results
 NAME, COPY = "files.json", "files.copy.json"
+DATA_SET = f"{STATE}/dataset"  # file with the name of the data set that was prepared there
 OPTION = "--replace-foreign"
 MAX_SHOWN = 10
 

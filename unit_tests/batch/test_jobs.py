@@ -135,3 +135,14 @@ def test_label_files_beside_images_are_left_out(tmp_path):
     assert sorted(str(path.relative_to(tmp_path / "in")) for path in ignored) == sorted([*labels, "a_seg.npy"])
     named, _, _ = find_jobs([tmp_path / "in" / "a_masks.tif"], tmp_path / "out")  # a file that is asked for
     assert [job.name for job in named] == ["a_masks.tif"]
+
+
+def test_a_prepared_data_set_is_read_and_results_are_not(tmp_path):
+    for name in ("data/images/a.png", "results/a_overlay.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for folder in ("data", "results"):
+        (tmp_path / folder / ".cellbundle").mkdir()
+    (tmp_path / "data" / ".cellbundle" / "dataset").write_text("custom\n")
+    jobs, _, _ = find_jobs([tmp_path], tmp_path / "out")
+    assert [job.name for job in jobs] == ["data/images/a.png"]

@@ -33,6 +33,14 @@ def images(tmp_path, cells):
     return folder
 
 
+def test_a_run_that_fails_at_once_leaves_nothing_that_stops_the_next_one(images, tmp_path, capsys):
+    (images / "link.png").symlink_to("nothing.png")
+    assert call("predict", images, "--output", tmp_path / "out", "--device", "cuda:99") == 2
+    assert (tmp_path / "out" / "failures.csv").exists()
+    assert call("predict", images, "--output", tmp_path / "out", "--device", "cpu", "--save", "labels") == 1
+    assert "did not write" not in capsys.readouterr().err
+
+
 def test_a_folder_with_a_bad_file(images, tmp_path, capsys):
     (images / "bad.png").write_text("text")
     (images / "a_cp_masks.tif").write_bytes((images / "a.tif").read_bytes())

@@ -200,6 +200,36 @@ def test_jobs_that_wait_go_together_where_the_handler_takes_several(make):
     assert [f.result(PATIENCE_S) for f in futures] == [(1, "slept"), (4, 0), (4, 1), (4, 2), (4, 3), (1, 4)]
 
 
+def test_jobs_of_other_time_outs_do_not_go_together(make):
+    pool = make(handlers.echo(batch=4))
+    futures = [pool.submit(partial(handlers.sleep, 0.5))]
+    until(futures[0].running)
+    futures += [pool.submit("a"), pool.submit(partial(handlers.sleep, 9), timeout_s=0.2), pool.submit("c")]
+    with pytest.raises(TimedOutError):
+        futures[2].result(PATIENCE_S)
+    assert [futures[1].result(PATIENCE_S)[1], futures[3].result(PATIENCE_S)[1]] == ["a", "c"]
+
+
+def test_a_process_that_cannot_be_made_is_tried_again(make, monkeypatch):
+    pool = WorkerPool(handlers.echo(), workers=1, queue_size=1, timeout_s=30)
+    make_process, failures = pool.context.Process, iter([1])
+
+    def fails_once(*args, **options):
+        process = make_process(*args, **options)
+        if next(failures, None):
+            monkeypatch.setattr(process, "start", lambda: (_ for _ in ()).throw(EOFError))
+        return process
+
+    monkeypatch.setattr(pool.context, "Process", fails_once)
+    pool.start()
+    try:
+        assert not pool.wait_until_ready()
+        assert pool.error == "no process could be made"
+        until(lambda: pool.ready)
+    finally:
+        pool.close()
+
+
 def test_of_a_batch_that_fails_each_job_is_tried_alone(make):
     pool = make(handlers.choosy)
     futures = [pool.submit(partial(handlers.sleep, 0.5))]

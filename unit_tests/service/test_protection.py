@@ -5,6 +5,8 @@ import logging
 import pytest
 from unit_tests.service.fakes import FORM, TOKEN, InlinePool, error
 
+from cellbundle.errors import ConfigError
+
 
 def test_metrics(make):
     client = make()
@@ -68,6 +70,21 @@ def test_hosts_that_are_allowed(make):
         assert client.get("/v1/bundles", headers={"host": host}).status_code == 200
     assert error(client.get("/v1/bundles", headers={"host": "a.cells.example"})) == (403, "foreign_host")
     assert make(allowed_hosts=("*",)).get("/v1/bundles", headers={"host": "evil.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["name:5050", "http://name", "a b", "", "a/b"])
+def test_a_host_that_never_matches_is_refused(make, host):
+    with pytest.raises(ConfigError, match="expected a name or an address without scheme and port"):
+        make(allowed_hosts=(host,))
+
+
+def test_the_address_of_the_service_is_allowed_but_no_other_port_of_it(make):
+    client = make(host="192.0.2.7")
+    host = {"host": "192.0.2.7:5050"}
+    assert client.get("/v1/bundles", headers=host | {"origin": "http://192.0.2.7:5050"}).status_code == 200
+    assert error(client.get("/v1/bundles", headers=host | {"origin": "http://192.0.2.7:8888"})) == (403, "cross_site")
+    answer = client.get("/v1/bundles", headers={"host": "evil.example"})
+    assert "the header Host is 'evil.example'" in answer.json()["error"]["message"]
 
 
 CROSS_SITE = [

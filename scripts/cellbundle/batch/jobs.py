@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import ConfigError, ImageReadError
 from ..io import IMAGE_SUFFIXES, find_ome_set, printable, stem
 from ..label_names import image_base, is_by_product, is_label_name
+from ..ownership import DATA_SET
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 RECORDS = Path(".cellbundle")  # folder in that of the results by which it is known
@@ -127,10 +128,15 @@ def _walk(folder: Path, output: Path, unreadable: list[tuple[Path, str]]) -> Ite
             name
             for name in sorted(folders)
             if not (name.startswith(".") or is_image(Path(name)) or (here / name).resolve() == output)
-            and not (here / name / RECORDS).is_dir()
+            and not _is_results(here / name)
         ]
         for name in names:
             yield here / name, (here / name).relative_to(folder).as_posix()
+
+
+def _is_results(folder: Path) -> bool:
+    """Whether a folder holds results of cellbundle, but no data set that it prepared."""
+    return (folder / RECORDS).is_dir() and not (folder / DATA_SET).is_file()
 
 
 def _named(found: dict[Path, Path], joined: Mapping[Path, tuple[Path, ...]]) -> list[Job]:

@@ -169,6 +169,7 @@ class Batch:
             logger.error("error: %s", reason)
         done = sorted([*self.results.values(), *self.others], key=lambda result: result.job.name)
         self.output.mkdir(parents=True, exist_ok=True)
+        self.store.claim([result.job for result in done], self.kinds)  # a run that stops early has listed none yet
         write_tables(self.store, done, self.kinds, self.failures)
         if "page" in self.kinds:
             self._write_page(done, n_ignored, seconds)

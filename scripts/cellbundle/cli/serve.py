@@ -1,6 +1,7 @@
 """``cellbundle serve``: the HTTP service."""
 
 import logging
+import os
 import signal
 import socket
 from contextlib import ExitStack, closing, suppress
@@ -70,7 +71,8 @@ def serve(
         max_pixels=max_pixels,
         batch=batch,
         token=read_token(token_file),
-        allowed_hosts=(*(allowed_host or []), *([] if host in EVERY_ADDRESS else [host])),
+        allowed_hosts=tuple(allowed_host or ()),
+        host="" if host in EVERY_ADDRESS else host,
         replace_foreign=replace_foreign,
         device=device,
     )
@@ -95,7 +97,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind)
         with ExitStack() as undo:
             undo.callback(listening.close)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere a second service could listen at the same port
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
             undo.pop_all()
     except OSError as error:

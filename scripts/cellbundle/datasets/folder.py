@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetError
-from ..ownership import STATE, Manifest
+from ..ownership import DATA_SET, STATE, Manifest
 from .convert import IMAGES, LABELS, Record, read_journal
 from .facts import names
 from .manifest import MANIFEST, read_manifest
 from .prepared import common_files
 
-JOURNAL, OWNER = f"{STATE}/journal.jsonl", f"{STATE}/dataset"
+JOURNAL, OWNER = f"{STATE}/journal.jsonl", DATA_SET
 HALF_WRITTEN = re.compile(r"\.[0-9a-f]{32}(\..*)?")  # what ``atomic_path`` writes before it gets its name
 N_SHOWN = 3
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
 from ..flags import as_bool
 from ..ownership import Manifest
 from . import distributed
@@ -74,9 +75,15 @@ def claim_files(
         Manifest(folder, _recovery(folder, names), shown=shown(folder), elsewhere=elsewhere(folder))
         for folder, names in parts.items()
     ]
-    for record, names in zip(records, parts.values(), strict=True):
-        record.check(names, replace_foreign)
-    distributed.barrier()  # all processes have looked before the first one writes
+    problem: str | None = None
+    try:
+        for record, names in zip(records, parts.values(), strict=True):
+            record.check(names, replace_foreign)
+    except ConfigError as error:
+        problem = str(error)
+    # All processes have looked before the first one writes, and none waits for one that has found something.
+    if found := [text for text in distributed.gather(problem) if text]:
+        raise ConfigError(found[0])
     for record, names in zip(records, parts.values(), strict=True) if distributed.rank() == 0 else ():
         record.add(names)
     return records

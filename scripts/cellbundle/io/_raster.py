@@ -14,7 +14,7 @@ from PIL.ImagePalette import ImagePalette
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from ..orientation import LAST, TAG, UPRIGHT
+from ..orientation import TAG, UPRIGHT, known_orientation
 from ._stored import Stored
 
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: grey, RGB, grey and alpha, RGBA
@@ -79,19 +79,21 @@ def _from_pillow(image: ImageFile, *, lossy: bool = False) -> Stored:
 def _png_orientation(path: Path) -> int:
     """EXIF orientation of a PNG file, which Pillow may refuse for chunks that do not concern the pixels."""
     try:
-        with PngImageFile(path) as image:  # getexif would decode the pixels where EXIF data are not in front of them
-            return _orientation(image) if "exif" in image.info else UPRIGHT
+        with PngImageFile(path) as image:
+            return _orientation(image)
     except Exception:  # noqa: BLE001 - anything; the decoder says what is wrong with the pixels
         return UPRIGHT
 
 
 def _orientation(image: ImageFile) -> int:
     """EXIF orientation in the header of a file."""
+    # Pillow decodes a whole PNG image, before its size is checked, to look for EXIF data behind the pixels.
+    if isinstance(image, PngImageFile) and not {"exif", "Raw profile type exif"} & image.info.keys():
+        return UPRIGHT
     try:
-        value = image.getexif().get(TAG, UPRIGHT)
+        return known_orientation(image.getexif().get(TAG))
     except Exception:  # noqa: BLE001 - damaged EXIF data raise anything, and do not concern the pixels
         return UPRIGHT
-    return value if isinstance(value, int) and UPRIGHT <= value <= LAST else UPRIGHT
 
 
 def _palette(palette: ImagePalette) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC
 
 from ..errors import ImageReadError
+from ..orientation import TAG, known_orientation
 from ._axes import UNDESCRIBED
 from ._ome import Ome, Part, Pixels, Reference, as_xml, other_names, own_references, parse_ome, parts_in, short_names
 from ._open_file import open_regular
@@ -164,7 +165,7 @@ def _stored(tiff: tifffile.TiffFile, ome: Sequence[Pixels] | None) -> Stored:
         lossy=page.compression in JPEG,
         tile_pixels=page.tilewidth * page.tilelength,
         no_data=_declared_no_data(page),
-        orientation=int(page.tags.valueof("Orientation", default=1)),
+        orientation=known_orientation(page.tags.valueof(TAG)),
     )
 
 

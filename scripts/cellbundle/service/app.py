@@ -38,7 +38,7 @@ REFUSAL_S = 0.05  # every refused path is answered after this time, whatever was
 START_RETRY_S = 10
 CODES = {404: "not_found", 405: "wrong_method"}
 POOL_ERRORS = {
-    TimedOutError: (504, "timed_out", "the image took too long; crop it, or magnify it less"),
+    TimedOutError: (504, "timed_out", "the image took too long; crop it, or give a larger diameter"),
     CrashedError: (500, "crashed", "the worker ended while it worked on the image"),
     NotReadyError: (503, "not_ready", "no worker can work now"),
     FullError: (503, "busy", "too many requests wait; try again later"),
@@ -66,7 +66,7 @@ class SegmentOptions(BaseModel):
     format: Literal["json", "geojson", "tiff", "png", "preview"] = "json"
     bundle: str  # one of those that are served, see ``create_app``
     diameter: Annotated[float | None, Query(ge=1, le=10000, allow_inf_nan=False)] = None
-    timeout: Annotated[float | None, Query(gt=0, le=86400, allow_inf_nan=False)] = None
+    timeout: Annotated[float | None, Query(ge=0.01, le=86400, allow_inf_nan=False)] = None
 
 
 class Service:

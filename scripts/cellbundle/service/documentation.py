@@ -28,7 +28,7 @@ ERRORS = {
         "too many requests wait; try again later",
         "Full or not ready; `Retry-After` says when to try again.",
     ),
-    504: ("timed_out", "the image took too long; crop it, or magnify it less", "The work was stopped."),
+    504: ("timed_out", "the image took too long; crop it, or give a larger diameter", "The work was stopped."),
 }
 ERROR_SCHEMA = {
     "type": "object",

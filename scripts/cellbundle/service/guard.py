@@ -16,13 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answers import place
 from .pool import WorkerPool
-from .settings import ServiceSettings, is_loopback
+from .settings import ANY_HOST, ServiceSettings, is_loopback
 
 logger = logging.getLogger(__name__)
 
 SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
 PROTECTED = ("/seg_mask", "/v1/", "/metrics")
-ANY_HOST = "*"
+MAX_SHOWN = 80  # letters of a header in a message
 OWN_SITES = ("same-origin", "none")  # values of Sec-Fetch-Site; none: a person typed the address
 HEADERS = {
     "content-security-policy": (
@@ -78,6 +78,7 @@ class Guard:
         self.app, self.measures = app, measures
         self.expected = None if settings.token is None else _digest(settings.token.encode())
         self.hosts = frozenset(host.lower().strip("[]") for host in settings.allowed_hosts)
+        self.own_host = settings.host.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and count the answer."""
@@ -143,7 +144,8 @@ class Guard:
             return error_answer(
                 403,
                 "foreign_host",
-                "the name in the header Host is not allowed; allow it with --allowed-host, or set a token",
+                f"the header Host is {host[:MAX_SHOWN]!r}, which is not allowed; allow its name with --allowed-host, "
+                "or set a token",
             )
         origin = headers.get("origin")
         # A link of another site may be followed: its page does not see what it leads to.
@@ -160,7 +162,7 @@ class Guard:
         return None
 
     def _is_foreign_host(self, name: str) -> bool:
-        return not (ANY_HOST in self.hosts or name in self.hosts or is_loopback(name))
+        return not (ANY_HOST in self.hosts or name in {*self.hosts, self.own_host} - {""} or is_loopback(name))
 
     def _is_own(self, origin: str, host: str) -> bool:
         """Whether an origin is that of our page: by its address here, or by its name in front of a proxy."""

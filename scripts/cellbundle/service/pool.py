@@ -143,7 +143,7 @@ class WorkerPool:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._stopped, LOOK_S)
             tasks: list[Task] = []
-            while self._queue and len(tasks) < most and not (tasks and (tasks[0].alone or self._queue[0].alone)):
+            while self._queue and len(tasks) < most and not (tasks and not tasks[0].goes_with(self._queue[0])):
                 task = self._queue.popleft()
                 if task.begin():
                     tasks.append(task)

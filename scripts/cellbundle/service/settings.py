@@ -12,6 +12,8 @@ from .paths import PathMap, Root
 
 TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "CELLBUNDLE_TOKEN", "CELLBUNDLE_TOKEN_FILE"
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")  # what RFC 6750 allows in a header, long enough not to be guessed
+ANY_HOST = "*"
+HOST = re.compile(r"[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.%]*\]?")  # a name, or an address of IPv4 or IPv6
 MIB = 2**20
 
 
@@ -35,6 +37,7 @@ class ServiceSettings:
         batch: images in one call of the network; 0 chooses, 1 on a CPU.
         token: that every request but those for the page and for health must carry; None asks for none.
         allowed_hosts: names other than loopback ones that requests without a token may be meant for; ``"*"``: any.
+        host: address that the service listens on, which requests may name as well.
         replace_foreign: ``/seg_mask`` may replace masks that the service did not write.
         device: see ``cellbundle.device.choose_device``.
 
@@ -57,6 +60,7 @@ class ServiceSettings:
     batch: int = 0
     token: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
+    host: str = ""
     replace_foreign: bool = False
     device: str = "auto"
 
@@ -71,6 +75,9 @@ class ServiceSettings:
                 raise ConfigError(f"{one.name} is {value}, expected a number from {smallest} on")
         if self.roots and not SUPPORTED:
             raise ConfigError("--root needs a system that opens files relative to folders, such as Linux or macOS")
+        for host in self.allowed_hosts:
+            if host != ANY_HOST and not HOST.fullmatch(host):
+                raise ConfigError(f"--allowed-host is {host!r}, expected a name or an address without scheme and port")
         if self.token is not None and not TOKEN.fullmatch(self.token):
             raise ConfigError("the token must have at least 16 letters, digits or the characters . _ ~ + / - in it")
 

@@ -67,6 +67,10 @@ class Task:
     alone: bool = False
     future: "Future[Any]" = field(default_factory=Future)
 
+    def goes_with(self, other: "Task") -> bool:
+        """Whether both may be worked on at once; not with different time-outs, as the shortest would end the work."""
+        return not (self.alone or other.alone) and self.timeout_s == other.timeout_s
+
     def begin(self) -> bool:
         """Whether the work on it may begin; not if it was cancelled."""
         return self.future.running() or self.future.set_running_or_notify_cancel()

@@ -90,6 +90,8 @@ class Worker:
             with self._deadline(START_S) as late:
                 error, self.batch, self.about = self.connection.recv()
         except EOFError:
+            if self.process.ident is None:  # the server that forks has ended
+                return "no process could be made"
             self.process.join()
             if late.is_set():
                 return f"it was not ready after {START_S:.0f} s"
