@@ -70,7 +70,7 @@ class Checks:
         """``monai.bundle run`` with the path of the configuration, the bundle not on the path."""
         output = self.temporary / "labels"
         self._run("inference.json", image=str(self.image), output_dir=str(output), device_name="cpu")
-        (file,) = output.iterdir()
+        (file,) = output.glob("[!.]*")  # besides the list of own files
         return f"wrote {file.name}"
 
     def train_elsewhere(self) -> str:

@@ -46,9 +46,9 @@ class Measured(NamedTuple):
 
 def fill_as_read(path: Path, shape: tuple[int, int]) -> Iterator[np.ndarray]:
     """Masks of the outlines in a file by ``read_yolo``, one at a time."""
-    (labels, _), classes = read_yolo(path, shape, corners="edges")
+    painted, classes = read_yolo(path, shape, corners="edges")
     for number in range(1, len(classes) + 1):
-        yield labels == number
+        yield painted.labels == number
 
 
 def fill_as_ultralytics(path: Path, shape: tuple[int, int]) -> Iterator[np.ndarray]:

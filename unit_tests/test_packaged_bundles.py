@@ -90,10 +90,10 @@ def test_infers_without_the_core(packaged, tmp_path):
     succeed([*workflow, "--output_dir", str(tmp_path / "expected")], source)
     succeed([*workflow, "--output_dir", str(tmp_path / "got")], packaged, block=tmp_path / "block")
     succeed([*plain, "--output_dir", str(tmp_path / "plain")], packaged, block=tmp_path / "block")
-    expected = {p.name: tifffile.imread(p) for p in (tmp_path / "expected").iterdir()}
+    expected = {p.name: tifffile.imread(p) for p in (tmp_path / "expected").glob("[!.]*")}
     assert sorted(expected) == ["a_labels.tif", "b.c_labels.tif"]
     assert all(labels.max() > 1 for labels in expected.values()), "empty maps would prove nothing"
     for folder, names in (("got", sorted(expected)), ("plain", ["a_labels.tif"])):
-        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == names
+        assert sorted(p.name for p in (tmp_path / folder).glob("[!.]*")) == names
         for name in names:
             np.testing.assert_array_equal(tifffile.imread(tmp_path / folder / name), expected[name])

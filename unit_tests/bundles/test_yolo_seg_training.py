@@ -106,7 +106,7 @@ def test_history_checkpoints_and_summary(make, tmp_path: Path):
         assert float(row["loss"]) == pytest.approx(sum(parts))
         fitness = 0.1 * float(row["val_mask_map50"]) + 0.9 * float(row["val_mask_map"])
         assert float(row["val_fitness"]) == pytest.approx(fitness)
-    names = {path.name for path in (tmp_path / "run").iterdir()}
+    names = {path.name for path in (tmp_path / "run").glob("[!.]*")}
     checkpoints = {"model.pt", "model_first.pt", "model_final.pt", "model_epoch_0002.pt", "latest.pt"}
     assert names == checkpoints | {"history.csv", "training_summary.md", "ultralytics"}
     final = weights(tmp_path / "run" / "model_final.pt")
