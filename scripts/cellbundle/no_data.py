@@ -17,7 +17,7 @@ HUGE = 1e30  # no intensity; the fill values of netCDF (9.97e36) and of floats (
 FILLS = (-9999.0, -99999.0, -999999.0, -32768.0)  # of geographic and other programs
 APART = 0.5  # all other values are at most this fraction of a fill value
 FRAME_SHARES = (0.002, 0.6)  # of the pixels: a smaller frame changes nothing, a larger one may be the background
-GRID = 3  # pixels between those that are looked at first; a frame has some of them
+GRID = 5  # pixels between those that are looked at first; a frame has some of them
 SOLID = 0.98  # fraction of its bounding box that a rectangle covers
 CONNECTED = 0.95  # fraction of the other pixels that are in one piece; cells on a background of one value are not
 MAX_SAMPLES = 1 << 14  # values that a median is taken of
@@ -91,6 +91,9 @@ def clipped_channels(data: NDArray[np.float32]) -> dict[int, NoData]:
     """
     found = {}
     for number, channel in enumerate(data):
+        few = channel[::GRID, ::GRID]
+        if np.count_nonzero(few == few.max()) < CLIPPED / 2 * few.size:  # so in most images, and fast
+            continue
         highest = channel.max()
         share = float(np.count_nonzero(channel == highest) / channel.size)
         if share > CLIPPED:
@@ -146,11 +149,12 @@ def _find_frame(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDA
     """
     if bad is not None and bad.all():
         return None
-    values = data.reshape(len(data), -1) if bad is None else data[:, ~bad]
     few = np.concatenate([data[:, ::GRID, ::GRID].reshape(len(data), -1), data[:, -1], data[:, :, -1]], axis=1)
+    if bad is not None:
+        few = few[:, ~np.concatenate([bad[::GRID, ::GRID].ravel(), bad[-1], bad[:, -1]])]
     for darkest in (True, False):
-        extremes = values.min(axis=1) if darkest else values.max(axis=1)
-        if not (few == extremes[:, None]).all(axis=0).any():  # true of most images, and fast
+        extremes = few.min(axis=1, initial=np.inf) if darkest else few.max(axis=1, initial=-np.inf)
+        if (few == extremes[:, None]).all(axis=0).mean() < FRAME_SHARES[0] / 2:  # so in most images, and fast
             continue
         own = (data == extremes[:, None, None]).all(axis=0)
         own = own if bad is None else own & ~bad
@@ -170,7 +174,10 @@ def _is_apart(rest: NDArray[np.float32], extremes: NDArray[np.float32]) -> bool:
     for values, extreme in zip(rest, extremes, strict=True):
         if not values.size:
             return False
-        nearest = values.min() if extreme < values[0] else values.max()
+        low, high = values.min(), values.max()
+        if low < extreme < high:
+            return False
+        nearest = low if extreme < low else high
         sample = values[:: max(1, values.size // MAX_SAMPLES)]
         if abs(nearest - extreme) <= abs(np.median(sample) - nearest) or len(np.unique(sample)) < MIN_LEVELS:
             return False
@@ -186,6 +193,10 @@ def _is_solid(own: NDArray[np.bool_], others: NDArray[np.bool_], touches: bool) 
         touches: whether a part of any form may be at the border, as in the corners of a turned image; otherwise it
             fills a side of the image, or is a rectangle.
     """
+    padded = np.pad(own, 1)
+    beside = padded[1:-1, :-2] | padded[1:-1, 2:] | padded[:-2, 1:-1] | padded[2:, 1:-1]
+    if np.count_nonzero(own & beside) < CONNECTED * np.count_nonzero(own):  # scattered pixels
+        return False
     pieces, _ = ndimage.label(others)
     sizes = np.bincount(pieces.ravel())[1:]
     if sizes.max(initial=0) < CONNECTED * sizes.sum():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -59,11 +60,12 @@ class Manifest:
         """
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise ConfigError(f"{self.shown} is not a folder; give a folder for the results")
-        files = list(dict.fromkeys(paths))
+        planned = list(paths)
+        files = self._present(planned)
         occupied = [path for path in files if (self.folder / path).is_dir()]
         if occupied:
             raise ConfigError(f"{self.shown} holds folders in the place of files: {_shown(occupied)}; move them away")
-        foreign = [*self._not_folders(files), *(path for path in files if self._is_foreign(path))]
+        foreign = [*self._not_folders(planned), *(path for path in files if path.as_posix() not in self.names)]
         if foreign and not replace_foreign:
             raise ConfigError(
                 f"{self.shown} holds files that cellbundle did not write: {_shown(foreign)}; choose another folder for "
@@ -93,15 +95,25 @@ class Manifest:
             self.names = existing
             self._write()
 
-    def _is_foreign(self, path: Path) -> bool:
-        return path.as_posix() not in self.names and self._exists(path.as_posix())
+    def _present(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of some paths that exist; each folder is listed once, because they may be many."""
+        listed: dict[Path, set[str]] = {}
+        found = []
+        for path in dict.fromkeys(paths):
+            parent = path.parent
+            if parent not in listed:
+                listed[parent] = _names(self.folder / parent)
+            if (_key(path.name) in listed[parent] or self.elsewhere) and self._exists(path.as_posix()):
+                found.append(path)
+        return found
 
     def _exists(self, name: str) -> bool:
         return os.path.lexists(self.folder / name) or name in self.elsewhere
 
     def _not_folders(self, files: Iterable[Path]) -> list[Path]:
         """What is in the place of a folder that the files need, and is no folder."""
-        folders = dict.fromkeys([Path(STATE), *(parent for path in files for parent in path.parents if parent.name)])
+        parents = dict.fromkeys(path.parent for path in files)
+        folders = dict.fromkeys([Path(STATE), *(one for path in parents for one in (path, *path.parents) if one.name)])
         return [path for path in folders if os.path.lexists(self.folder / path) and not (self.folder / path).is_dir()]
 
     def _write(self) -> None:
@@ -110,6 +122,19 @@ class Manifest:
         for path in self.paths:
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+
+
+def _names(folder: Path) -> set[str]:
+    """Keys of the names in a folder; none if it is no folder."""
+    try:
+        return {_key(path.name) for path in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _key(name: str) -> str:
+    """The same for names that some file systems do not tell apart."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _shown(paths: Sequence[Path]) -> str:

@@ -1,5 +1,6 @@
 """PNG, JPEG and BMP."""
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from ._stored import Stored
 
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: grey, RGB, grey and alpha, RGBA
 PNG_PALETTE = 3
+EXIF, EXIF_WITHIN = re.compile(b"eXIf|Raw profile type exif"), 2**16  # of chunks, which precede the pixels
 PNG_HEADER = struct.Struct(">16x II BB")  # signature and chunk head, width, height, bit depth, colour type
 
 
@@ -78,6 +80,9 @@ def _from_pillow(image: ImageFile, *, lossy: bool = False) -> Stored:
 
 def _png_orientation(path: Path) -> int:
     """EXIF orientation of a PNG file, which Pillow may refuse for chunks that do not concern the pixels."""
+    with path.open("rb") as file:
+        if not EXIF.search(file.read(EXIF_WITHIN)):
+            return UPRIGHT
     try:
         with PngImageFile(path) as image:
             return _orientation(image)
