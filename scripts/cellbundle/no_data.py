@@ -156,8 +156,9 @@ def _find_frame(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDA
         extremes = few.min(axis=1, initial=np.inf) if darkest else few.max(axis=1, initial=-np.inf)
         if (few == extremes[:, None]).all(axis=0).mean() < FRAME_SHARES[0] / 2:  # so in most images, and fast
             continue
-        own = (data == extremes[:, None, None]).all(axis=0)
-        own = own if bad is None else own & ~bad
+        own = np.ones(data.shape[1:], np.bool_) if bad is None else ~bad
+        for channel, extreme in zip(data, extremes, strict=True):
+            own &= channel == extreme
         low, high = FRAME_SHARES
         if not low <= own.mean() <= high:
             continue

@@ -103,6 +103,7 @@ def read_image(
     with named(path, ImageReadError), _open(path, join) as stored:
         array, letters, source = _decode(path, stored, axes, max_pixels)
         data = _colours(array, stored)
+        del array  # of a large image, it takes as much memory as the float32 one
         if as_stored:
             data, no_data = replace_not_finite(data)
         else:
