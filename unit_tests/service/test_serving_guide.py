@@ -97,4 +97,4 @@ def test_options_exist():
 
     known = {option for one in get_command(app).commands["serve"].params for option in one.opts}
     told = set(re.findall(r"(?<![\w-])--[\w-]+", " ".join(re.findall(r"`(--[^`]+)`", GUIDE))))
-    assert told <= known | {"--run", "--header"}, told - known
+    assert told <= known | {"--run", "--header", "--read", "--side"}, told - known
