@@ -15,6 +15,7 @@ from .datalist import FILE_KEYS, Entry
 from .errors import CellBundleError
 from .io import Image, read_image, read_labels
 from .labels import renumber
+from .no_data import sentences
 from .orientation import remark_on_orientation
 from .regions import find_regions
 
@@ -108,8 +109,8 @@ def _check_image(facts: Facts, path: Path) -> Image | None:
         facts.note("error", "unreadable-image", facts.name, reason(error, path))
         return None
     data = image.data
-    for one in image.no_data:
-        facts.note("warning", "no-data", facts.name, f"{one}, which stands for no data; {data.min():g} takes its place")
+    for sentence in sentences(image.no_data, data):
+        facts.note("warning", "no-data", facts.name, sentence)
     facts.channels = len(data)
     facts.digest = pixel_digest(data)
     if facts.digest is None:
@@ -188,8 +189,7 @@ def remark_on_regions(labels: NDArray[np.int32], n: int) -> str | None:
     found = find_regions(labels, n)
     if not found:
         return None
-    largest = max(found, key=lambda label: np.count_nonzero(labels == label))
-    pixels = np.count_nonzero(labels == largest)
+    pixels = np.bincount(labels.ravel())[found].max()
     return (
         f"{len(found)} of {n} instances look like regions, as they surround others or cover most of the image (the "
         f"largest has {pixels} pixels); `cellbundle data prepare custom --drop-regions` leaves them out"

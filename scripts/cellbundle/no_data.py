@@ -5,6 +5,7 @@ value that was measured, as values that are not numbers are.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,11 @@ class NoData(NamedTuple):
         return f"{100 * self.share:.3g} % of the values are {name}"
 
 
+def sentences(no_data: Sequence[NoData], data: NDArray[np.float32]) -> list[str]:
+    """Sentences about what was replaced in an image, for logs and remarks; ``data`` is the result."""
+    return [f"{one}, which stands for no data; replaced by {data.min():g}" for one in no_data]
+
+
 def replace_no_data(
     data: NDArray[np.float32], dtype: np.dtype, declared: float | None = None
 ) -> tuple[NDArray[np.float32], list[NoData]]:
@@ -77,7 +83,7 @@ def replace_no_data(
     if frame is not None:
         found.append(NoData(float(data[0][frame][0]), float(frame.mean())))
         bad = np.broadcast_to(frame, data.shape) if bad is None else bad | frame
-    return (data, []) if bad is None else (np.where(bad, data[~bad].min(), data), found)
+    return _filled(data, bad), found
 
 
 def clipped_channels(data: NDArray[np.float32]) -> dict[int, NoData]:
@@ -107,7 +113,11 @@ def clipped_channels(data: NDArray[np.float32]) -> dict[int, NoData]:
 def replace_not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[NoData]]:
     """Replace NaN and infinite values by the smallest finite one; arguments and results as ``replace_no_data``."""
     bad, found = _not_finite(data)
-    return (data, []) if bad is None else (np.where(bad, data[~bad].min(), data), found)
+    return _filled(data, bad), found
+
+
+def _filled(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    return data if bad is None else np.where(bad, data[~bad].min(), data)
 
 
 def _not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.bool_] | None, list[NoData]]:

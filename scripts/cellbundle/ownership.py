@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from .errors import ConfigError
-from .io import atomic_path, printable
+from .io import atomic_path, first_few, printable
 from .io.sealed import seal, unseal
 
 STATE = ".cellbundle"  # folder in that of the results
@@ -139,8 +139,7 @@ def _key(name: str) -> str:
 
 def _shown(paths: Sequence[Path]) -> str:
     """The first few of some paths, and how many there are more."""
-    more = f" and {len(paths) - MAX_SHOWN} more" if len(paths) > MAX_SHOWN else ""
-    return printable(", ".join(path.as_posix() for path in paths[:MAX_SHOWN])) + more
+    return printable(first_few([path.as_posix() for path in paths], MAX_SHOWN))
 
 
 def _read(path: Path) -> set[str] | None:

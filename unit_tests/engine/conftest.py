@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cellbundle.engine import roots
 from cellbundle.engine.tracking import Tracker
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.synthetic import write_dataset
@@ -43,6 +44,17 @@ def make(data: Path, tmp_path: Path):
         return workflow
 
     return make_workflow
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An empty file system in memory, for roots that are elsewhere."""
+    monkeypatch.setenv("CELLBUNDLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(roots, "RETRIES", (0,))
+    files = pytest.importorskip("fsspec").filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    return files
 
 
 @pytest.fixture

@@ -17,13 +17,8 @@ URL = "memory://lab"
 
 
 @pytest.fixture
-def files(data, tmp_path, monkeypatch):
+def files(data, memory):
     """A file system in memory with the data set and images that no list names."""
-    monkeypatch.setenv("CELLBUNDLE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(roots, "RETRIES", (0,))
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
     memory.put(str(data.parent), "/lab/cells", recursive=True)
     memory.pipe_file("/lab/cells/images/unused.png", b"unused")
     return memory

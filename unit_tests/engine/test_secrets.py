@@ -10,7 +10,6 @@ import pytest
 from monai.bundle.scripts import create_workflow
 
 from cellbundle.cli import main
-from cellbundle.engine import roots
 from cellbundle.engine.tracking import sender
 from cellbundle.engine.tracking.sync import find_runs
 from cellbundle.engine.workflow import CellWorkflow
@@ -29,13 +28,8 @@ QUERY = f"?sig={SECRET}"
 
 
 @pytest.fixture
-def files(data, tmp_path, monkeypatch):
+def files(data, memory):
     """A file system in memory whose addresses need a password, as far as a path can."""
-    monkeypatch.setenv("CELLBUNDLE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(roots, "RETRIES", (0,))
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
     root = memory._strip_protocol(URL)
     memory.put(str(data.parent), f"{root}/cells", recursive=True)
     memory.pipe_file(f"{root}/cells/{data.name}{QUERY}", data.read_bytes())

@@ -9,10 +9,10 @@ from pathlib import Path
 from ..errors import ConfigError, ImageReadError
 from ..io import IMAGE_SUFFIXES, find_ome_set, printable, stem
 from ..label_names import image_base, is_by_product, is_label_name
-from ..ownership import DATA_SET
+from ..ownership import DATA_SET, STATE
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-RECORDS = Path(".cellbundle")  # folder in that of the results by which it is known
+RECORDS = Path(STATE)  # folder in that of the results by which it is known
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import typer
 
 from ..addresses import redact_text
 from ..errors import ConfigError
-from ..io import printable
+from ..io import first_few, printable
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job
@@ -222,10 +222,9 @@ def _other_files(ignored: Sequence[Path]) -> str:
 
     labels = sorted(path.name for path in ignored if is_image(path))
     n_others = len(ignored) - len(labels)
-    more = f" and {len(labels) - MAX_SHOWN} more" if len(labels) > MAX_SHOWN else ""
     parts = [f"{n_others} other files ignored"] if n_others else []
     if labels:
-        parts.append(f"{len(labels)} label files left out ({', '.join(labels[:MAX_SHOWN])}{more})")
+        parts.append(f"{len(labels)} label files left out ({first_few(labels, MAX_SHOWN)})")
     return ", ".join(parts)
 
 

@@ -19,6 +19,7 @@ from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.regular import IRREGULAR, is_irregular
 from ..io.sealed import seal, unseal
 from ..labels import renumber
+from ..no_data import sentences
 from ..orientation import remark_on_orientation, turn
 from .model import DatasetModule, Item, Problem, Sample
 
@@ -212,10 +213,13 @@ def _turned_size(picture: Image, labels: NDArray) -> str:
 
 def _remarks(picture: Image, stored: NDArray, labels: NDArray[np.int32], n: int) -> list[str]:
     """Sentences about what is odd in an image and its labels, as they were stored and with the ids 1..n."""
-    no_data = [f"{one}, which stands for no data; {picture.data.min():g} takes its place" for one in picture.no_data]
     turned = remark_on_orientation(picture.data, labels, picture.orientation, applied=False)
     odd = [turned, remark_on_cut_ids(stored, labels, n), remark_on_regions(labels, n)]
-    return [*no_data, *(one for one in odd if one), *([] if n else ["has no instance"])]
+    return [
+        *sentences(picture.no_data, picture.data),
+        *(one for one in odd if one),
+        *([] if n else ["has no instance"]),
+    ]
 
 
 def all_sizes(records: Iterable[Record]) -> list[int]:

@@ -3,7 +3,7 @@
 from ._ome_set import find_ome_set
 from .overlay import draw_outlines, write_overlay, write_preview
 from .read import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES, Exif, Image, as_image, read_image, read_labels
-from .write import atomic_path, printable, stem, write_image, write_labels
+from .write import atomic_path, first_few, printable, stem, write_image, write_labels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -14,6 +14,7 @@ __all__ = [
     "atomic_path",
     "draw_outlines",
     "find_ome_set",
+    "first_few",
     "printable",
     "read_image",
     "read_labels",

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..errors import ImageReadError
-from .write import printable
+from .write import first_few, printable
 
 MAX_NAMES, MAX_NAME = 3, 80  # of file names in a message, and their length
 MAX_PLANES = 2**20  # of all images that the metadata describe
@@ -163,6 +163,7 @@ class _Target:
         self.text: list[str] = []
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take an element."""
         self.path.append(tag)
         _check_modulo(tag, attributes)
         images = self.ome.images
@@ -185,10 +186,12 @@ class _Target:
                 data.file = data.file or Reference("", attributes.get("FileName", ""))
 
     def data(self, text: str) -> None:
+        """Take a part of the text of an element."""
         if len(self.path) == 5:
             self.text.append(text)
 
     def end(self, tag: str) -> None:
+        """Leave an element."""
         if len(self.path) == 5 and self._below("Image", "Pixels", "TiffData") and tag.endswith("UUID"):
             data = self.ome.images[-1].data[-1]
             assert data.file is not None
@@ -245,8 +248,7 @@ def short_names(names: Sequence[str]) -> str:
     """List file names from metadata in a message: without folders, and a few only."""
     bare = [bare_name(printable(name)) for name in names[:MAX_NAMES]]
     short = ["".join(letter if letter.isprintable() else "?" for letter in name)[:MAX_NAME] or "?" for name in bare]
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(short) + more
+    return first_few([*short, *names[MAX_NAMES:]], MAX_NAMES)
 
 
 def parts_in(ome: Ome, own: set[Reference], directories: int) -> list[Part]:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ..errors import ImageReadError
 from ._named import named
 from ._ome import Ome, Part, Pixels, Reference, bare_name, first_plane, own_references, parse_ome, short_names
-from ._open_file import open_regular
 from ._stored import Stored
 from ._tiff import ONE_FILE, Member, Opened, open_part, open_tiff, own_metadata
 from ._tiff_limits import MAX_TEXT, check_directories
+from .regular import open_regular
 
 MAX_FILES = 256  # of an image; all are open at the same time
 ORDER = "TCZYX"

@@ -17,10 +17,10 @@ from ..errors import ImageReadError
 from ..orientation import TAG, known_orientation
 from ._axes import UNDESCRIBED
 from ._ome import Ome, Part, Pixels, Reference, as_xml, other_names, own_references, parse_ome, parts_in, short_names
-from ._open_file import open_regular
 from ._pixel_size import tiff_pixel_size
 from ._stored import Stored
 from ._tiff_limits import check_directories
+from .regular import open_regular
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import imagecodecs
 
 from ..errors import ImageReadError
-from ._open_file import open_regular
 from ._zarr_array import CHECKSUM, COMPRESSORS, MAX_CHUNKS, MAX_JSON, ShardIndex, ZarrArray
+from .regular import open_regular
 
 METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 CHUNK = re.compile(r"(c[/.])?\d+([/.]\d+)*")  # its key: 0.0, 0/0, c/0/0

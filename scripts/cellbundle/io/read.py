@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from ..errors import ImageReadError, ImageTooLargeError, LabelReadError
 from ..labels import renumber
-from ..no_data import NoData, clipped_channels, replace_no_data, replace_not_finite
+from ..no_data import NoData, clipped_channels, replace_no_data, replace_not_finite, sentences
 from ..orientation import FIRST_TRANSPOSED, UPRIGHT, turn
 from ._axes import channels_first, resolve_axes
 from ._named import named
 from ._ome_set import open_ome_set
-from ._open_file import open_regular
 from ._raster import open_bmp, open_jpeg, open_png
 from ._stored import Stored, n_pixels
 from ._tiff import open_tiff
 from ._zarr import is_zarr, open_zarr
+from .regular import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -239,8 +239,8 @@ def _colours(array: NDArray, stored: Stored) -> NDArray[np.float32]:
 
 
 def _warn(path: Path, no_data: Sequence[NoData], data: NDArray[np.float32]) -> None:
-    for one in no_data:
-        logger.warning("%s: %s, which stands for no data; replaced by %g", path, one, data.min())
+    for sentence in sentences(no_data, data):
+        logger.warning("%s: %s", path, sentence)
 
 
 def _warn_of_clipping(path: Path, data: NDArray[np.float32]) -> None:

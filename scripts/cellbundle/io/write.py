@@ -1,7 +1,7 @@
 """Files that are either complete or not there, and label maps in them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -102,6 +102,12 @@ def write_image(path: str | Path, image: NDArray) -> None:
 def printable(text: str) -> str:
     """Text that can be written as UTF-8; a byte of a file name that is not becomes a backslash and its number."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """List the first of some names, and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def stem(path: str | Path) -> str:

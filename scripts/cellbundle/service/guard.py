@@ -77,8 +77,8 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ServiceSettings, measures: Measures) -> None:
         self.app, self.measures = app, measures
         self.expected = None if settings.token is None else _digest(settings.token.encode())
-        self.hosts = frozenset(host.lower().strip("[]") for host in settings.allowed_hosts)
-        self.own_host = settings.host.lower()
+        self.allowed = frozenset(host.lower().strip("[]") for host in settings.allowed_hosts)
+        self.hosts = self.allowed | ({settings.host.lower()} if settings.host else frozenset())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and count the answer."""
@@ -162,13 +162,13 @@ class Guard:
         return None
 
     def _is_foreign_host(self, name: str) -> bool:
-        return not (ANY_HOST in self.hosts or name in {*self.hosts, self.own_host} - {""} or is_loopback(name))
+        return not (ANY_HOST in self.hosts or name in self.hosts or is_loopback(name))
 
     def _is_own(self, origin: str, host: str) -> bool:
         """Whether an origin is that of our page: by its address here, or by its name in front of a proxy."""
         try:
             address = urlsplit(origin)
-            return address.netloc.lower() == host.lower() or address.hostname in self.hosts
+            return address.netloc.lower() == host.lower() or address.hostname in self.allowed
         except ValueError:
             return False
 

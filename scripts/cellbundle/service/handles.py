@@ -6,7 +6,6 @@ each part of a path is opened relative to the part before it, and none may be a 
 
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from ..errors import ImageReadError
+from ..io.regular import open_regular
 from .paths import OutsideError
 
 SUPPORTED = os.open in os.supports_dir_fd  # not on Windows
@@ -55,15 +56,13 @@ def open_file(name: str, folder: int) -> BinaryIO:
         folder: descriptor of the folder.
 
     Raises:
-        OutsideError: if it is no regular file.
-        OSError: if it does not exist, is a link, or may not be read.
+        OutsideError: if it is no regular file, or a link.
+        OSError: if it does not exist, or may not be read.
     """
-    # O_NONBLOCK: a FIFO would be waited for until somebody writes to it.
-    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OutsideError
-    return os.fdopen(handle, "rb")
+    try:
+        return open_regular(name, follow=False, folder=folder)
+    except ImageReadError as error:
+        raise OutsideError from error
 
 
 @contextmanager

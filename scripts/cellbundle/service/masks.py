@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import putchunk
 
 from ..errors import CellBundleError
 from .handles import open_file, open_folder, replacing
@@ -23,6 +23,8 @@ from .handles import open_file, open_folder, replacing
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHUNK = struct.Struct(">I4s")  # length and type, in front of the data and a checksum of 4 bytes
 CHECKSUM = 4
+HEAD = len(SIGNATURE) + CHUNK.size + 13 + CHECKSUM  # bytes of the signature and the first chunk, IHDR
+PIXELS, MARK = (b"IHDR", b"IDAT"), b"tEXt"
 KEYWORD = "cellbundle mask"
 MAX_CHUNK = 2**24  # bytes; Pillow writes much smaller ones
 
@@ -37,22 +39,24 @@ def encode_mask(cells: NDArray[np.bool_]) -> bytes:
     Args:
         cells: (H, W) bool.
     """
-    picture = Picture.fromarray(np.uint8(255) * cells)
-    plain = _png(picture)
-    text = PngInfo()
-    text.add_text(KEYWORD, _digest(io.BytesIO(plain)))
-    return _png(picture, text)
+    file = io.BytesIO()
+    Picture.fromarray(np.uint8(255) * cells).save(file, "PNG")
+    plain = file.getvalue()
+    digest, _ = _read(io.BytesIO(plain))
+    file = io.BytesIO()
+    file.write(plain[:HEAD])
+    putchunk(file, MARK, digest)
+    file.write(plain[HEAD:])
+    return file.getvalue()
 
 
 def is_own(file: BinaryIO) -> bool:
     """Whether a file is a mask of ``encode_mask``, with the pixels that it was written with."""
     try:
-        digest = _digest(file)
-        file.seek(0)
-        texts = [data for kind, data in _chunks(file) if kind == b"tEXt"]
+        digest, texts = _read(file)
     except ValueError:
         return False
-    return any(hmac.compare_digest(text, f"{KEYWORD}\0{digest}".encode()) for text in texts)
+    return any(hmac.compare_digest(text, digest) for text in texts)
 
 
 def check_mask(path: Path) -> None:
@@ -104,19 +108,15 @@ def _check(name: str, folder: int) -> None:
         )
 
 
-def _png(picture: Picture.Image, text: PngInfo | None = None) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG", pnginfo=text)
-    return file.getvalue()
-
-
-def _digest(file: BinaryIO) -> str:
-    """Hash of the head and the compressed pixels of a PNG file; ``ValueError`` if it is none."""
-    digest = hashlib.sha256()
+def _read(file: BinaryIO) -> tuple[bytes, list[bytes]]:
+    """The text for head and compressed pixels of a PNG file, and the texts in it; ``ValueError`` if it is none."""
+    digest, texts = hashlib.sha256(), []
     for kind, data in _chunks(file):
-        if kind in (b"IHDR", b"IDAT"):
+        if kind in PIXELS:
             digest.update(data)
-    return digest.hexdigest()
+        elif kind == MARK:
+            texts.append(data)
+    return f"{KEYWORD}\0{digest.hexdigest()}".encode(), texts
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
