@@ -18,6 +18,7 @@ from ..inspection import pixel_digest, remark_on_cut_ids, remark_on_regions
 from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.regular import IRREGULAR, is_irregular
 from ..io.sealed import seal, unseal
+from ..kernels.geometry import boxes_and_areas
 from ..labels import renumber
 from ..no_data import sentences
 from ..orientation import remark_on_orientation, turn
@@ -191,7 +192,7 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
                 f"{_turned_size(picture, labels)}"
             )
         write_labels(output / label, labels)
-    diameters = np.sqrt(np.bincount(labels.ravel(), minlength=n + 1)[1:] * (4 / np.pi))
+    diameters = np.sqrt(boxes_and_areas(labels, n)[1] * (4 / np.pi))
     return Record(
         name=item.name,
         key=key,

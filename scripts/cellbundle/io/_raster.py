@@ -1,6 +1,5 @@
 """PNG, JPEG and BMP."""
 
-import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +19,17 @@ from ._stored import Stored
 
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: grey, RGB, grey and alpha, RGBA
 PNG_PALETTE = 3
-EXIF, EXIF_WITHIN = re.compile(b"eXIf|Raw profile type exif"), 2**16  # of chunks, which precede the pixels
 PNG_HEADER = struct.Struct(">16x II BB")  # signature and chunk head, width, height, bit depth, colour type
+PNG_HEAD = 2**16  # bytes before the pixels that may hold EXIF data
+EXIF = (b"eXIf", b"Raw profile type exif")  # names of their chunks
 
 
 @contextmanager
 def open_png(path: Path) -> Iterator[Stored]:
     """Open a PNG file: 1 to 16 bits exactly (Pillow would cut 16-bit colours to 8), palettes as indices."""
     with path.open("rb") as file:
-        width, height, depth, colour = PNG_HEADER.unpack(file.read(PNG_HEADER.size))
+        head = file.read(PNG_HEAD)
+    width, height, depth, colour = PNG_HEADER.unpack_from(head)
     if colour == PNG_PALETTE:
         with PngImageFile(path) as image:
             yield _from_pillow(image)
@@ -42,7 +43,7 @@ def open_png(path: Path) -> Iterator[Stored]:
         return array.astype(bool) if depth == 1 else array // (255 // (2**depth - 1)) if depth < 8 else array
 
     dtype = np.dtype(bool if depth == 1 else np.uint16 if depth == 16 else np.uint8)
-    axes, turned = "YXS"[: len(shape)], _png_orientation(path)
+    axes, turned = "YXS"[: len(shape)], _png_orientation(path, head)
     yield Stored(shape, axes, dtype, decode, fixed_axes=True, alpha=colour in (4, 6), orientation=turned)
 
 
@@ -78,11 +79,10 @@ def _from_pillow(image: ImageFile, *, lossy: bool = False) -> Stored:
     )
 
 
-def _png_orientation(path: Path) -> int:
+def _png_orientation(path: Path, head: bytes) -> int:
     """EXIF orientation of a PNG file, which Pillow may refuse for chunks that do not concern the pixels."""
-    with path.open("rb") as file:
-        if not EXIF.search(file.read(EXIF_WITHIN)):
-            return UPRIGHT
+    if not any(name in head for name in EXIF):
+        return UPRIGHT
     try:
         with PngImageFile(path) as image:
             return _orientation(image)

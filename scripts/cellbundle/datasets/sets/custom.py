@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...errors import ConfigError, DatasetError, LabelReadError
 from ...io import IMAGE_SUFFIXES, read_image
 from ...io.colour_masks import colour_classes, find_colours
+from ...kernels.geometry import boxes_and_areas
 from ...labels import keep_ids, renumber
 from ...orientation import UPRIGHT, remark_on_orientation, turn
 from ...regions import find_regions
@@ -85,8 +86,7 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
     """Read the labels of an image and drop small instances; see ``DatasetModule``."""
     labels, remarks = read_instances(item, options)
     numbered, n = renumber(labels)
-    keep = np.bincount(numbered.ravel(), minlength=n + 1) >= options["min_size"]
-    keep[0] = False
+    keep = np.append(False, boxes_and_areas(numbered, n)[1] >= options["min_size"])
     n_small = n - int(keep.sum())
     if options["drop_regions"] and (regions := find_regions(numbered, n)):
         keep[regions] = False
