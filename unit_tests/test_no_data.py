@@ -89,6 +89,26 @@ def test_extreme_values_cost_no_cell(cells, predictor, tmp_path, caplog, dtype, 
     assert abs(n - len(visible)) <= 1
 
 
+@pytest.mark.parametrize("share", [0.02, 0.27, 0.5])
+@pytest.mark.parametrize(("dtype", "value"), [("f4", np.nan), ("f4", -9999), ("i2", -32768)])
+def test_scattered_pixels_cost_no_cell(cells, predictor, dtype, value, share):
+    array, mask = image_of(cells[0], dtype)[None], pixels("scattered", share)
+    array[0][mask] = value
+    data, (found,) = replace_no_data(array.astype(np.float32), np.dtype(dtype))
+    assert found.share == pytest.approx(mask.mean())
+    assert abs(predictor.segment(data).labels.max() - N) <= 1
+
+
+def test_narrow_gaps_get_the_nearest_value_and_large_parts_the_smallest():
+    array = np.arange(40 * 40, dtype=np.float32).reshape(1, 40, 40)
+    gap, hole, edge = (0, slice(20, 26), slice(None)), (0, slice(5, 15), slice(5, 15)), (0, slice(None), slice(39, 40))
+    array[gap] = array[hole] = array[edge] = np.nan
+    data, _ = replace_no_data(array, array.dtype)
+    np.testing.assert_array_equal(data[0, 20:26, :39], np.repeat(array[0, [19, 26], :39], 3, axis=0))
+    assert (data[hole] == 0).all()
+    assert (data[edge] == 0).all()
+
+
 @pytest.mark.parametrize("form", ["frame", "rectangle"])
 @pytest.mark.parametrize(("dtype", "value"), [("u2", 0), ("u2", 65535), ("u1", 255), ("f4", 1e5)])
 @pytest.mark.parametrize("share", [0.02, 0.27])

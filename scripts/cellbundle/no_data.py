@@ -1,7 +1,7 @@
 """Pixels that hold no measurement: fill values of instruments and of other programs, and constant frames.
 
-Such a value is far from all others. It would decide about contrast and intensities, so it is replaced by the smallest
-value that was measured, as values that are not numbers are.
+Such a value is far from all others. It would decide about contrast and intensities, so it is replaced, as values that
+are not numbers are: by the smallest value of the image; in narrow gaps by the nearest one, so that cells have no holes.
 """
 
 import math
@@ -22,6 +22,7 @@ GRID = 5  # pixels between those that are looked at first; a frame has some of t
 SOLID = 0.98  # fraction of its bounding box that a rectangle covers
 CONNECTED = 0.95  # fraction of the other pixels that are in one piece; cells on a background of one value are not
 MAX_SAMPLES = 1 << 14  # values that a median is taken of
+LARGE = 7  # side of a square; a part that holds none is a gap within a cell or between two
 MIN_AREA = 16  # pixels of a part of a frame
 WIDE = 4  # bytes of a type whose largest value no detector reaches
 CLIPPED = 0.03  # of the pixels of a channel, at its largest value
@@ -46,13 +47,14 @@ class NoData(NamedTuple):
 
 def sentences(no_data: Sequence[NoData], data: NDArray[np.float32]) -> list[str]:
     """Sentences about what was replaced in an image, for logs and remarks; ``data`` is the result."""
-    return [f"{one}, which stands for no data; replaced by {data.min():g}" for one in no_data]
+    by = f"{data.min():g}, or the nearest value in narrow gaps"
+    return [f"{one}, which stands for no data; replaced by {by}" for one in no_data]
 
 
 def replace_no_data(
     data: NDArray[np.float32], dtype: np.dtype, declared: float | None = None
 ) -> tuple[NDArray[np.float32], list[NoData]]:
-    """Replace values that stand for no data by the smallest other value of the image.
+    """Replace values that stand for no data by the smallest other value, in narrow gaps by the nearest.
 
     These are NaN and infinite values; the value that the file declares; floats beyond 1e30; the smallest value of a
     signed type and the fill values of geographic programs, if all other values are far from them; and a constant frame
@@ -103,7 +105,7 @@ def clipped_channels(data: NDArray[np.float32]) -> dict[int, NoData]:
         highest = channel.max()
         share = float(np.count_nonzero(channel == highest) / channel.size)
         if share > CLIPPED:
-            sample = channel.ravel()[:: max(1, channel.size // MAX_SAMPLES)]
+            sample = _sample(channel.ravel())
             low, median = sample.min(), np.median(sample)
             if highest - median > median - low and len(np.unique(sample)) >= MIN_LEVELS:
                 found[number] = NoData(float(highest), share)
@@ -111,13 +113,29 @@ def clipped_channels(data: NDArray[np.float32]) -> dict[int, NoData]:
 
 
 def replace_not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[NoData]]:
-    """Replace NaN and infinite values by the smallest finite one; arguments and results as ``replace_no_data``."""
+    """Replace only NaN and infinite values; arguments and results as ``replace_no_data``."""
     bad, found = _not_finite(data)
     return _filled(data, bad), found
 
 
 def _filled(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    return data if bad is None else np.where(bad, data[~bad].min(), data)
+    """The image with other values where ``bad``."""
+    if bad is None:
+        return data
+    filled = np.where(bad, data[~bad].min(), data)
+    for channel, own in zip(filled, bad, strict=True):
+        small = own & ~_has_squares(own)
+        if small.any():
+            y, x = ndimage.distance_transform_edt(own, return_distances=False, return_indices=True)[:, small]
+            channel[small] = channel[y, x]
+    return filled
+
+
+def _has_squares(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of a mask that are in a square of ``LARGE`` pixels; what is outside of the image belongs to it."""
+    padded = np.pad(mask, LARGE, constant_values=True)
+    opened = ndimage.maximum_filter(ndimage.minimum_filter(padded, LARGE), LARGE)
+    return opened[LARGE:-LARGE, LARGE:-LARGE]
 
 
 def _not_finite(data: NDArray[np.float32]) -> tuple[NDArray[np.bool_] | None, list[NoData]]:
@@ -164,7 +182,9 @@ def _find_frame(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDA
         few = few[:, ~np.concatenate([bad[::GRID, ::GRID].ravel(), bad[-1], bad[:, -1]])]
     for darkest in (True, False):
         extremes = few.min(axis=1, initial=np.inf) if darkest else few.max(axis=1, initial=-np.inf)
-        if (few == extremes[:, None]).all(axis=0).mean() < FRAME_SHARES[0] / 2:  # so in most images, and fast
+        equal = (few == extremes[:, None]).all(axis=0)
+        # Few values refute it in most images, and faster than all.
+        if equal.mean() < FRAME_SHARES[0] / 2 or not _is_apart(few[:, ~equal], extremes):
             continue
         own = np.ones(data.shape[1:], np.bool_) if bad is None else ~bad
         for channel, extreme in zip(data, extremes, strict=True):
@@ -173,9 +193,8 @@ def _find_frame(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDA
         if not low <= own.mean() <= high:
             continue
         others = ~own if bad is None else ~own & ~bad
-        step = max(1, math.isqrt(own.size // MAX_SAMPLES))
-        sampled = data[:, ::step, ::step][:, others[::step, ::step]]  # few values refute it faster than all
-        if _is_apart(sampled, extremes) and _is_apart(data[:, others], extremes) and _is_solid(own, others, darkest):
+        rest = data[:, others]
+        if _is_apart(rest, extremes) and _has_levels(rest) and _is_solid(own, others, darkest):
             return own
     return None
 
@@ -189,10 +208,19 @@ def _is_apart(rest: NDArray[np.float32], extremes: NDArray[np.float32]) -> bool:
         if low < extreme < high:
             return False
         nearest = low if extreme < low else high
-        sample = values[:: max(1, values.size // MAX_SAMPLES)]
-        if abs(nearest - extreme) <= abs(np.median(sample) - nearest) or len(np.unique(sample)) < MIN_LEVELS:
+        if abs(nearest - extreme) <= abs(np.median(_sample(values)) - nearest):
             return False
     return True
+
+
+def _has_levels(rest: NDArray[np.float32]) -> bool:
+    """Whether each channel besides the frame was measured and not drawn."""
+    return all(len(np.unique(_sample(values))) >= MIN_LEVELS for values in rest)
+
+
+def _sample(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Enough of many values for a median."""
+    return values[:: max(1, values.size // MAX_SAMPLES)]
 
 
 def _is_solid(own: NDArray[np.bool_], others: NDArray[np.bool_], touches: bool) -> bool:

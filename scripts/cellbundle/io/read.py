@@ -51,7 +51,7 @@ class Image:
         axes_source: ``"metadata"``, ``"guess"`` (the only possible reading) or ``"option"``.
         pixel_size_um: (y, x) in µm, or None if the file does not tell.
         dtype: type of the values in the file.
-        no_data: values that stood for no data, and were replaced by the smallest other one.
+        no_data: values that stood for no data, and were replaced by others.
         orientation: of EXIF, by which the pixels are not turned yet; 1: upright.
     """
 
@@ -78,8 +78,7 @@ def read_image(
 
     Palettes and CMYK become RGB; colour tables of ImageJ and OME files are for display only and are not applied. A
     channel that the file calls transparency is dropped, unless ``axes`` is given. Multi-resolution files give their
-    full resolution. Values that stand for no data, as NaN does, become the smallest other value, with a warning; see
-    ``cellbundle.no_data``.
+    full resolution. Values that stand for no data, as NaN does, are replaced, with a warning (``cellbundle.no_data``).
 
     Args:
         path: an image file, or the folder of an OME-Zarr image.
