@@ -18,7 +18,7 @@ from cellbundle.io import atomic_path
 
 # What only eval, infer and the workflow class need.
 LEFT_OUT = {
-    "dataset", "dataloader", "eval_step", "evaluator", "figure_saver", "final_test", "handlers", "initialize",
+    "allow_changes", "dataset", "dataloader", "eval_step", "evaluator", "figure_saver", "final_test", "handlers", "initialize",
     "input_dir", "key_metric", "key_metric_fn", "mlflow_experiment_name", "mlflow_log_system_metrics",
     "mlflow_run_name", "mlflow_tracking_uri", "postprocessing", "replace_foreign", "split", "tracker",
 }  # fmt: skip
@@ -45,6 +45,8 @@ def train_config(hyper_parameters: dict[str, Any]) -> dict[str, Any]:
     return config | {
         "imports": [*hyper_parameters["imports"], *IMPORTS],
         "mode": "train",
+        "ckpt_path": "$@bundle_root + '/models'",
+        "output_dir": "$@bundle_root + '/eval'",
         "pretrained_ckpt_name": "$best_weights(@ckpt_path)",  # fine-tune the weights that the bundle has
         "overwrite": "$runs_in_monai_label()",  # a server trains the weights of its own copy of the bundle
         "run": [*hyper_parameters["initialize"], *hyper_parameters["run"]],

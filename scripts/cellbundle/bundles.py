@@ -13,6 +13,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from .engine.record import OWN_WEIGHTS, apply_settings, explain_missing, settings_of
 from .errors import ConfigError, original_errors
 
 SEARCH_VARIABLE = "CELLBUNDLE_BUNDLES"  # folders of bundles, separated as in PATH
@@ -163,7 +164,8 @@ def bundle_code(root: Path) -> Iterator[None]:
 def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
     """Parser of a bundle's ``inference.json`` whose contents can be built.
 
-    The bundle's own package ``scripts`` becomes importable, see ``make_importable``.
+    The bundle's own package ``scripts`` becomes importable, see ``make_importable``. Network, normaliser, decoder and
+    tiles are those that the weights were trained with, if a ``run.yaml`` beside them says so.
 
     Args:
         root: folder of the bundle.
@@ -171,9 +173,15 @@ def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
 
     Raises:
         ConfigError: for an id that the configuration does not have.
+        CheckpointError: if the weights are another bundle's.
     """
     make_importable(root)
     parser = ConfigParser(ConfigParser.load_config_file(root / INFERENCE))
+    weights = overrides.get("weights", root / OWN_WEIGHTS)
+    settings = settings_of(weights, root)
+    if settings is None:
+        explain_missing(weights, root)
+    apply_settings(parser, settings or {})
     for key, value in {"bundle_root": str(root), **overrides}.items():
         if key.split("#")[0] not in parser.get():
             raise ConfigError(f"bundle {root.name} has no option {key!r} in {INFERENCE}")

@@ -87,4 +87,5 @@ def test_a_training_of_a_former_version_is_resumed(make, tmp_path):
     for path in (tmp_path / "run/.cellbundle").iterdir():
         path.unlink()
     make(resume=True, **{"train#trainer#max_epochs": 3}).run()
-    assert json.loads((tmp_path / "run/.cellbundle/files.json").read_text())["files"] == ["history.csv"]
+    files = json.loads((tmp_path / "run/.cellbundle/files.json").read_text())["files"]
+    assert files == ["curves.png", "history.csv", "run.yaml"]

@@ -18,9 +18,11 @@ from cellbundle.engine.checkpoint import (
     find_weights_dtype,
     flat_weights,
     random_state,
+    read_state,
     save_atomically,
     set_random_state,
 )
+from cellbundle.engine.preemption import PreemptedError, asked
 from cellbundle.engine.tracking import Tracker
 from cellbundle.errors import CheckpointError
 from cellbundle.io.table import write_csv
@@ -37,8 +39,8 @@ EPOCH = "model_epoch_{:04d}.pt"
 class TrainingFiles:
     """The files of one training; only the first process writes.
 
-    Each is complete or not there, so that a training can be killed at any time. A row of the history is written before
-    the state that knows it; a resumed training takes back what the state does not know.
+    Each is complete or not there, so that a training can be killed at any time. The history is written after the state
+    that knows it, and again when a training is resumed.
 
     Args:
         folder: where the files go.
@@ -75,16 +77,10 @@ class TrainingFiles:
         Raises:
             CheckpointError: if there is none, or it belongs to another run; the message names what differs.
         """
-        path = self.folder / LATEST
-        if not path.is_file():
-            raise CheckpointError(f"{path} does not exist, so there is nothing to resume; start without --resume")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            stored = state["settings"]
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} is not the state of a training of yolo_seg ({type(error).__name__}); start without --resume"
-            ) from error
+        state, path = read_state(self.folder), self.folder / LATEST
+        if "settings" not in state:
+            raise CheckpointError(f"{path} is not the state of a training of yolo_seg; start without --resume")
+        stored = state["settings"]
         differences = [
             f"{name} {stored.get(name)!r} instead of {value!r}"
             for name, value in self.settings.items()
@@ -113,7 +109,6 @@ class TrainingFiles:
         """Add the row of an epoch, in place of those from that epoch on."""
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [dict(row)]
         logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        self.write_history()
         self.log.log_epoch()
 
     def save_weights(self, model: nn.Module, epoch: int, *, best: bool, final: bool) -> None:
@@ -140,7 +135,7 @@ class TrainingFiles:
             self.log.log_checkpoint(self.folder / EPOCH.format(epoch))
 
     def save_state(self, state: Mapping[str, Any], generator: torch.Generator) -> None:
-        """Write ``latest.pt``.
+        """Write ``latest.pt`` and then ``history.csv``, and stop if the process was asked to.
 
         Args:
             state: of the training.
@@ -149,3 +144,6 @@ class TrainingFiles:
         common = {"settings": self.settings, "history": self.rows, "random": random_state()}
         run = self.tracked | self.log.tracker.state_dict()
         save_atomically({**state, **common, **run, "generator": generator.get_state()}, self.folder / LATEST)
+        self.write_history()
+        if asked():
+            raise PreemptedError(f"stopped after epoch {state['epoch']}")

@@ -1,7 +1,11 @@
 """Checkpoints: the best and the last weights, and the full state that training resumes from."""
 
+import errno
 import logging
 import random
+import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +18,12 @@ from torch import nn
 from ..errors import CheckpointError, ConfigError
 from ..flags import as_bool
 from ..io.write import atomic_path
-from .distributed import gather, rank, world_size
+from ..ownership import STATE
+from .distributed import agree, gather, rank, world_size
 from .handlers import EarlyStop, History, find_handler, register_handler
+from .preemption import PreemptedError, asked
+from .record import RECORD
+from .steps import accumulation_window
 
 if TYPE_CHECKING:
     from .tracking import Tracker
@@ -24,14 +32,65 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BEST, FINAL, LATEST = "model.pt", "model_final.pt", "latest.pt"
+PREVIOUS = "previous.pt"  # the latest.pt before, in case that one is damaged
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # names of atomic_path
+SAVE, STOP = 1, 2  # what processes agree on
 RUN_KEYS = ("run_id", "run_key", "run_folder")  # of latest.pt, see Tracker.state_dict
 
 
 def save_atomically(content: Any, path: Path) -> None:
     """``torch.save`` that leaves either the old file or the complete new one, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, sync=True) as temporary:
-        torch.save(content, temporary)
+    try:
+        with atomic_path(path, sync=True) as temporary:
+            torch.save(content, temporary)
+            if path.name == LATEST and path.is_file():
+                path.replace(path.with_name(PREVIOUS))
+    except (OSError, RuntimeError) as error:  # torch has errors of its own for a full disk
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); the checkpoint before is kept, so make room and give --resume True"
+        ) from error
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state of a training: of ``latest.pt``, or of ``previous.pt`` if that is missing or damaged.
+
+    Raises:
+        CheckpointError: if neither is there or can be read.
+    """
+    problems = []
+    for path in (folder / LATEST, folder / PREVIOUS):
+        if not path.is_file():
+            continue
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+            problems.append(f"{path} is damaged ({type(error).__name__})")
+            continue
+        if problems:
+            logger.warning("%s; going on from %s, the checkpoint before", problems[0], path)
+        return state
+    reason = "; ".join(problems) or f"{folder / LATEST} does not exist"
+    raise CheckpointError(f"{reason}, so there is nothing to resume; start without --resume")
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove files that a killed training was writing."""
+    for path in _temporary(folder):
+        path.unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> Iterator[Path]:
+    for place in (folder, folder / STATE):
+        yield from (path for path in place.iterdir() if TEMPORARY.fullmatch(path.name)) if place.is_dir() else ()
+
+
+def remove_weights(folder: Path) -> None:
+    """Remove the weights of another training, which a new one replaces: none of them may be taken for its own."""
+    for name in (BEST, FINAL, LATEST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def find_weights_dtype(name: str) -> torch.dtype:
@@ -81,10 +140,9 @@ def check_overwrite(
 
 def stored_phase(folder: str | Path) -> int | None:
     """Return the phase that ``latest.pt`` of a folder is of: 0 for a training of one phase, None without a file."""
-    path = Path(folder) / LATEST
-    if not path.is_file():
+    if not any((Path(folder) / name).is_file() for name in (LATEST, PREVIOUS)):
         return None
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("phase", 0))
+    return int(read_state(Path(folder)).get("phase", 0))
 
 
 def best_weights(folder: str | Path) -> str | None:
@@ -124,7 +182,8 @@ def find_stopper(engine: Engine) -> EarlyStopping | None:
 class TrainingCheckpoint:
     """Writes the best weights (``model.pt``), the last (``model_final.pt``) and all to resume from (``latest.pt``).
 
-    The rows of the trainer's ``History`` and the patience of its ``EarlyStop`` are kept too, if it has them.
+    The state is written at the end of each epoch, within it every so many minutes, and when the process is asked to
+    stop. The rows of the trainer's ``History`` and the patience of its ``EarlyStop`` are kept too, if it has them.
 
     Args:
         folder: where the files go.
@@ -136,10 +195,12 @@ class TrainingCheckpoint:
         resume: go on from ``latest.pt``.
         weights_dtype: "float32", or "float16" or "bfloat16" for files of half the size.
         phase: of a training of several phases; ``latest.pt`` belongs to one of them. 0 for one phase.
+        minutes: between two checkpoints within an epoch; 0 for none.
 
     Attributes:
         tracker: set by the workflow; ``latest.pt`` says which run it belongs to.
         tracked: what the ``latest.pt`` that was loaded says of its run; empty without one.
+        described: set by the workflow; there is a ``run.yaml`` of this training.
     """
 
     def __init__(
@@ -153,84 +214,189 @@ class TrainingCheckpoint:
         resume: bool = False,
         weights_dtype: str = "float32",
         phase: int = 0,
+        minutes: float = 0,
     ) -> None:
         self.folder, self.phase = Path(folder), phase
         self.parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
         self.network, self.validator, self.step = network, validator, step
         self.resume, self.weights_dtype = as_bool(resume), find_weights_dtype(weights_dtype)
+        if minutes < 0:
+            raise ConfigError(f"checkpoint_minutes is {minutes}, expected a number of minutes, or 0 for none")
+        self.seconds, self._saved = 60 * minutes, time.monotonic()
         self.tracker: Tracker | None = None
         self.tracked: dict[str, str | None] = {}
+        self.described = False
+        self._loaded: dict[str, Any] | None = None
+        self._random: dict[str, Any] = {}  # at the end of the last iteration, before a validation
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handlers that validate, stop early and keep the history."""
         register_handler(engine, self)
+        if history := find_handler(engine, History):
+            history.writes = False  # after latest.pt, so that a kill between the two loses no row
         if self.resume:
             self.load(engine)
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_iteration)
+        self.validator.add_event_handler(Events.ITERATION_COMPLETED, self.check_validation, engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save_epoch)
         engine.add_event_handler(Events.COMPLETED, self.save_final)
 
+    def start(self, engine: Engine) -> None:
+        """Bring back the random numbers, and end an epoch that was interrupted in its validation."""
+        self._saved = time.monotonic()
+        state, self._loaded = self._loaded, None
+        if state is None:
+            return
+        if len(state["random"]) == world_size():
+            set_random_state(state["random"][rank()])
+        else:
+            logger.warning(
+                "%d processes go on with a training of %d: equal up to rounding and random layers",
+                world_size(),
+                len(state["random"]),
+            )
+        if state.get("validating"):
+            self._random = random_state()
+            engine.state.iteration += 1
+            engine.state.epoch += 1
+            engine.fire_event(Events.EPOCH_COMPLETED)
+
+    def check_iteration(self, engine: Engine) -> None:
+        """Write a checkpoint if it is time, and stop if a process was asked to."""
+        last = engine.state.iteration % (engine.state.epoch_length or 1) == 0
+        if last:
+            self._random = random_state()
+        wanted = self._agreed(engine, may_save=not last)
+        if wanted and accumulation_window(engine)[1]:
+            self.save_state(engine, engine.state.epoch - 1, validating=last)
+            self._stop_if(wanted, engine)
+
+    def check_validation(self, validator: Engine, engine: Engine) -> None:
+        """Stop in the middle of a validation, with a checkpoint from before it."""
+        del validator
+        if engine.state.epoch and self._agreed(engine, may_save=False) == STOP:
+            self.save_state(engine, engine.state.epoch - 1, validating=True)
+            self._stop_if(STOP, engine)
+
+    def _agreed(self, engine: Any, may_save: bool) -> int:
+        due = may_save and 0 < self.seconds <= time.monotonic() - self._saved
+        return agree(STOP if asked() else SAVE if due and rank() == 0 else 0, engine.state.device)
+
+    def _stop_if(self, wanted: int, engine: Engine) -> None:
+        if wanted == STOP:
+            raise PreemptedError(f"stopped in epoch {engine.state.epoch}, after iteration {engine.state.iteration}")
+
     def save_epoch(self, engine: Engine) -> None:
-        """Write ``latest.pt`` and, after the best validation so far, ``model.pt``."""
-        random_states = gather(random_state())
+        """Write ``latest.pt``, before it ``model.pt`` after the best validation so far, and then the history."""
+        if rank() == 0 and self.validator.state.best_metric_epoch == engine.state.epoch:
+            self._save_weights(BEST)
+        self._random = random_state()
+        self.save_state(engine, engine.state.epoch)
+        history = find_handler(engine, History)
+        if rank() == 0 and history:
+            history.write()
+        self._stop_if(self._agreed(engine, may_save=False), engine)
+
+    def save_state(self, engine: Any, epoch: int, *, validating: bool = False) -> None:
+        """Write ``latest.pt``; called in all processes.
+
+        Args:
+            engine: the trainer.
+            epoch: the last one that is complete.
+            validating: all iterations of the epoch behind it are done, and only its validation is missing.
+        """
+        history, stopper = find_handler(engine, History), find_stopper(engine)
+        own = {"random": self._random if validating else random_state(), "losses": history.losses if history else []}
+        parts = gather(own)
         if rank() != 0:
             return
-        if self.validator.state.best_metric_epoch == engine.state.epoch:
-            save_atomically(flat_weights(self.network, self.weights_dtype), self.folder / BEST)
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        history, stopper = find_handler(engine, History), find_stopper(engine)
         state |= {
             "phase": self.phase,
-            "epoch": engine.state.epoch,
+            "epoch": epoch,
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
+            "global_batch": _global_batch(engine),
+            "validating": validating,
             "best_metric": self.validator.state.best_metric,
             "best_metric_epoch": self.validator.state.best_metric_epoch,
             "scaler": self.step.scaler.state_dict() if self.step.scaler else {},
+            "bad_losses": self.step.bad_losses,
             "patience": stopper.state_dict() if stopper else {},
-            "history": history.rows if history else [],
-            "random": random_states,
+            "history": history.state_dict() if history else {},
+            "losses": [part["losses"] for part in parts],
+            "random": [part["random"] for part in parts],
         }
         state |= self.tracked | (self.tracker.state_dict() if self.tracker else {})
         save_atomically(state, self.folder / LATEST)
+        self._saved = time.monotonic()
 
     def save_final(self, engine: Engine) -> None:
         """Write ``model_final.pt``; also ``model.pt`` if no validation ever chose one in this run."""
+        del engine
         if rank() == 0:
-            weights = flat_weights(self.network, self.weights_dtype)
-            save_atomically(weights, self.folder / FINAL)
+            self._save_weights(FINAL)
             if self.validator.state.best_metric_epoch < 0:
-                save_atomically(weights, self.folder / BEST)
+                self._save_weights(BEST)
+
+    def _save_weights(self, name: str) -> None:
+        if not self.described:  # as in MONAI Label: what describes the weights of another training would be wrong
+            (self.folder / RECORD).unlink(missing_ok=True)
+        save_atomically(flat_weights(self.network, self.weights_dtype), self.folder / name)
 
     def load(self, engine: Any) -> None:
-        """Bring everything back to the end of the last complete epoch.
+        """Bring everything back to where the last checkpoint was written.
 
         Raises:
-            CheckpointError: if there is no ``latest.pt``, or it belongs to another run.
+            CheckpointError: if there is no checkpoint, or it belongs to another run.
         """
-        path = self.folder / LATEST
-        if not path.is_file():
-            raise CheckpointError(f"{path} does not exist, so there is nothing to resume; start without --resume")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state, path = read_state(self.folder), self.folder / LATEST
         if state.get("phase", 0) != self.phase:
             raise CheckpointError(f"{path} was written in phase {state['phase']}, this is phase {self.phase}")
-        if state["epoch_length"] != engine.state.epoch_length:
-            raise CheckpointError(
-                f"{path} was written with {state['epoch_length']} iterations an epoch, this run has "
-                f"{engine.state.epoch_length}; "
-                "resume with the same data, batch size and number of processes"
-            )
+        here = {"epoch_length": engine.state.epoch_length, "global_batch": _global_batch(engine)}
+        for name, what in (("epoch_length", "iterations an epoch"), ("global_batch", "crops a step")):
+            if state.get(name, here[name]) != here[name]:
+                raise CheckpointError(
+                    f"{path} was written with {state[name]} {what}, this run has {here[name]}; resume with the same "
+                    "data, batch size and number of processes, or with a batch size that makes up for their number"
+                )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         self.validator.state.best_metric = state["best_metric"]
         self.validator.state.best_metric_epoch = state["best_metric_epoch"]
         self.step.restore_scaler(engine.state.device, state["scaler"])
+        self.step.bad_losses = state.get("bad_losses", 0)
         history, stopper = find_handler(engine, History), find_stopper(engine)
         if stopper and state["patience"]:
             stopper.load_state_dict(state["patience"])
         if history:
-            history.rows = state["history"]
+            history.load_state_dict(state["history"], _own_part(state.get("losses", [])))
         self.tracked = {name: state[name] for name in RUN_KEYS if name in state}
-        if len(state["random"]) == world_size():
-            set_random_state(state["random"][rank()])
-        logger.info("resuming after epoch %d from %s", state["epoch"], path)
+        done = state["iteration"] - state["epoch"] * state["epoch_length"]
+        if state.get("validating"):
+            engine.state.iteration -= 1  # ignite would take the epoch for complete; see ``start``
+        elif done:
+            engine.data_loader.sampler.skip(done * engine.data_loader.batch_size)
+        self._loaded, self._random = state, {}
+        where = f"epoch {state['epoch']}" + (f" and {done} of {state['epoch_length']} iterations" if done else "")
+        logger.info("resuming after %s from %s", where, path)
+
+
+def stop_if_asked(engine: Any) -> None:
+    """Handler of an evaluation: stop behind an image if a process was asked to."""
+    if agree(int(asked()), engine.state.device):
+        raise PreemptedError("stopped in the final test")
+
+
+def _global_batch(engine: Any) -> int:
+    """Crops of a step in all processes; 0 where the loader does not say."""
+    return int(getattr(engine.data_loader, "batch_size", 0) or 0) * world_size()
+
+
+def _own_part(losses: list[list[Any]]) -> list[Any]:
+    """What this process noted of an epoch; with another number of processes, the first one takes all."""
+    if len(losses) == world_size():
+        return losses[rank()]
+    return [loss for part in losses for loss in part] if rank() == 0 else []

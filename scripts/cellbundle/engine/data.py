@@ -20,10 +20,12 @@ from ..errors import CellBundleError, ConfigError, DatalistError, original_error
 from ..flags import as_bool
 from ..io import IMAGE_SUFFIXES
 from .distributed import rank, world_size
+from .preemption import survive_signals
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[int, int, int]  # epoch, position in the epoch, item
+PADDING = -1  # number of no image
 
 
 def find_entries(
@@ -149,7 +151,11 @@ class SeededSampler(DistributedSampler):
         self.num_samples = self.total_size // world_size()
         p = np.ones(self.n_items) if weights is None else np.asarray(weights, dtype=np.float64)
         self.probabilities = p / p.sum()
-        self.replacement = replacement
+        self.replacement, self._skipped = replacement, 0
+
+    def skip(self, n: int) -> None:
+        """Leave out the first ``n`` items of this process in the next pass, which a resumed epoch has had."""
+        self._skipped = n
 
     def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
         """Keys of this process for the current epoch."""
@@ -159,7 +165,8 @@ class SeededSampler(DistributedSampler):
         else:
             passes = -(-self.total_size // self.n_items)
             items = np.concatenate([random.permutation(self.n_items) for _ in range(passes)])[: self.total_size]
-        for position in range(self.rank, self.total_size, self.num_replicas):
+        skipped, self._skipped = self._skipped, 0
+        for position in range(self.rank, self.total_size, self.num_replicas)[skipped:]:
             yield self.epoch, position, int(items[position])
 
 
@@ -179,7 +186,9 @@ class ImageDataset(Dataset):
         self.survive = as_bool(survive)
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
-        """Item ``index`` with its number under ``index``."""
+        """Item ``index`` with its number under ``index``; for ``PADDING``, an item that says so."""
+        if index == PADDING:
+            return {"padding": True}
         entry = self.data[index]
         try:
             with original_errors():
@@ -189,6 +198,18 @@ class ImageDataset(Dataset):
                 raise
             return {"index": index, "path": str(entry["image"]), "error": str(error)}
         return {**item, "index": index, "path": str(entry["image"])}
+
+
+class EachOnceSampler(DistributedSampler):
+    """Gives each item to one process, and ``PADDING`` in the place of missing ones, so that all get equally many.
+
+    So they agree on the number of steps, and no image is computed or written twice.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        """Items of this process."""
+        n = len(self.dataset)  # type: ignore[arg-type]
+        yield from (i if i < n else PADDING for i in range(self.rank, self.total_size, self.num_replicas))
 
 
 def collate_one(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -214,18 +235,25 @@ def training_loader(dataset: Dataset, sampler: SeededSampler, batch_size: int, n
         drop_last=len(sampler) > batch_size,
         collate_fn=collate_crops,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_stop_tracking_meta,
+        worker_init_fn=_prepare_crop_worker,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # the seeds of workers are not used; without it they cost global random numbers
     )
 
 
 def image_loader(dataset: ImageDataset, num_workers: int = 0) -> DataLoader:
     """Loader of whole images, one at a time; under several processes each gets its share."""
     check_workers(num_workers, "image_workers")
-    sampler: Any = (
-        DistributedSampler(dataset, num_replicas=world_size(), rank=rank(), shuffle=False) if world_size() > 1 else None
+    several = world_size() > 1
+    sampler = EachOnceSampler(dataset, num_replicas=world_size(), rank=rank(), shuffle=False) if several else None
+    return DataLoader(
+        dataset,
+        batch_size=1,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate_one,
+        worker_init_fn=_prepare_worker,
     )
-    return DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=num_workers, collate_fn=collate_one)
 
 
 def check_workers(n: int, name: str) -> None:
@@ -234,6 +262,12 @@ def check_workers(n: int, name: str) -> None:
         raise ConfigError(f"{name} is {n}, expected a number of processes, 0 or more")
 
 
-def _stop_tracking_meta(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    del worker
+    survive_signals()
+
+
+def _prepare_crop_worker(worker: int) -> None:
+    _prepare_worker(worker)
     set_track_meta(False)
     torch.set_num_threads(1)

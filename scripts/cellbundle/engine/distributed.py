@@ -1,8 +1,8 @@
 """The few places where several processes matter."""
 
 import os
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed as dist
@@ -11,6 +11,7 @@ from torch import nn
 from ..device import choose_device
 
 Kept = TypeVar("Kept")
+Chosen = TypeVar("Chosen")
 
 
 def is_distributed() -> bool:
@@ -58,6 +59,31 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def from_first(choose: Callable[[], Chosen]) -> Chosen:
+    """What process 0 chooses, in all processes; its error is raised in all of them."""
+    if not is_distributed():
+        return choose()
+    answer: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = choose()
+        except Exception as error:  # noqa: BLE001 - raised below
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    return cast(Chosen, answer[0])
+
+
+def agree(value: int, device: torch.device) -> int:
+    """The largest value of all processes."""
+    if not is_distributed():
+        return value
+    largest = torch.tensor(value, device=device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest.item())
 
 
 def gather_by_index(kept: Mapping[int, Kept]) -> dict[int, Kept]:

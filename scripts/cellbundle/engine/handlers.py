@@ -143,11 +143,16 @@ class History:
     """One row an epoch: loss, learning rate, seconds and, where it ran, the validation; logged and kept in a CSV file.
 
     Args:
-        path: the CSV file, rewritten after each epoch.
+        path: the CSV file, rewritten after each epoch; by ``TrainingCheckpoint``, if the trainer has one.
         validator: the evaluator whose metrics are kept.
         optimizer: whose learning rate is kept; the groups beyond the first as ``learning_rate_1`` and so on.
         loss_function: its attribute ``terms``, the parts of the last loss by name, is kept too if it has one.
         phase: of a training of several phases, each of which counts its epochs from 1; 0 for one phase.
+
+    Attributes:
+        rows: of the epochs that are complete.
+        losses: of this process in the current epoch.
+        writes: whether it writes the file itself.
     """
 
     def __init__(
@@ -161,7 +166,9 @@ class History:
         self.path, self.validator, self.optimizer = Path(path), validator, optimizer
         self.loss_function, self.phase = loss_function, phase
         self.rows: list[dict[str, float]] = []
-        self._losses: list[dict[str, float]] = []
+        self.writes = True
+        self.losses: list[dict[str, float]] = []
+        self._is_resumed = False
         self._rates: dict[str, float] = {}
         self._started = time.monotonic()
 
@@ -173,8 +180,28 @@ class History:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
+    def state_dict(self) -> dict[str, Any]:
+        """All rows, and what is known of an epoch that is not complete; the losses of each process come on top."""
+        return {"rows": self.rows, "rates": self._rates, "seconds": time.monotonic() - self._started}
+
+    def load_state_dict(self, state: Any, losses: list[dict[str, float]]) -> None:
+        """Go on with rows, and with an epoch that was interrupted.
+
+        Args:
+            state: of ``state_dict``; rows alone in checkpoints of former versions.
+            losses: of this process in that epoch.
+        """
+        state = {"rows": state} if isinstance(state, list) else state
+        self.rows, self._rates = state.get("rows", []), state.get("rates", {})
+        self.losses, self._is_resumed = losses, bool(losses)
+        self._started = time.monotonic() - state.get("seconds", 0.0)
+        if rank() == 0 and self.rows:
+            self.write()  # the process may have ended before it came to this
+
     def _start(self, engine: Engine) -> None:
-        self._losses, self._started = [], time.monotonic()
+        if not self._is_resumed:
+            self.losses, self._started = [], time.monotonic()
+        self._is_resumed = False
 
     def _note_rate(self, engine: Engine) -> None:
         groups = self.optimizer.param_groups
@@ -183,11 +210,11 @@ class History:
     def _note_loss(self, engine: Engine) -> None:
         terms = getattr(self.loss_function, "terms", {})
         loss = engine.state.output["loss"]  # type: ignore[index, call-overload]
-        self._losses.append({"loss": loss.item(), **{name: float(value) for name, value in terms.items()}})
+        self.losses.append({"loss": loss.item(), **{name: float(value) for name, value in terms.items()}})
 
     def _finish(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        losses = [loss for part in gather(self._losses) for loss in part if math.isfinite(loss["loss"])]
+        losses = [loss for part in gather(self.losses) for loss in part if math.isfinite(loss["loss"])]
         names = losses[0] if losses else {"loss": math.nan}
         row: dict[str, float] = {"phase": self.phase} if self.phase else {}
         row["epoch"] = epoch
@@ -197,10 +224,12 @@ class History:
             row |= {f"val_{name}": value for name, value in self.validator.state.metrics.items()}
         self.rows = [r for r in self.rows if (r.get("phase", 0), r["epoch"]) < (self.phase, epoch)] + [row]
         logger.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
-        if rank() == 0:
-            self._write()
+        self.losses, self._is_resumed = [], False
+        if rank() == 0 and self.writes:
+            self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the CSV file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         write_rows(self.path, columns, ([row.get(name) for name in columns] for row in self.rows))

@@ -191,10 +191,15 @@ def inference_network(network: nn.Module, compiled: bool = False) -> Any:
 
 
 def training_network(network: nn.Module, device: torch.device, compiled: bool = False) -> nn.Module:
-    """The network as the trainer calls it: compiled if wanted, averaging gradients if there are several processes."""
+    """The network as the trainer calls it: compiled if wanted, averaging gradients if there are several processes.
+
+    Batch normalisation is over the crops of all GPUs then, and over those of each process on CPUs.
+    """
+    device = torch.device(device)  # MONAI Label gives a name
+    if is_distributed() and device.type == "cuda":  # PyTorch has none for CPUs
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     trained: Any = torch.compile(network) if as_bool(compiled) else network
     if is_distributed():
-        device = torch.device(device)  # MONAI Label gives a name
         ids = [device.index] if device.type == "cuda" else None
         trained = nn.parallel.DistributedDataParallel(trained, device_ids=ids)
     return trained

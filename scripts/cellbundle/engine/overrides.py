@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..flags import WORDS
 
+FURTHER_WORDS = {"resume": ("auto",)}  # of switches
 SPECIAL_KEYS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_", "_imports_"}
 
 
@@ -69,7 +70,7 @@ def convert_switches(config: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     for key, value in overrides.items():
         default = _lookup(config, key.lstrip("+").replace("::", "#"))
         is_text = isinstance(value, str) and not value.startswith(("$", "@", "%"))
-        if is_text and isinstance(default, bool) and value.lower() not in WORDS:
+        if is_text and isinstance(default, bool) and value.lower() not in (*WORDS, *FURTHER_WORDS.get(key, ())):
             raise ConfigError(f"--{key} is {value!r}, expected true or false")
         converted[key] = WORDS.get(value.lower(), value) if is_text else value
     return converted

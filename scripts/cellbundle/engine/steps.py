@@ -135,6 +135,8 @@ class EvalStep:
 
     def __call__(self, engine: Any, batch: dict[str, Any]) -> list[dict[str, Any]]:
         """Run one iteration; ``batch`` is what ``cellbundle.engine.data.collate_one`` makes."""
+        if "padding" in batch:
+            return []
         if "error" in batch:
             return self._fail(batch["path"][0], batch["error"][0])
         device = engine.state.device

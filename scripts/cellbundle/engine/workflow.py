@@ -1,10 +1,16 @@
 """The workflow class that every bundle inherits: one command line for training, evaluation and inference."""
 
 import logging
+import shutil
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from weakref import finalize as call_at_end
 
+import pandas as pd
+from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
@@ -14,23 +20,33 @@ from ..errors import CellBundleError, ConfigError, original_errors, redacted_err
 from ..evaluation import REPORT_FILES, format_report, write_evaluation
 from ..flags import as_bool
 from ..io.table import write_rows
-from ..ownership import Manifest
-from . import distributed
-from .checkpoint import BEST, TrainingCheckpoint, check_overwrite
+from ..ownership import STATE, Manifest
+from . import distributed, runs
+from .checkpoint import (
+    BEST,
+    TrainingCheckpoint,
+    check_overwrite,
+    remove_temporary,
+    remove_weights,
+    stop_if_asked,
+)
 from .claims import claim_files, planned_files
 from .data import find_entries
 from .evaluation import build_evaluation
 from .handlers import Handler, History, find_handler
 from .network import load_weights
 from .overrides import check_overrides, convert_switches
+from .preemption import EXIT_CODE, MARKER, PreemptedError, noted_signals
+from .record import RECORD, apply_settings, explain_missing, read_record, settings_of, top_id
 from .roots import Roots
 from .tracking import Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
+from .tracking.curves import write_curves
 from .tracking.handler import CURVES
 from .tracking.session import RUN_FILE
 
 logger = logging.getLogger(__name__)
 
-FAILURES = "failures.csv"
+FAILURES, HISTORY = "failures.csv", "history.csv"
 MONAI_LOGS = ("monai.bundle.scripts", "monai.bundle.workflows")  # have handlers of their own, and log all overrides
 MODES = {"train": "train", "eval": "infer", "infer": "infer"}
 TYPES = {
@@ -75,7 +91,11 @@ class CellWorkflow(ConfigWorkflow):
         check_overrides(config, override)
         override = convert_switches(config, override)
         mode = self._find_mode(mode, workflow_type, config)
-        override = {"bundle_root": str(root), **override, "mode": mode}
+        options = {**config, **override}
+        if options.get("ckpt_path") is None and mode == "train":
+            distributed.initialise(options.get("device_name", "auto"))  # all processes take the same folder
+        chosen, why = runs.choose_folder(root, mode, options)
+        override = {"bundle_root": str(root), **override, **chosen, "mode": mode}
         super().__init__(
             config_file=config_file,
             meta_file=meta_file,
@@ -84,7 +104,11 @@ class CellWorkflow(ConfigWorkflow):
             **override,
         )
         redact_logs(*MONAI_LOGS, *([] if logging_file is False else [""]))
-        self.mode = mode
+        self.mode, self.root, self.override = mode, root, override
+        if why:
+            logger.info(why)
+        if chosen and mode == "train" and distributed.rank() == 0:
+            call_at_end(self, _remove_empty, Path(chosen["ckpt_path"]))
         self.tracker, self.trained_epochs = Tracker(None), 0
         self.roots = Roots()
         self.records: list[Manifest] = []
@@ -101,26 +125,56 @@ class CellWorkflow(ConfigWorkflow):
         """Join the other processes, if any, and parse the configuration."""
         distributed.initialise(self.parser.get("device_name", "auto"))
         self.roots.localise(self.parser, self.mode)
+        with original_errors():
+            if self.mode == "train":
+                self._decide_resume()
+            else:
+                self._take_settings()
         return super().initialize()
 
+    def _decide_resume(self) -> None:
+        """Turn ``resume`` into true or false."""
+        if "resume" in self.parser:
+            value, folder = self.content("resume"), Path(self.content("ckpt_path"))
+            shown = self.roots.shown(folder)
+            self.parser["resume"] = distributed.from_first(lambda: runs.decide_resume(value, folder, shown))
+
+    def _take_settings(self) -> None:
+        """Configure network, normaliser, decoder and tiles as they were when the weights were trained."""
+        weights = self.content("weights")
+        if weights is None:
+            return
+        settings = settings_of(weights, self.root)
+        if settings is None:
+            explain_missing(weights, self.root)
+            return
+        apply_settings(self.parser, settings)
+        given = {key: value for key, value in self.override.items() if top_id(key) in settings}
+        self.parser.update(pairs=given)  # the command line wins
+
     @redacted_errors()
-    def run(self) -> Any:
+    def run(self) -> None:
         """Train, evaluate or infer."""
-        with original_errors(), self.roots:
+        with original_errors(), self.roots, ExitStack() as stack:
             if self.mode == "train":
                 self._check_overwrite()
+                run = self._describe_run()
             self.records = claim_files(
                 self._files(),
                 replace_foreign="replace_foreign" in self.parser and as_bool(self.content("replace_foreign")),
                 shown=self.roots.shown,
                 elsewhere=self.roots.elsewhere,
             )
+            if self.mode == "train":
+                stack.enter_context(runs.locked(run.folder, self.roots.shown(run.folder)))
             if self.parser.get("tracker"):
                 self.tracker = self.content("tracker")
             with end_status(self.tracker):
-                result = {"train": self._train, "eval": self._evaluate, "infer": self._infer}[self.mode]()
+                if self.mode == "train":
+                    self._train_recorded(run)
+                else:
+                    {"eval": self._evaluate, "infer": self._infer}[self.mode]()
             self._forget_missing()
-            return result
 
     def _check_overwrite(self) -> None:
         ids = {"resume": "resume", "overwrite": "overwrite", "phase": "phase_now"}
@@ -133,7 +187,7 @@ class CellWorkflow(ConfigWorkflow):
         files: dict[str | Path, list[Path]] = {}
         if self.mode == "train":
             folder = self.content("ckpt_path")
-            names = [RUN_FILE, *([CURVES] if self.parser.get("mlflow_tracking_uri") else [])]
+            names = [RUN_FILE, RECORD, MARKER, CURVES]
             files[folder] = [*(Path(folder) / name for name in names), *self.training_files()]
         if self.mode != "train" or (self.content("final_test") and self._why_no_test() is None):
             files.setdefault(self.content("output_dir"), []).extend(self._result_files())
@@ -182,6 +236,54 @@ class CellWorkflow(ConfigWorkflow):
             raise ConfigError(f"train#handlers has no {kind.__name__}, which a training needs; add it")
         return found
 
+    def _describe_run(self) -> runs.RunRecord:
+        """The record of this training; raises ``CheckpointError`` if it is not the one that it is to go on with."""
+        folder = Path(self.content("ckpt_path"))
+        record, old = runs.describe(self.parser, self.root), read_record(folder)
+        if old is not None and as_bool(self.content("resume")):
+            allowed = "allow_changes" in self.parser and as_bool(self.content("allow_changes"))
+            runs.check_resumed(old, record, self.roots.shown(folder), allowed)
+            record["started"] = old.get("started", record["started"])
+        return runs.RunRecord(folder, record)
+
+    def _train_recorded(self, run: runs.RunRecord) -> None:
+        """Train, and say in the record of the run how it ended."""
+        folder, shown = run.folder, self.roots.shown(run.folder)
+        _ = self.trainer  # reads what it starts from, before anything is replaced
+        if distributed.rank() == 0:
+            remove_temporary(folder)
+            (folder / MARKER).unlink(missing_ok=True)
+            if as_bool(self.content("overwrite")) and not as_bool(self.content("resume")):
+                remove_weights(folder)
+        run.update()
+        status = runs.FAILED
+        with noted_signals():
+            try:
+                self._train()
+                status = runs.FINISHED
+            except PreemptedError as stop:
+                status = runs.PREEMPTED
+                if distributed.rank() == 0:
+                    (folder / MARKER).write_text(f"{stop}\n", encoding="utf-8")
+                logger.warning("%s; the same command goes on with --resume auto", stop)
+            except KeyboardInterrupt:
+                status = runs.STOPPED
+                raise
+            finally:
+                run.end(status, self.trained_epochs)
+                self._draw_curves(folder)
+                logger.info("run folder: %s (%s)", shown, status)
+            if status == runs.PREEMPTED:
+                distributed.barrier()  # torchrun kills the others when the first one leaves
+                distributed.finalise()
+                sys.exit(EXIT_CODE)
+
+    def _draw_curves(self, folder: Path) -> None:
+        """Draw losses and scores beside ``history.csv``."""
+        if distributed.rank() == 0 and (folder / HISTORY).is_file():
+            rows = pd.read_csv(folder / HISTORY).to_dict("records")
+            write_curves([{str(name): value for name, value in row.items()} for row in rows], folder / CURVES)
+
     def _train(self) -> None:
         self._fit()
         if self.content("final_test"):
@@ -210,7 +312,7 @@ class CellWorkflow(ConfigWorkflow):
         if not self.tracker.is_on and distributed.rank() == 0 and not checkpoint.resume:
             forget_run(checkpoint.folder)
         start_run(self.tracker, self.parser, self.mode, checkpoint.tracked)
-        checkpoint.tracker = self.tracker
+        checkpoint.tracker, checkpoint.described = self.tracker, True
         handler = TrackingHandler(self.tracker, self.handler(History))
         if self.tracker.is_on:
             handler.attach(self.trainer)
@@ -223,6 +325,7 @@ class CellWorkflow(ConfigWorkflow):
             return
         distributed.barrier()
         load_weights(self.content("network_def"), Path(self.content("ckpt_path")) / BEST)
+        self.content("evaluator").add_event_handler(Events.ITERATION_COMPLETED, stop_if_asked)
         self._evaluate()
 
     def _why_no_test(self) -> str | None:
@@ -272,3 +375,10 @@ class CellWorkflow(ConfigWorkflow):
                 f"{len(failures)} of {len(self.content('dataset'))} images failed, the first: {failures[0][1]}; "
                 f"all others are done, see {folder / FAILURES}"
             )
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder of a run that did not begin."""
+    with suppress(OSError):
+        if all(path.name == STATE for path in folder.iterdir()):
+            shutil.rmtree(folder)
