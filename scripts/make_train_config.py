@@ -18,8 +18,8 @@ from cellbundle.io import atomic_path
 
 # What only eval, infer and the workflow class need.
 LEFT_OUT = {
-    "allow_changes", "dataset", "dataloader", "eval_step", "evaluator", "figure_saver", "final_test", "handlers", "initialize",
-    "input_dir", "key_metric", "key_metric_fn", "mlflow_experiment_name", "mlflow_log_system_metrics",
+    "allow_changes", "dataset", "dataloader", "eval_step", "evaluator", "figure_saver", "final_test", "handlers",
+    "initialize", "input_dir", "key_metric", "key_metric_fn", "mlflow_experiment_name", "mlflow_log_system_metrics",
     "mlflow_run_name", "mlflow_tracking_uri", "postprocessing", "replace_foreign", "split", "tracker",
 }  # fmt: skip
 NOTE = "Made by scripts/make_train_config.py from hyper_parameters.yaml: change that file, then run it again."

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import jsonschema
 import yaml
 
+from cellbundle.packaging import LINK, PARTS
 from cellbundle.synthetic import write_dataset
-from package_bundle import BUNDLES, LINK, MAX_WEIGHTS, PARTS, ROOT, package, write_random_weights
+from package_bundle import BUNDLES, MAX_WEIGHTS, ROOT, package, write_random_weights
 
 SCHEMA = ROOT / "scripts" / "meta_schema_20240725.json"
 REQUIRED_FILES = (

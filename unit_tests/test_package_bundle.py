@@ -10,7 +10,9 @@ import zipfile
 import pytest
 from unit_tests.packaging import BUNDLES, ROOT, package, package_bundle, write_files
 
+import cellbundle
 from cellbundle.errors import CellBundleError, ConfigError
+from cellbundle.packaging import vendored
 
 SOURCES = {
     "LICENSE": "Apache-2.0\n",
@@ -70,8 +72,8 @@ def content(folder):
     ],
 )
 def test_rewritten(before, after):
-    assert package_bundle.vendored(before) == after
-    assert package_bundle.vendored(after) == after
+    assert vendored(before) == after
+    assert vendored(after) == after
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_rewritten(before, after):
     ],
 )
 def test_not_rewritten(text):
-    assert package_bundle.vendored(text) == text
+    assert vendored(text) == text
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_rewritten_imports_work(tmp_path, statement):
     write_files(
         tmp_path / "scripts", {"__init__.py": "", "cellbundle/__init__.py": "", "cellbundle/errors.py": "x = 1"}
     )
-    code = package_bundle.vendored(statement) + "\nassert 'scripts.cellbundle' in str(cellbundle)"
+    code = vendored(statement) + "\nassert 'scripts.cellbundle' in str(cellbundle)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
@@ -158,7 +160,7 @@ def test_stamp(repository, tmp_path):
     assert (stamp["name"], stamp["version"], stamp["core_version"]) == (
         "tiny",
         "1.2.3",
-        package_bundle.cellbundle.__version__,
+        cellbundle.__version__,
     )
     present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert list(stamp["files"]) == [name for name in present if name != "BUILD.json"]
@@ -200,7 +202,7 @@ def test_failure_leaves_the_older_package(repository, tmp_path, monkeypatch):
         path.touch()
         raise OSError("disk full")
 
-    monkeypatch.setattr(package_bundle, "write_zip", fail)
+    monkeypatch.setattr("cellbundle.packaging.write_zip", fail)
     with pytest.raises(OSError, match="disk full"):
         package("tiny", output, repository)
     assert content(output) == before

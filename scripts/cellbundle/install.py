@@ -80,7 +80,7 @@ def install_bundle(source: str | Path, *, sha256: str | None = None, overwrite: 
         target = folder / stamp.name
         is_new = not is_installed(target, stamp, overwrite)
         if is_new:
-            _replace(new, target, Path(temporary, "old"))
+            replace_folder(new, target, Path(temporary, "old"))
     return Installed(stamp.name, stamp.version, target, is_new, missing)
 
 
@@ -159,7 +159,7 @@ def added_files(bundle: Path, stamp: Stamp) -> list[str]:
     return [name for name in names if name not in stamp.files and name != STAMP]
 
 
-def _replace(new: Path, target: Path, old: Path) -> None:
+def replace_folder(new: Path, target: Path, old: Path) -> None:
     """Rename ``new`` to ``target``, and an existing ``target`` to ``old``, which is restored if this fails."""
     if not target.exists() and not target.is_symlink():
         new.rename(target)

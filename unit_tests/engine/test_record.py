@@ -75,6 +75,19 @@ def test_the_bundles_own_weights_need_no_word(caplog):
     assert "run.yaml" not in caplog.text
 
 
+def test_classes_are_named_as_in_the_bundle(run, tmp_path):
+    """A packaged bundle has a core of its own; weights go from one form to the other."""
+    packaged = shutil.copytree(BUNDLE, tmp_path / "packaged", ignore=shutil.ignore_patterns("runs", "eval"))
+    (packaged / "scripts" / "cellbundle").mkdir()
+    for path in (packaged / "configs").glob("*.*"):
+        path.write_text(path.read_text().replace("cellbundle.", "scripts.cellbundle."))
+    settings = settings_of(run / "model.pt", packaged)
+    assert settings["normaliser"]["_target_"] == "scripts.cellbundle.transforms.NormaliseIntensityd"
+    assert settings["network_def"]["_target_"] == "scripts.network.CellUNetNetwork"
+    change(run, **settings)
+    assert settings_of(run / "model.pt", BUNDLE)["normaliser"]["_target_"].startswith("cellbundle.")
+
+
 def change(run, **settings):
     content = yaml.safe_load((run / RECORD).read_text())
     content["settings"] |= settings

@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from unit_tests.run_folders import write_run
 
 from cellbundle import predict
 from cellbundle.cli import main
 from cellbundle.errors import CellBundleError, CheckpointError, ConfigError, DependencyError
 from cellbundle.mlflow_model import log_model
 from cellbundle.mlflow_model.register import requirements, stage
+from cellbundle.predictor import Predictor
 
 mlflow = pytest.importorskip("mlflow")
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "cell_unet"
@@ -185,9 +187,26 @@ def test_staged_bundle_has_what_inference_needs_and_nothing_else(tmp_path):
     weights = tmp_path / "other.pt"
     weights.write_bytes(b"weights")
     folder = stage(BUNDLE, weights, tmp_path / "cell_unet")
-    assert {path.name for path in folder.iterdir()} == {"LICENSE", "configs", "docs", "models", "scripts"}
+    assert {path.name for path in folder.iterdir()} == {
+        "LICENSE", "configs", "docs", "large_files.yml", "models", "scripts",
+    }  # fmt: skip
     assert (folder / "models/model.pt").read_bytes() == b"weights"
+    assert [path.name for path in (folder / "models").iterdir()] == ["model.pt"]
     assert not list(folder.rglob("__pycache__"))
+
+
+def test_staged_weights_keep_their_settings(tmp_path):
+    """The bundle alone would have another network and normaliser."""
+    run = write_run(tmp_path / "1")
+    folder = stage(BUNDLE, run / "model.pt", tmp_path / "staged")
+    assert (folder / "models" / "run.yaml").read_bytes() == (run / "run.yaml").read_bytes()
+    image = np.random.default_rng(0).random((1, 64, 80), np.float32)
+    found, expected = (
+        Predictor(*bundle, device="cpu", **options).segment(image).labels
+        for bundle, options in (([folder], {}), ([BUNDLE], {"weights": run / "model.pt"}))
+    )
+    assert expected.max() > 10
+    assert np.array_equal(found, expected)
 
 
 def test_requirements_are_pinned_and_a_missing_package_is_named(tmp_path):

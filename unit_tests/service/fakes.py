@@ -77,6 +77,7 @@ class FakePredictor:
     takes_batches = True
     scale = 1.0
     diameter = 20.0
+    weights = "models/model.pt"
 
     def __init__(self, root="nowhere", error=None):
         self.root, self.error, self.calls = Path(root), error, []

@@ -156,4 +156,5 @@ def test_what_is_served(make):
     (one,) = client.get("/v1/bundles").json()
     assert one["name"] == "fake"
     assert one["options"] == {"diameter": 20.0}
-    assert set(one) == {"name", "version", "description", "options", "device"}
+    assert set(one) == {"name", "version", "description", "options", "device", "weights"}
+    assert one["weights"] == {"file": "models/model.pt", "sha256": None}

@@ -12,7 +12,7 @@ import typer
 
 from ..addresses import is_address, redact, redact_logs, redact_text
 from ..errors import CellBundleError, ConfigError, redacted_errors
-from . import data, datalists, doctor, install, log_model, predict, serve, sync_runs
+from . import data, datalists, doctor, info, install, log_model, package, predict, serve, sync_runs
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 LOGGER = logging.getLogger(__name__.partition(".")[0])
@@ -62,6 +62,8 @@ def _check_paths(values: Iterable[object]) -> None:
 
 app.command("predict")(guarded(predict.predict))
 app.command("install")(guarded(install.install))
+app.command("info")(guarded(info.info))
+app.command("package")(guarded(package.package))
 app.command("evaluate")(guarded(datalists.evaluate))
 app.command("validate-data")(guarded(datalists.validate_data))
 app.command("serve")(guarded(serve.serve))

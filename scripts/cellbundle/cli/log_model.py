@@ -31,7 +31,9 @@ def log_model(
             help="Register a version of this model; catalog.schema.NAME in UC.",
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint to use instead of the bundle's own.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Checkpoint to use instead of the bundle's own, as its run.yaml says.")
+    ] = None,
     run_id: Annotated[
         str | None, typer.Option("--run-id", "--run_id", help="Training run that the model belongs to.")
     ] = None,

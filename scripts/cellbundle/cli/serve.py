@@ -20,6 +20,9 @@ EVERY_ADDRESS = ("0.0.0.0", "::", "")
 
 def serve(
     bundle: Annotated[list[str] | None, typer.Option(help="Bundle to serve; repeat it for more. cell_unet.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Checkpoint to use instead of the bundle's own, as its run.yaml says.")
+    ] = None,
     root: Annotated[list[Path] | None, typer.Option(help="Folder of images for /seg_mask; may be repeated.")] = None,
     path_map: Annotated[
         list[str] | None, typer.Option(help="HOST=CONTAINER: what callers call a folder, and what it is called here.")
@@ -58,6 +61,7 @@ def serve(
 
     settings = ServiceSettings(
         bundles=tuple(bundle or ["cell_unet"]),
+        weights=weights.resolve() if weights else None,
         roots=tuple(map(Root.of, root or [])),
         path_maps=tuple(map(PathMap.of, path_map or [])),
         workers=workers,
@@ -85,7 +89,7 @@ def serve(
         if not pool.wait_until_ready():
             raise ConfigError(f"no worker can start: {pool.error}")
         for one in pool.about:
-            logger.info("%s %s on %s", one["name"], one["version"], one["device"])
+            logger.info("%s %s, weights %s, on %s", one["name"], one["version"], one["weights"]["file"], one["device"])
         make_server(create_app(settings, pool), pool, settings).run(sockets=[listening])
     return 0
 

@@ -28,7 +28,8 @@ OF_COMMAND = {
     "bundle_root", "device", "device_name", "figures", "image", "mode", "phase_now", "pretrained_ckpt_name",
     "pretrained_ckpt_path", "resume",
 }  # fmt: skip
-FURTHER_CLASSES = re.compile(r"cellbundle\.transforms\.(\w+\.)?(Normalise|Decode)\w+")
+VENDORED = "scripts."  # before the name of a core that is part of a bundle
+FURTHER_CLASSES = re.compile(r"(scripts\.)?cellbundle\.transforms\.(\w+\.)?(Normalise|Decode)\w+")
 REFERENCE = re.compile(r"@(\w+)")
 NONE = "$None"  # MONAI drops arguments that are None
 METADATA = "configs/metadata.json"
@@ -145,9 +146,10 @@ def settings_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
     if record["bundle"] != name:
         raise CheckpointError(f"{weights}: these are {record['bundle']}'s weights, not {name}'s; choose that bundle")
     own = _code_of_bundle(root)
+    settings = _named_as_in(root, record["settings"])
     foreign = [
         text
-        for item, content in record["settings"].items()
+        for item, content in settings.items()
         for text in sorted(_code(content) - own.get(item, set()))
         if text != NONE and not FURTHER_CLASSES.fullmatch(text)
     ]
@@ -156,7 +158,20 @@ def settings_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
             f"{Path(weights).parent / RECORD} would run code that {name} does not have: {foreign[0]}; train with that "
             "bundle's own classes, or put the class into the bundle"
         )
-    return dict(record["settings"])
+    return dict(settings)
+
+
+def _named_as_in(root: Path, content: Any) -> Any:
+    """Settings with the classes of the core as a bundle names them: a packaged one has a core of its own."""
+    if isinstance(content, list):
+        return [_named_as_in(root, value) for value in content]
+    if not isinstance(content, Mapping):
+        return content
+    named = {key: _named_as_in(root, value) for key, value in content.items()}
+    target = str(named.get("_target_", "")).removeprefix(VENDORED)
+    if target.startswith("cellbundle."):
+        named["_target_"] = (VENDORED if (root / "scripts" / "cellbundle").is_dir() else "") + target
+    return named
 
 
 def apply_settings(parser: ConfigParser, settings: Mapping[str, Any]) -> None:

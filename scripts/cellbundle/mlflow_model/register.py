@@ -20,11 +20,10 @@ from ..engine.tracking.names import resolve_uri
 from ..engine.tracking.server import QuickRequests, check_database, find_experiment
 from ..engine.tracking.session import training_run
 from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
+from ..packaging import CORE, bundle_files, weight_files
 from ..predictor import Predictor
 
-CORE = Path(__file__).resolve().parents[1]
 SERVED = CORE / "mlflow_model" / "served.py"
-PARTS = ("LICENSE", "configs", "docs", "scripts")  # of a bundle; the weights come on top
 EXAMPLE = "docs/example.png"
 MAX_PIXELS = 2**26  # that a server decodes: 8192 x 8192
 NAME = re.compile(r"[\w.-]+")
@@ -151,15 +150,16 @@ def _register(client: Any, model: Any, name: str, run_id: str | None) -> str:
 
 
 def stage(root: Path, weights: Path, folder: Path) -> Path:
-    """Copy what inference needs of a bundle, with these weights as its ``model.pt``, to a new folder; returns it."""
-    for part in (root / part for part in PARTS):
-        if part.is_dir():
-            shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        elif part.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(part, folder / part.name)
-    (folder / "models").mkdir()
-    shutil.copyfile(weights, folder / "models" / "model.pt")
+    """Copy what inference needs of a bundle to a new folder, with these weights and their settings; returns it.
+
+    Args:
+        root: folder of the bundle.
+        weights: become ``models/model.pt``; the ``run.yaml`` beside them, if there is one, stays beside them.
+        folder: to make.
+    """
+    for path, file in (bundle_files(root) | weight_files(weights)).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / path)
     return folder
 
 

@@ -75,6 +75,7 @@ BUNDLE = {
     "description": "A small residual U-Net",
     "options": {"diameter": 18.0},
     "device": "cpu",
+    "weights": {"file": "models/model.pt", "sha256": "9f2c…"},
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 

@@ -1,9 +1,11 @@
 """Work of a worker on a request: read the image, segment it, write the answer. No HTTP here."""
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from .answers import Answer, Job, Refusal, answer, place, preview
 from .handles import pinned
 from .masks import ForeignMaskError
 from .paths import OutsideError
+from .settings import shown_weights
 
 GPU_BATCH = 8  # images of one shape in one call of the network
 OUT_OF_MEMORY = ("out of memory", "allocate memory")  # PyTorch says so in plain RuntimeErrors
@@ -112,11 +115,11 @@ def use_threads(number: int) -> None:
     torch.set_num_threads(number)
 
 
-def load_bundle(device: str, bundle: str) -> Any:
-    """A ``Predictor``."""
+def load_bundle(device: str, weights: Path | None, bundle: str) -> Any:
+    """Make a ``Predictor``; ``weights`` are a checkpoint in place of the bundle's own."""
     from ..predictor import Predictor  # noqa: PLC0415
 
-    return Predictor(bundle, device=device)
+    return Predictor(bundle, device=device, weights=weights)
 
 
 def describe(name: str, predictor: Any) -> dict[str, Any]:
@@ -124,13 +127,23 @@ def describe(name: str, predictor: Any) -> dict[str, Any]:
     from ..bundles import describe_bundle  # noqa: PLC0415
 
     info = describe_bundle(predictor.root)
+    weights = Path(predictor.root, predictor.weights)
     return {
         "name": name,
         "version": info.version,
         "description": info.description,
         "options": {"diameter": predictor.diameter},
         "device": str(predictor.device),
+        "weights": {"file": shown_weights(weights), "sha256": _sha256(weights)},
     }
+
+
+def _sha256(weights: Path) -> str | None:
+    """Hash of weights; None for a bundle that reads another file."""
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def example() -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ def make_pool(settings: ServiceSettings) -> WorkerPool:
     handler = partial(
         Segmenter,
         dict(zip(settings.names, settings.bundles, strict=True)),
-        partial(load_bundle, settings.device),
+        partial(load_bundle, settings.device, settings.weights),
         settings.max_pixels,
         settings.threads or max(1, n_threads() // settings.workers),
         settings.batch,

@@ -23,6 +23,7 @@ class ServiceSettings:
 
     Attributes:
         bundles: names or folders; the first one is used where a request names none.
+        weights: checkpoint of the only bundle in place of its own, configured as the ``run.yaml`` beside it says.
         roots: folders below which ``/seg_mask`` reads images and writes masks; without any it does not exist.
         path_maps: how paths of callers are translated.
         workers: processes; each holds all bundles.
@@ -46,6 +47,7 @@ class ServiceSettings:
     """
 
     bundles: tuple[str, ...] = ("cell_unet",)
+    weights: Path | None = None
     roots: tuple[Root, ...] = ()
     path_maps: tuple[PathMap, ...] = ()
     workers: int = 1
@@ -68,6 +70,7 @@ class ServiceSettings:
         names = self.names
         if not names or len(set(names)) < len(names) or not all(names):
             raise ConfigError(f"bundles are {', '.join(names) or 'none'}, expected at least one, each name once")
+        self._check_weights()
         for one in fields(self):
             value = getattr(self, one.name)
             smallest = 0 if one.name in ("threads", "queue_size", "batch") else 1 if one.type is int else 0.001
@@ -81,10 +84,23 @@ class ServiceSettings:
         if self.token is not None and not TOKEN.fullmatch(self.token):
             raise ConfigError("the token must have at least 16 letters, digits or the characters . _ ~ + / - in it")
 
+    def _check_weights(self) -> None:
+        if self.weights is None:
+            return
+        if len(self.bundles) > 1:
+            raise ConfigError(f"--weights goes with one --bundle, got {len(self.bundles)}; start a service for each")
+        if not self.weights.is_file():
+            raise ConfigError(f"--weights is {self.weights}, which is not a file; give a checkpoint, or train first")
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names under which requests choose a bundle."""
         return tuple(Path(bundle).resolve().name if os.sep in bundle else bundle for bundle in self.bundles)
+
+
+def shown_weights(path: str | Path) -> str:
+    """The last folder and the name of a file of weights, such as ``1/model.pt``: responses do not tell the path."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def is_loopback(host: str) -> bool:
