@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Events
 
 from cellbundle.engine.workflow import CellWorkflow
-from cellbundle.errors import CheckpointError, ConfigError, DatalistError
+from cellbundle.errors import CellBundleError, CheckpointError, ConfigError, DatalistError
 from cellbundle.io import read_labels
 from cellbundle.predictor import Predictor
 
@@ -118,6 +118,9 @@ class TestHoverUni(BundleContract):
         assert [table.read_text().splitlines()[0] for table in tables] == ["id,class,name,class_score,score"] * 2
         with pytest.raises(DatalistError, match="has no 'classes'"):
             self.make(data, tmp_path / "unlabelled", **names).run()
+        with pytest.raises(CellBundleError, match=r"2 of 2 images failed, the first: .*has no 'classes'"):
+            self.make(data, tmp_path, mode="eval").run()  # the weights know their classes
+        (tmp_path / "run.yaml").unlink()
         with pytest.raises(CheckpointError, match=r"3 classes, here vit_tiny_4 .* 0 classes; give the --backbone"):
             self.make(data, tmp_path, mode="eval").run()
 

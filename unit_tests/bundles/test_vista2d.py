@@ -67,7 +67,8 @@ class TestVista2D(BundleContract):
     def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
         two = {"train#trainer#max_epochs": 2}
         whole = self.trained(data, tmp_path / "whole", num_workers=2, **two).content("network").state_dict()
-        workflow = self.make(data, tmp_path / "parts", final_test=False, **two)
+        same = {"tile_overlap": 0.0, "val_interval": 1}
+        workflow = self.make(data, tmp_path / "parts", final_test=False, **same, **two)
         workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
         workflow.run()
         resumed = self.trained(data, tmp_path / "parts", resume=True, **two)

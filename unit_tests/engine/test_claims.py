@@ -1,12 +1,14 @@
 """Trainings, evaluations and inferences replace only files that cellbundle wrote."""
 
 import csv
+import errno
 import json
 
 import pytest
 
 from cellbundle.engine.claims import claim_files
 from cellbundle.errors import ConfigError
+from cellbundle.ownership import Manifest
 
 
 def fill(folder, names):
@@ -80,6 +82,15 @@ def test_a_training_names_foreign_files_before_it_starts(make, tmp_path):
     make().run()
     with (tmp_path / "run/history.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_named(make, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Manifest, "add", refuse)
+    with pytest.raises(ConfigError, match=r"run cannot be written \(Read-only file system\); give another folder"):
+        make().run()
 
 
 def test_a_training_of_a_former_version_is_resumed(make, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Events
 
 from cellbundle.engine import checkpoint as checkpoints
-from cellbundle.engine import preemption
+from cellbundle.engine import preemption, runs, workflow
 from cellbundle.engine.checkpoint import TrainingCheckpoint, read_state
 from cellbundle.engine.preemption import EXIT_CODE, MARKER
 from cellbundle.engine.record import read_record
@@ -67,22 +67,21 @@ def stop_at(engine, event, number, sent=signal.SIGTERM):
             os.kill(os.getpid(), sent)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize(
-    ("place", "event", "number"),
+    ("sent", "place", "number"),
     [
-        ("trainer", Events.ITERATION_STARTED, 2),
-        ("trainer", Events.ITERATION_STARTED, 6),  # the last one of the epoch: its validation is missing
-        ("validator", Events.ITERATION_STARTED, 1),
-        ("trainer", Events.ITERATION_STARTED, 10),
-        ("validator", Events.ITERATION_STARTED, 2),  # of the last epoch
+        (signal.SIGUSR1, "trainer", 2),
+        (signal.SIGTERM, "trainer", 6),  # the last one of the epoch: its validation is missing
+        (signal.SIGTERM, "validator", 1),
+        (signal.SIGTERM, "trainer", 10),
+        (signal.SIGTERM, "validator", 2),  # of the last epoch
     ],
 )
-def test_a_signal_stops_with_a_checkpoint(make, folder, whole, sent, place, event, number):
+def test_a_signal_stops_with_a_checkpoint(make, folder, whole, sent, place, number):
     workflow = make(**STEPS)
     trainer = workflow.trainer
     engine = trainer if place == "trainer" else workflow.content("validate#evaluator")
-    stop_at(engine, event, number, sent)
+    stop_at(engine, Events.ITERATION_STARTED, number, sent)
     with pytest.raises(SystemExit) as left:
         workflow.run()
     assert left.value.code == EXIT_CODE
@@ -161,7 +160,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(make, folder, whole, 
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(make, folder, whole, monkeypatch):
-    save = torch.save
+    save, write = torch.save, runs.write_record
 
     def fill_up(content, path):
         save(content, path)
@@ -169,8 +168,15 @@ def test_a_full_disk_keeps_the_checkpoint_before(make, folder, whole, monkeypatc
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints.torch, "save", fill_up)
-    with pytest.raises(CheckpointError, match=r"latest\.pt cannot be written .* make room and give --resume True"):
-        make(**STEPS).run()
+
+    def refuse(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_record", lambda *args: refuse() if args[1]["status"] != "running" else write(*args))
+        patch.setattr(workflow, "write_curves", refuse)
+        with pytest.raises(CheckpointError, match=r"latest\.pt cannot be written .* make room and give --resume True"):
+            make(**STEPS).run()
     monkeypatch.setattr(checkpoints.torch, "save", save)
     assert read_state(folder)["epoch"] == 1
     assert not [path for path in folder.iterdir() if checkpoints.TEMPORARY.fullmatch(path.name)]

@@ -63,7 +63,8 @@ def claim_files(
         The records.
 
     Raises:
-        ConfigError: if files that cellbundle did not write are in the way; the message names them.
+        ConfigError: if files that cellbundle did not write are in the way, which the message names, or a folder cannot
+            be written.
     """
     parts: dict[Path, list[Path]] = {}
     for given, paths in files.items():
@@ -85,7 +86,10 @@ def claim_files(
     if found := [text for text in distributed.gather(problem) if text]:
         raise ConfigError(found[0])
     for record, names in zip(records, parts.values(), strict=True) if distributed.rank() == 0 else ():
-        record.add(names)
+        try:
+            record.add(names)
+        except OSError as error:
+            raise ConfigError(f"{record.shown} cannot be written ({error.strerror}); give another folder") from error
     return records
 
 

@@ -310,8 +310,11 @@ class RunRecord:
             write_record(self.folder, self.record)
 
     def end(self, status: str, epoch: int) -> None:
-        """Note how the training ended."""
-        self.update(status=status, ended=_now(), epoch=epoch)
+        """Note how the training ended; what cannot be written to a full disk must not hide why it stopped."""
+        try:
+            self.update(status=status, ended=_now(), epoch=epoch)
+        except OSError as error:
+            logger.warning("%s cannot be written (%s)", self.folder / RECORD, error.strerror)
 
 
 def _now() -> str:

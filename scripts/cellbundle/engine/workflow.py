@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple
 
 from ..addresses import redact_logs
 from ..bundles import make_importable
-from ..errors import CellBundleError, ConfigError, original_errors, redacted_errors
+from ..errors import ArrayError, CellBundleError, ConfigError, original_errors, redacted_errors
 from ..evaluation import REPORT_FILES, format_report, write_evaluation
 from ..flags import as_bool
 from ..io.table import write_rows
@@ -282,7 +282,8 @@ class CellWorkflow(ConfigWorkflow):
         """Draw losses and scores beside ``history.csv``."""
         if distributed.rank() == 0 and (folder / HISTORY).is_file():
             rows = pd.read_csv(folder / HISTORY).to_dict("records")
-            write_curves([{str(name): value for name, value in row.items()} for row in rows], folder / CURVES)
+            with suppress(OSError):  # a picture is not worth a training
+                write_curves([{str(name): value for name, value in row.items()} for row in rows], folder / CURVES)
 
     def _train(self) -> None:
         self._fit()
@@ -339,7 +340,11 @@ class CellWorkflow(ConfigWorkflow):
     def _evaluate(self) -> None:
         evaluator = self.content("evaluator")
         start_run(self.tracker, self.parser, self.mode)
-        evaluator.run()
+        try:
+            evaluator.run()
+        except ArrayError:  # no image is left to score
+            self._raise_failures()
+            raise
         self._raise_failures()
         evaluation = build_evaluation(self.content("key_metric_fn"), self.content("dataset").data)
         if distributed.rank() == 0:
