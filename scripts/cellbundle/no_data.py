@@ -23,6 +23,9 @@ SOLID = 0.98  # fraction of its bounding box that a rectangle covers
 CONNECTED = 0.95  # fraction of the other pixels that are in one piece; cells on a background of one value are not
 MAX_SAMPLES = 1 << 14  # values that a median is taken of
 LARGE = 7  # side of a square; a part that holds none is a gap within a cell or between two
+NEAREST_FIRST = sorted(
+    ((y, x) for y in range(-LARGE, LARGE + 1) for x in range(-LARGE, LARGE + 1)), key=lambda at: (math.hypot(*at), at)
+)
 MIN_AREA = 16  # pixels of a part of a frame
 WIDE = 4  # bytes of a type whose largest value no detector reaches
 CLIPPED = 0.03  # of the pixels of a channel, at its largest value
@@ -124,11 +127,28 @@ def _filled(data: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> NDArray
         return data
     filled = np.where(bad, data[~bad].min(), data)
     for channel, own in zip(filled, bad, strict=True):
-        small = own & ~_has_squares(own)
-        if small.any():
-            y, x = ndimage.distance_transform_edt(own, return_distances=False, return_indices=True)[:, small]
-            channel[small] = channel[y, x]
+        box = tuple(_extent(own.any(axis=axis)) for axis in (1, 0))
+        _fill_gaps(channel[box], own[box])
     return filled
+
+
+def _extent(present: NDArray[np.bool_]) -> slice:
+    """From the first to the last place that is set, with a margin."""
+    places = np.flatnonzero(present)
+    return slice(max(0, places[0] - LARGE), places[-1] + 1 + LARGE) if places.size else slice(0)
+
+
+def _fill_gaps(channel: NDArray[np.float32], own: NDArray[np.bool_]) -> None:
+    """Give pixels without data that are in no large part the nearest value, in place."""
+    y, x = np.nonzero(own & ~_has_squares(own))
+    for dy, dx in NEAREST_FIRST:
+        if not y.size:
+            return
+        v, u = y + dy, x + dx
+        good = (v >= 0) & (v < own.shape[0]) & (u >= 0) & (u < own.shape[1])
+        good[good] = ~own[v[good], u[good]]
+        channel[y[good], x[good]] = channel[v[good], u[good]]
+        y, x = y[~good], x[~good]
 
 
 def _has_squares(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -238,6 +238,10 @@ class Mirror(Copy):
                 return set()
             return {path[len(self.root) + 1 :] for path in paths}
 
+    def note_present(self) -> None:
+        """Take note of the files that are here now."""
+        self.seen |= set(self._present())
+
     def _present(self) -> dict[str, list[int]]:
         """Stamps of all files here by name, but hidden ones, which are not finished, apart from lists of own files."""
         names = (f.relative_to(self.local).as_posix() for f in self.local.rglob("*") if f.is_file())

@@ -150,7 +150,12 @@ def test_a_run_of_a_packaged_bundle(run, packaged, tmp_path):
         ({"bundle": "unknown"}, [], 2, "no bundle 'unknown'"),
         ({"bundle": str(BUNDLE)}, [], 1, "expected a name"),
         ({"status": "failed", "weights": False}, [], 1, "has no model.pt (status of the run: failed); resume"),
-        ({"settings": {**SETTINGS, "scale": "$__import__('os').abort()"}}, [], 1, "would run code that cell_unet"),
+        (
+            {"settings": {**SETTINGS, "scale": "$__import__('os').abort()"}},
+            [],
+            1,
+            "neither a setting nor code of cell_unet",
+        ),
         ({"settings": {}}, [], 1, "belongs to another network"),
     ],
 )

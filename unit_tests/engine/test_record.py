@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from cellbundle.bundles import inference_parser
-from cellbundle.engine.record import RECORD, find_settings, read_record, settings_of
+from cellbundle.engine.record import RECORD, find_settings, read_record, settings_of, write_record
 from cellbundle.errors import CheckpointError
 from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
@@ -84,11 +84,11 @@ def test_classes_are_named_as_in_the_bundle(run, tmp_path):
     settings = settings_of(run / "model.pt", packaged)
     assert settings["normaliser"]["_target_"] == "scripts.cellbundle.transforms.NormaliseIntensityd"
     assert settings["network_def"]["_target_"] == "scripts.network.CellUNetNetwork"
-    change(run, **settings)
+    change(run, settings)
     assert settings_of(run / "model.pt", BUNDLE)["normaliser"]["_target_"].startswith("cellbundle.")
 
 
-def change(run, **settings):
+def change(run, settings):
     content = yaml.safe_load((run / RECORD).read_text())
     content["settings"] |= settings
     (run / RECORD).write_text(yaml.safe_dump(content))
@@ -103,18 +103,27 @@ def change(run, **settings):
         {"decoder": {"inner": [{"_target_": "subprocess.run", "args": "x"}]}},
         {"scale": "%/etc/passwd#0"},
         {"normaliser": {"_target_": "cellbundle.transforms.NormaliseIntensityd", "_requires_": "$print(1)"}},
+        {"normaliser": {"command": "touch hacked"}, "normaliser#_target_": "os.system"},
+        {"amp#_target_": "os.system", "amp": {"command": "touch hacked"}},
+        {"scale": {"x#_target_": "os.system"}},
+        {"class_names": "@run", "output_dir": ".", "replace_foreign": True},
+        {"channels": "@run"},
+        {"channels": "@evaluator"},
+        {"run": ["@evaluator"]},
+        {"weights": "other.pt"},
+        {"imports": ["$import os"]},
     ],
 )
 def test_code_of_a_record_is_not_run(run, settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    change(run, **settings)
-    with pytest.raises(CheckpointError, match="would run code that cell_unet does not have"):
+    change(run, settings)
+    with pytest.raises(CheckpointError, match="is neither a setting nor code of cell_unet"):
         Predictor("cell_unet", device="cpu", weights=run / "model.pt")
     assert not (tmp_path / "hacked").exists()
 
 
 def test_another_normaliser_of_ours_is_taken(run):
-    change(run, normaliser={"_target_": "cellbundle.transforms.NormaliseIntensityd", "lower": 7, "upper": 90})
+    change(run, {"normaliser": {"_target_": "cellbundle.transforms.NormaliseIntensityd", "lower": 7, "upper": 90}})
     assert Predictor("cell_unet", device="cpu", weights=run / "model.pt").normaliser.lower == 7
 
 
@@ -135,7 +144,7 @@ def test_weights_of_another_bundle_are_named_whatever_the_folder_is_called(run, 
 
 
 @pytest.mark.parametrize("name", ["vista2d", "hover_uni", "mask_rcnn", "swin_unet", "yolo_seg"])
-def test_settings_of_every_bundle_build_its_inference(name, data):
+def test_settings_of_every_bundle_build_its_inference(name, data, tmp_path):
     """What a training notes, as it is configured by default, changes nothing of ``inference.json``."""
     from monai.bundle import ConfigParser
 
@@ -150,6 +159,8 @@ def test_settings_of_every_bundle_build_its_inference(name, data):
     assert "@mode" not in json.dumps(settings)
     from cellbundle.engine.record import apply_settings
 
+    write_record(tmp_path, {"form": 1, "bundle": name, "settings": settings})
+    settings = settings_of(tmp_path / "model.pt", root)
     expected = parser.get_parsed_content("decoder")
     apply_settings(parser, settings)
     assert vars(parser.get_parsed_content("decoder")).keys() == vars(expected).keys()

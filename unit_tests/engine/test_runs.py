@@ -128,8 +128,11 @@ def test_a_read_only_bundle_has_its_runs_in_the_working_directory(bundle, tmp_pa
         runs.make_folder(bundle)
 
 
+TRAIN = {"handlers": [{"a": 1}], "trainer": {"max_epochs": 3}}
+
+
 def record(**values):
-    config = {"learning_rate": 0.1, "num_workers": 0, "batch_size": 4, "train": {"handlers": [{"a": 1}]}}
+    config = {"learning_rate": 0.1, "num_workers": 0, "batch_size": 4, "train": TRAIN}
     base = {"form": 1, "bundle": "cell_unet", "status": "finished", "settings": {}, "started": "2026"}
     base |= {"max_epochs": 3, "processes": 1, "data_sha256": ["a"], "configuration": config}
     return base | values
@@ -144,10 +147,14 @@ def changed(**values):
     [
         (record(), []),
         (changed(num_workers=8, mlflow_tracking_uri="runs.db", output_dir="elsewhere", device_name="cuda"), []),
-        (record(max_epochs=4), []),
-        (record(max_epochs=2), ["train#trainer#max_epochs: 3 before, 2 now"]),
+        (changed(train=TRAIN | {"trainer": {"max_epochs": 4}}) | {"max_epochs": 4}, []),
+        (
+            changed(train=TRAIN | {"trainer": {"max_epochs": 2}}) | {"max_epochs": 2},
+            ["train#trainer#max_epochs: 3 before, 2 now"],
+        ),
+        (record(max_epochs=2), []),  # the same expression in another phase
         (changed(learning_rate=0.2), ["learning_rate: 0.1 before, 0.2 now"]),
-        (changed(train={"handlers": [{"a": 2}]}), ["train#handlers#0#a: 1 before, 2 now"]),
+        (changed(train=TRAIN | {"handlers": [{"a": 2}]}), ["train#handlers#0#a: 1 before, 2 now"]),
         (changed(amp=False), ["amp: not set before, False now"]),
         (record(data_sha256=["b"]), ["the content of the data list"]),
         (changed(batch_size=2), ["batch_size: 4 before, 2 now"]),

@@ -17,6 +17,7 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
 from cellbundle.engine import distributed
+from cellbundle.engine.preemption import asked
 from cellbundle.errors import TrainingError
 
 from .training_files import TrainingFiles
@@ -135,6 +136,7 @@ class SegmentationRun(SegmentationTrainer):
             },
             self.train_loader.generator,
         )
+        self.stop |= asked()  # ultralytics tells the other processes
         return True
 
     def final_eval(self) -> None:

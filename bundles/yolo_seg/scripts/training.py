@@ -12,6 +12,7 @@ import torch
 
 from cellbundle.device import autocast_dtype
 from cellbundle.engine import distributed
+from cellbundle.engine.preemption import PreemptedError, asked
 from cellbundle.engine.tracking import Tracker
 from cellbundle.errors import ConfigError
 from cellbundle.flags import as_bool
@@ -178,6 +179,8 @@ class YoloTraining:
             SegmentationRun(self.arguments, self.network.model, self.files, self.checkpoint).train()
         finally:
             self.state.epoch = int(self.files.rows[-1]["epoch"]) if self.files.rows else 0
+        if any(distributed.gather(asked())):
+            raise PreemptedError(f"stopped after epoch {self.state.epoch}")
 
 
 def check_options(max_epochs: int, batch_size: int, imgsz: int, val_interval: int, stride: int) -> None:

@@ -22,7 +22,6 @@ from cellbundle.engine.checkpoint import (
     save_atomically,
     set_random_state,
 )
-from cellbundle.engine.preemption import PreemptedError, asked
 from cellbundle.engine.tracking import Tracker
 from cellbundle.errors import CheckpointError
 from cellbundle.io.table import write_csv
@@ -135,7 +134,7 @@ class TrainingFiles:
             self.log.log_checkpoint(self.folder / EPOCH.format(epoch))
 
     def save_state(self, state: Mapping[str, Any], generator: torch.Generator) -> None:
-        """Write ``latest.pt`` and then ``history.csv``, and stop if the process was asked to.
+        """Write ``latest.pt`` and then ``history.csv``.
 
         Args:
             state: of the training.
@@ -145,5 +144,3 @@ class TrainingFiles:
         run = self.tracked | self.log.tracker.state_dict()
         save_atomically({**state, **common, **run, "generator": generator.get_state()}, self.folder / LATEST)
         self.write_history()
-        if asked():
-            raise PreemptedError(f"stopped after epoch {state['epoch']}")

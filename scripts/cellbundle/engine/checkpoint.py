@@ -2,10 +2,12 @@
 
 import errno
 import logging
+import os
 import random
 import re
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,8 @@ def save_atomically(content: Any, path: Path) -> None:
         with atomic_path(path, sync=True) as temporary:
             torch.save(content, temporary)
             if path.name == LATEST and path.is_file():
+                with temporary.open("r+b") as file:
+                    os.fsync(file.fileno())  # before the good one gets another name
                 path.replace(path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:  # torch has errors of its own for a full disk
         if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -60,6 +64,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if neither is there or can be read.
     """
+    return _read_state(folder)[0]
+
+
+def _read_state(folder: Path) -> tuple[dict[str, Any], Path]:
     problems = []
     for path in (folder / LATEST, folder / PREVIOUS):
         if not path.is_file():
@@ -71,7 +79,7 @@ def read_state(folder: Path) -> dict[str, Any]:
             continue
         if problems:
             logger.warning("%s; going on from %s, the checkpoint before", problems[0], path)
-        return state
+        return state, path
     reason = "; ".join(problems) or f"{folder / LATEST} does not exist"
     raise CheckpointError(f"{reason}, so there is nothing to resume; start without --resume")
 
@@ -201,6 +209,7 @@ class TrainingCheckpoint:
         tracker: set by the workflow; ``latest.pt`` says which run it belongs to.
         tracked: what the ``latest.pt`` that was loaded says of its run; empty without one.
         described: set by the workflow; there is a ``run.yaml`` of this training.
+        has_stopped: the training that was loaded had stopped early.
     """
 
     def __init__(
@@ -227,7 +236,8 @@ class TrainingCheckpoint:
         self.tracked: dict[str, str | None] = {}
         self.described = False
         self._loaded: dict[str, Any] | None = None
-        self._random: dict[str, Any] = {}  # at the end of the last iteration, before a validation
+        self.has_stopped = False
+        self._before: dict[str, Any] = {}  # what a validation and the handlers behind it change
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handlers that validate, stop early and keep the history."""
@@ -237,7 +247,6 @@ class TrainingCheckpoint:
         if self.resume:
             self.load(engine)
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_iteration)
         self.validator.add_event_handler(Events.ITERATION_COMPLETED, self.check_validation, engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save_epoch)
         engine.add_event_handler(Events.COMPLETED, self.save_final)
@@ -245,6 +254,8 @@ class TrainingCheckpoint:
     def start(self, engine: Engine) -> None:
         """Bring back the random numbers, and end an epoch that was interrupted in its validation."""
         self._saved = time.monotonic()
+        if not engine.has_event_handler(self.check_iteration):  # behind those that log the iteration
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_iteration)
         state, self._loaded = self._loaded, None
         if state is None:
             return
@@ -257,7 +268,7 @@ class TrainingCheckpoint:
                 len(state["random"]),
             )
         if state.get("validating"):
-            self._random = random_state()
+            self._note_state()
             engine.state.iteration += 1
             engine.state.epoch += 1
             engine.fire_event(Events.EPOCH_COMPLETED)
@@ -266,11 +277,19 @@ class TrainingCheckpoint:
         """Write a checkpoint if it is time, and stop if a process was asked to."""
         last = engine.state.iteration % (engine.state.epoch_length or 1) == 0
         if last:
-            self._random = random_state()
+            self._note_state()
         wanted = self._agreed(engine, may_save=not last)
         if wanted and accumulation_window(engine)[1]:
             self.save_state(engine, engine.state.epoch - 1, validating=last)
             self._stop_if(wanted, engine)
+
+    def _note_state(self) -> None:
+        rates = [group["lr"] for group in self.parts["optimizer"].param_groups]
+        self._before = {
+            "random": random_state(),
+            "scheduler": deepcopy(self.parts["scheduler"].state_dict()),
+            "rates": rates,
+        }
 
     def check_validation(self, validator: Engine, engine: Engine) -> None:
         """Stop in the middle of a validation, with a checkpoint from before it."""
@@ -291,12 +310,12 @@ class TrainingCheckpoint:
         """Write ``latest.pt``, before it ``model.pt`` after the best validation so far, and then the history."""
         if rank() == 0 and self.validator.state.best_metric_epoch == engine.state.epoch:
             self._save_weights(BEST)
-        self._random = random_state()
         self.save_state(engine, engine.state.epoch)
         history = find_handler(engine, History)
         if rank() == 0 and history:
             history.write()
-        self._stop_if(self._agreed(engine, may_save=False), engine)
+        if engine.state.epoch < (engine.state.max_epochs or 0) and not _has_stopped(find_stopper(engine)):
+            self._stop_if(self._agreed(engine, may_save=False), engine)
 
     def save_state(self, engine: Any, epoch: int, *, validating: bool = False) -> None:
         """Write ``latest.pt``; called in all processes.
@@ -307,11 +326,16 @@ class TrainingCheckpoint:
             validating: all iterations of the epoch behind it are done, and only its validation is missing.
         """
         history, stopper = find_handler(engine, History), find_stopper(engine)
-        own = {"random": self._random if validating else random_state(), "losses": history.losses if history else []}
+        own = {"random": self._before["random"] if validating else random_state()}
+        own["losses"] = history.losses if history else []
         parts = gather(own)
         if rank() != 0:
             return
         state = {name: part.state_dict() for name, part in self.parts.items()}
+        if validating:
+            state["scheduler"] = self._before["scheduler"]
+            for group, rate in zip(state["optimizer"]["param_groups"], self._before["rates"], strict=True):
+                group["lr"] = rate
         state |= {
             "phase": self.phase,
             "epoch": epoch,
@@ -351,7 +375,7 @@ class TrainingCheckpoint:
         Raises:
             CheckpointError: if there is no checkpoint, or it belongs to another run.
         """
-        state, path = read_state(self.folder), self.folder / LATEST
+        state, path = _read_state(self.folder)
         if state.get("phase", 0) != self.phase:
             raise CheckpointError(f"{path} was written in phase {state['phase']}, this is phase {self.phase}")
         here = {"epoch_length": engine.state.epoch_length, "global_batch": _global_batch(engine)}
@@ -379,9 +403,15 @@ class TrainingCheckpoint:
             engine.state.iteration -= 1  # ignite would take the epoch for complete; see ``start``
         elif done:
             engine.data_loader.sampler.skip(done * engine.data_loader.batch_size)
-        self._loaded, self._random = state, {}
+        self._loaded, self.has_stopped = state, _has_stopped(stopper)
+        if path.name == PREVIOUS and rank() == 0:
+            (self.folder / LATEST).unlink(missing_ok=True)  # damaged: it must not take the place of the good one
         where = f"epoch {state['epoch']}" + (f" and {done} of {state['epoch_length']} iterations" if done else "")
         logger.info("resuming after %s from %s", where, path)
+
+
+def _has_stopped(stopper: EarlyStopping | None) -> bool:
+    return stopper is not None and stopper.counter >= stopper.patience
 
 
 def stop_if_asked(engine: Any) -> None:

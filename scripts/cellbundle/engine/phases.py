@@ -17,6 +17,7 @@ from . import distributed
 from .checkpoint import BEST, LATEST, stored_phase
 from .handlers import History
 from .network import find_weights
+from .runs import AUTO
 from .workflow import CellWorkflow
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,13 @@ class PhasedWorkflow(CellWorkflow):
         """Also the best weights of phase 1, which stay when phase 2 goes on."""
         first = [Path(self.content("ckpt_path")) / FIRST] if self.content("phase_now") == 1 else []
         return [*super().training_files(), *first]
+
+    def _decide_resume(self) -> None:
+        if self.content("resume") == AUTO:  # the second phase of a folder begins where the first one ended
+            stored, phase = stored_phase(self.content("ckpt_path")), str(self.content("phase"))
+            if stored is not None and phase in PHASES and stored < min(PHASES[phase]):
+                self.parser["resume"] = False
+        super()._decide_resume()
 
     def _train(self) -> None:
         first = self.content("phase_now")

@@ -3,15 +3,17 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 75  # EX_TEMPFAIL: the same command goes on; torchrun turns it into 1
 MARKER = "PREEMPTED"  # file in the run folder that says the same
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))  # Windows has one
+IMPATIENT_S = 15  # a SIGTERM so much later ends the process; launchers forward one that it has had already
 
-_asked: list[int] = []
+_asked: list[float] = []  # times
 
 
 class PreemptedError(BaseException):
@@ -25,7 +27,7 @@ def asked() -> bool:
 
 @contextmanager
 def noted_signals() -> Iterator[None]:
-    """Note SIGTERM and SIGUSR1 instead of ending the process; a second SIGTERM ends it at once."""
+    """Note SIGTERM and SIGUSR1 instead of ending the process; a SIGTERM 15 seconds after the first one ends it."""
     _asked.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +46,8 @@ def survive_signals() -> None:
 
     Only the SIGTERM of the process that started it ends it, where the system tells who sent it.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_wait_for_parent, args=(os.getppid(),), daemon=True).start()
@@ -58,6 +61,7 @@ def _wait_for_parent(parent: int) -> None:
 
 def _note(number: int, frame: FrameType | None) -> None:
     del frame
-    if number == signal.SIGTERM and number in _asked:
+    now = time.monotonic()
+    if number == signal.SIGTERM and _asked and now - _asked[0] >= IMPATIENT_S:
         raise SystemExit(128 + number)
-    _asked.append(number)
+    _asked.append(now)

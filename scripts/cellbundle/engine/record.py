@@ -30,6 +30,8 @@ OF_COMMAND = {
 }  # fmt: skip
 VENDORED = "scripts."  # before the name of a core that is part of a bundle
 FURTHER_CLASSES = re.compile(r"(scripts\.)?cellbundle\.transforms\.(\w+\.)?(Normalise|Decode)\w+")
+OF_DATA = {"basedir", "data_list_files", "datalist", "dataset_dir", "quick"}  # no settings either, but evaluated
+PLAIN_KEY = re.compile(r"[A-Za-z0-9]\w*")
 REFERENCE = re.compile(r"@(\w+)")
 NONE = "$None"  # MONAI drops arguments that are None
 METADATA = "configs/metadata.json"
@@ -98,7 +100,7 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
-    return value is None or isinstance(value, bool | int | float | str)
+    return type(value) in (bool, int, float, str, type(None))  # NumPy's numbers cannot be written
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -145,18 +147,17 @@ def settings_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
     name = bundle_name(root)
     if record["bundle"] != name:
         raise CheckpointError(f"{weights}: these are {record['bundle']}'s weights, not {name}'s; choose that bundle")
-    own = _code_of_bundle(root)
     settings = _named_as_in(root, record["settings"])
-    foreign = [
-        text
-        for item, content in settings.items()
-        for text in sorted(_code(content) - own.get(item, set()))
-        if text != NONE and not FURTHER_CLASSES.fullmatch(text)
-    ]
+    own = _code_of_bundle(root)
+    allowed = _ids_of_settings(own)
+    foreign = sorted(settings.keys() - allowed)
+    for item in settings.keys() & allowed:
+        known = own[item] | {f"@{other}" for other in allowed} | {NONE}
+        foreign += sorted(text for text in _code(settings[item]) - known if not FURTHER_CLASSES.fullmatch(text))
     if foreign:
         raise CheckpointError(
-            f"{Path(weights).parent / RECORD} would run code that {name} does not have: {foreign[0]}; train with that "
-            "bundle's own classes, or put the class into the bundle"
+            f"{Path(weights).parent / RECORD} holds {foreign[0]!r}, which is neither a setting nor code of {name}; "
+            "train with the bundle's own classes, or put the class into the bundle"
         )
     return dict(settings)
 
@@ -195,14 +196,27 @@ def top_id(name: str) -> str:
 
 
 def _code(content: Any) -> set[str]:
-    """Expressions, classes and special keys of a configuration."""
+    """Expressions, references, classes and special keys of a configuration."""
     if isinstance(content, Mapping):
-        special = {f"{key}" for key in content if str(key).startswith("_") and key != "_target_"}
+        special = {str(key) for key in content if key != "_target_" and not PLAIN_KEY.fullmatch(str(key))}
         target = {str(content["_target_"])} if "_target_" in content else set()
         return special.union(target, *map(_code, content.values()))
     if isinstance(content, list):
         return set().union(*map(_code, content))
-    return {content} if isinstance(content, str) and content[:1] in ("$", "%") else set()
+    is_code = isinstance(content, str) and content[:1] in ("$", "%", "@")
+    return {content.replace("::", "#")} if is_code else set()  # MONAI writes the one for the other
+
+
+def _ids_of_settings(own: Mapping[str, set[str]]) -> set[str]:
+    """Ids that settings may have: those that inference needs, and what the bundle's own files refer to from there."""
+    found: set[str] = set()
+    waiting = [name for name in ROOTS if name in own]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in own and name not in OF_COMMAND | OF_DATA:
+            found.add(name)
+            waiting += (other for text in own[name] for other in REFERENCE.findall(text))
+    return found
 
 
 def _code_of_bundle(root: Path) -> dict[str, set[str]]:

@@ -19,7 +19,7 @@ from ..io import IMAGE_SUFFIXES
 from ..ownership import is_record
 from ..remote import Copy, Mirror, RemoteError, is_url
 from . import distributed
-from .checkpoint import LATEST
+from .checkpoint import LATEST, PREVIOUS
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,8 @@ class Roots:
         if key == "ckpt_path" and self.leads:
             there = mirror.listing().items()
             wanted = [name for name, is_folder in there if not is_folder or name in KEPT_FOLDERS]
-            mirror.fetch(name for name in wanted if training or name != LATEST)
+            mirror.fetch(name for name in wanted if training or name not in (LATEST, PREVIOUS))
+        mirror.note_present()  # what is removed before it is first sent must be removed there, too
         logger.info("%s is kept in %s and copied to %s", key, mirror.local, redact(url))
         return str(mirror.local)
 

@@ -1,5 +1,6 @@
 """Run folders: ``<bundle>/runs/<number>`` of a training that names none, its record, and what may change on resume."""
 
+import errno
 import logging
 import platform
 import shlex
@@ -34,6 +35,8 @@ AUTO = "auto"
 LOCK = "training.lock"
 RUNNING, FINISHED, FAILED, STOPPED, PREEMPTED = "running", "finished", "failed", "stopped", "preempted"
 PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "timm", "peft", "ultralytics")
+# Of file systems without locks; None is that of NotImplementedError.
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, None}
 MAX_SHOWN = 10  # changes that a message lists
 MAX_EPOCHS = "train#trainer#max_epochs"
 # A resumed training may change these: where and how fast it runs, and what it logs and shows.
@@ -72,7 +75,14 @@ def find_runs(root: Path) -> list[Run]:
                 continue
             if record is not None and record["bundle"] == name:
                 found.append(Run(path, record))
-    return sorted(found, key=lambda run: (str(run.record.get("started")), int(run.folder.name)), reverse=True)
+    return sorted(found, key=lambda run: (_started(run.record), int(run.folder.name)), reverse=True)
+
+
+def _started(record: Record) -> float:
+    try:
+        return datetime.fromisoformat(str(record.get("started"))).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def last_run(root: Path) -> Path | None:
@@ -83,9 +93,23 @@ def last_run(root: Path) -> Path | None:
     return None
 
 
-def unfinished_run(root: Path) -> Path | None:
-    """Folder of the newest run that did not finish."""
-    return next((folder for folder, record in find_runs(root) if record.get("status") != FINISHED), None)
+def unfinished_run(root: Path, quick: bool = False) -> Path | None:
+    """Folder of the newest run that did not finish and that nobody is training; of those with ``--quick``, or not."""
+    for folder, record in find_runs(root):
+        if record.get("status") != FINISHED and bool(record.get("quick")) == quick and not _is_locked(folder):
+            return folder
+    return None
+
+
+def _is_locked(folder: Path) -> bool:
+    lock = FileLock(folder / STATE / LOCK, blocking=False)
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
 
 
 def make_folder(root: Path) -> Path:
@@ -137,8 +161,8 @@ def choose_folder(root: Path, mode: str, options: Mapping[str, Any]) -> tuple[di
         why = f"ckpt_path is {folder or models}, {'the last run' if folder else 'the weights of the bundle'}"
         return {"ckpt_path": str(folder or models)}, "" if named else why
     resume = options.get("resume")
-    wanted = resume == AUTO or as_bool(resume)
-    folder = distributed.from_first(lambda: (unfinished_run(root) if wanted else None) or _new_run(root, resume))
+    wanted, quick = resume == AUTO or as_bool(resume), as_bool(options.get("quick", False))
+    folder = distributed.from_first(lambda: (unfinished_run(root, quick) if wanted else None) or _new_run(root, resume))
     chosen: dict[str, Any] = {"ckpt_path": str(folder)}
     name = options.get("pretrained_ckpt_name")
     if name is not None and options.get("pretrained_ckpt_path") is None:
@@ -227,7 +251,7 @@ def find_changes(old: Record, new: Record) -> list[str]:
     ]
     if changes and _crops_a_step(old) == _crops_a_step(new):  # another number of processes
         changes = [change for change in changes if not change.startswith("batch_size: ")]
-    if new["max_epochs"] < old["max_epochs"]:
+    if before.get(MAX_EPOCHS) != now.get(MAX_EPOCHS) and new["max_epochs"] < old["max_epochs"]:
         changes.append(f"{MAX_EPOCHS}: {old['max_epochs']} before, {new['max_epochs']} now")
     if new["data_sha256"] != old["data_sha256"]:
         changes.append("the content of the data list")
@@ -287,8 +311,11 @@ def locked(folder: Path, shown: str) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             problem = f"another training writes to {shown}; wait for its end, or give another --ckpt_path"
-        except OSError as error:
-            problem = f"{shown} cannot be written ({error.strerror}); give another --ckpt_path"
+        except (OSError, NotImplementedError) as error:
+            if getattr(error, "errno", None) not in NO_LOCKS:
+                problem = f"{shown} cannot be written ({error}); give another --ckpt_path"
+            else:
+                logger.warning("%s is not locked (%s): start no second training there", shown, error)
     if found := [text for text in distributed.gather(problem) if text]:
         raise CheckpointError(found[0])
     try:

@@ -4,7 +4,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from weakref import finalize as call_at_end
@@ -95,6 +95,9 @@ class CellWorkflow(ConfigWorkflow):
         if options.get("ckpt_path") is None and mode == "train":
             distributed.initialise(options.get("device_name", "auto"))  # all processes take the same folder
         chosen, why = runs.choose_folder(root, mode, options)
+        further: dict[str, Any] = {}  # of files behind the first one, which count as options do
+        for file in ensure_tuple(config_file)[1:]:
+            further |= ConfigParser.load_config_file(file)
         override = {"bundle_root": str(root), **override, **chosen, "mode": mode}
         super().__init__(
             config_file=config_file,
@@ -104,7 +107,7 @@ class CellWorkflow(ConfigWorkflow):
             **override,
         )
         redact_logs(*MONAI_LOGS, *([] if logging_file is False else [""]))
-        self.mode, self.root, self.override = mode, root, override
+        self.mode, self.root, self.override = mode, root, {**further, **override}
         if why:
             logger.info(why)
         if chosen and mode == "train" and distributed.rank() == 0:
@@ -155,6 +158,15 @@ class CellWorkflow(ConfigWorkflow):
     @redacted_errors()
     def run(self) -> None:
         """Train, evaluate or infer."""
+        with noted_signals() if self.mode == "train" else nullcontext():
+            try:
+                self._run()
+            except PreemptedError:
+                distributed.barrier()  # torchrun kills the others when the first one leaves
+                distributed.finalise()
+                sys.exit(EXIT_CODE)
+
+    def _run(self) -> None:
         with original_errors(), self.roots, ExitStack() as stack:
             if self.mode == "train":
                 self._check_overwrite()
@@ -257,26 +269,22 @@ class CellWorkflow(ConfigWorkflow):
                 remove_weights(folder)
         run.update()
         status = runs.FAILED
-        with noted_signals():
-            try:
-                self._train()
-                status = runs.FINISHED
-            except PreemptedError as stop:
-                status = runs.PREEMPTED
-                if distributed.rank() == 0:
-                    (folder / MARKER).write_text(f"{stop}\n", encoding="utf-8")
-                logger.warning("%s; the same command goes on with --resume auto", stop)
-            except KeyboardInterrupt:
-                status = runs.STOPPED
-                raise
-            finally:
-                run.end(status, self.trained_epochs)
-                self._draw_curves(folder)
-                logger.info("run folder: %s (%s)", shown, status)
-            if status == runs.PREEMPTED:
-                distributed.barrier()  # torchrun kills the others when the first one leaves
-                distributed.finalise()
-                sys.exit(EXIT_CODE)
+        try:
+            self._train()
+            status = runs.FINISHED
+        except PreemptedError as stop:
+            status = runs.PREEMPTED
+            if distributed.rank() == 0:
+                (folder / MARKER).write_text(f"{stop}\n", encoding="utf-8")
+            logger.warning("%s; the same command goes on with --resume auto", stop)
+            raise
+        except KeyboardInterrupt:
+            status = runs.STOPPED
+            raise
+        finally:
+            run.end(status, self.trained_epochs)
+            self._draw_curves(folder)
+            logger.info("run folder: %s (%s)", shown, status)
 
     def _draw_curves(self, folder: Path) -> None:
         """Draw losses and scores beside ``history.csv``."""
@@ -291,7 +299,7 @@ class CellWorkflow(ConfigWorkflow):
             self._final_test()
 
     def _fit(self) -> None:
-        trainer = self.trainer
+        trainer, checkpoint = self.trainer, self.handler(TrainingCheckpoint)
         files = self._track()
         self.trained_epochs = trainer.state.epoch
         if trainer.state.epoch >= trainer.state.max_epochs:
@@ -300,6 +308,11 @@ class CellWorkflow(ConfigWorkflow):
                 trainer.state.epoch,
                 trainer.state.max_epochs,
             )
+            checkpoint.save_final(trainer)  # the process may have ended before it came to this
+            return
+        if checkpoint.has_stopped:
+            logger.info("training has stopped early, after epoch %d; give a larger patience", trainer.state.epoch)
+            checkpoint.save_final(trainer)
             return
         try:
             trainer.run()

@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser
 
 from ... import __version__
 from ...addresses import redact_text, redact_values
+from ..preemption import PreemptedError
 from .names import flat_scores, plain_parameters
 from .tracker import Tracker
 
@@ -44,7 +45,7 @@ def end_status(tracker: Tracker) -> Iterator[None]:
         with _sigterm_exits():
             yield
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, PreemptedError):
         status = "KILLED"
         raise
     finally:
