@@ -173,8 +173,18 @@ def test_resuming_with_another_configuration_is_refused_key_by_key(make, tmp_pat
     assert read_record(tmp_path / "run")["configuration"]["learning_rate"] == 0.5
 
 
+def test_a_record_without_what_is_compared(make, tmp_path):
+    make().run()
+    path = tmp_path / "run" / RECORD
+    content = yaml.safe_load(path.read_text())
+    del content["data_sha256"]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(CheckpointError, match=r"run/run\.yaml has no data_sha256; restore it"):
+        make(resume=True).run()
+
+
 def test_resume_auto_starts_goes_on_and_ends(make, tmp_path):
-    make(resume="auto", **{"train#trainer#max_epochs": 1}).run()
+    make(resume="AUTO", **{"train#trainer#max_epochs": 1}).run()
     make(resume="auto", **{"train#trainer#max_epochs": 2}).run()
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["1", "2"]

@@ -184,6 +184,39 @@ def test_a_full_disk_keeps_the_checkpoint_before(make, folder, whole, monkeypatc
     assert_same(folder, whole)
 
 
+def test_a_kill_between_the_last_checkpoint_and_the_final_weights(make, folder, whole, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingCheckpoint, "save_final", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            make(**STEPS).run()
+    assert not (folder / "model_final.pt").exists()
+    make(resume=True, **STEPS).run()
+    assert_same(folder, whole)
+
+
+def test_a_rate_that_changes_with_the_epoch_changes_once(make, folder):
+    steps = STEPS | {"train#handlers#0#epoch_level": True, "train#trainer#max_epochs": 3}
+    make("all", **steps).run()
+    workflow = make(**steps)
+    stop_at(workflow.content("validate#evaluator"), Events.ITERATION_STARTED, 1)
+    with pytest.raises(SystemExit):
+        workflow.run()
+    make(resume=True, **steps).run()
+    assert_same(folder, folder.parent / "all")
+
+
+def test_a_training_that_stopped_early_stays_stopped(make, folder):
+    steps = STEPS | {"train#trainer#max_epochs": 6, "patience": 1, "learning_rate": 0.0}
+    make(**steps).run()
+    expected = rows(folder)
+    assert len(expected) < 6
+    make(resume="auto", **steps).run()
+    assert rows(folder) == expected
+
+
 def test_what_a_killed_training_was_writing_is_removed(make, folder):
     make(**STEPS | {"train#trainer#max_epochs": 1}).run()
     left = [folder / f".{'0a' * 16}.pt", folder / ".cellbundle" / f".{'1b' * 16}.json"]

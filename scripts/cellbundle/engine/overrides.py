@@ -72,7 +72,8 @@ def convert_switches(config: Mapping[str, Any], overrides: Mapping[str, Any]) ->
         is_text = isinstance(value, str) and not value.startswith(("$", "@", "%"))
         if is_text and isinstance(default, bool) and value.lower() not in (*WORDS, *FURTHER_WORDS.get(key, ())):
             raise ConfigError(f"--{key} is {value!r}, expected true or false")
-        converted[key] = WORDS.get(value.lower(), value) if is_text else value
+        further = {word: word for word in FURTHER_WORDS.get(key, ())}
+        converted[key] = (WORDS | further).get(value.lower(), value) if is_text else value
     return converted
 
 

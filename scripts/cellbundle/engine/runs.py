@@ -39,14 +39,16 @@ PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "timm", 
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, None}
 MAX_SHOWN = 10  # changes that a message lists
 MAX_EPOCHS = "train#trainer#max_epochs"
+COMPARED = {"configuration", "data_sha256", "max_epochs", "processes"}
 # A resumed training may change these: where and how fast it runs, and what it logs and shows.
 MAY_CHANGE = {
-    "allow_changes", "basedir", "bundle_root", "cache_rate", "checkpoint_interval", "checkpoint_minutes", "ckpt_path",
-    "data_list_files", "dataset_dir", "datalist", "device", "device_name", "figures", "final_test", "handlers",
-    "image_workers", "imports", "input_dir", "mlflow_experiment_name", "mlflow_log_system_metrics", "mlflow_run_name",
-    "mlflow_tracking_uri", "mode", "num_workers", "output_dir", "overwrite", "phase", "phase_now", "postprocessing",
-    "pretrained_ckpt_name", "pretrained_ckpt_path", "replace_foreign", "resume", "sheets", "split", "submission",
-    "tile_dir", "tracker",
+    "allow_changes", "backbone_weights", "basedir", "bundle_root", "cache_rate", "checkpoint_interval",
+    "checkpoint_minutes", "ckpt_path", "data_list_files", "datalist", "dataset_dir", "device", "device_name",
+    "feature_cache", "figures", "final_test", "handlers", "image_workers", "imports", "input_dir",
+    "mlflow_experiment_name", "mlflow_log_system_metrics", "mlflow_run_name", "mlflow_tracking_uri", "mode",
+    "num_workers", "output_dir", "overwrite", "phase", "phase_now", "postprocessing", "pretrained_ckpt_name",
+    "pretrained_ckpt_path", "replace_foreign", "resume", "sam_checkpoint", "sheets", "split", "submission",
+    "tile_batch", "tile_dir", "tracker",
 }  # fmt: skip
 
 
@@ -284,6 +286,10 @@ def check_resumed(old: Record, new: Record, folder: str, allowed: bool) -> None:
         folder: its name in messages.
         allowed: changes are logged and not refused.
     """
+    if missing := sorted(COMPARED - old.keys()):
+        raise CheckpointError(
+            f"{folder}/{RECORD} has no {missing[0]}; restore it, or start anew in another --ckpt_path"
+        )
     if old["bundle"] != new["bundle"]:
         raise CheckpointError(f"{folder} is a run of {old['bundle']}, not of {new['bundle']}; give another --ckpt_path")
     changes = find_changes(old, new)
