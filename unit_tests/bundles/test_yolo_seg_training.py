@@ -107,8 +107,8 @@ def test_history_checkpoints_and_summary(make, tmp_path: Path):
         fitness = 0.1 * float(row["val_mask_map50"]) + 0.9 * float(row["val_mask_map"])
         assert float(row["val_fitness"]) == pytest.approx(fitness)
     names = {path.name for path in (tmp_path / "run").glob("[!.]*")}
-    checkpoints = {"model.pt", "model_first.pt", "model_final.pt", "model_epoch_0002.pt", "latest.pt"}
-    assert names == checkpoints | {"history.csv", "training_summary.md", "ultralytics"}
+    checkpoints = {"model.pt", "model_first.pt", "model_final.pt", "model_epoch_0002.pt", "latest.pt", "previous.pt"}
+    assert names == checkpoints | {"history.csv", "curves.png", "run.yaml", "training_summary.md", "ultralytics"}
     final = weights(tmp_path / "run" / "model_final.pt")
     network_module.YoloNetwork().load_state_dict(final)
     assert final["model.model.0.conv.weight"].dtype == torch.float16
@@ -203,7 +203,7 @@ def test_another_run_is_not_resumed(make, data: Path, tmp_path: Path):
         ({"fold": 1}, "data '[0-9a-f]+' instead of"),
     ):
         with pytest.raises(CheckpointError, match=text):
-            make(resume=True, **options).run()
+            make(resume=True, allow_changes=True, **options).run()
     torch.save({"model": torch.zeros(1)}, tmp_path / "run" / "latest.pt")
     with pytest.raises(CheckpointError, match="not the state of a training of yolo_seg"):
         make(resume=True).run()

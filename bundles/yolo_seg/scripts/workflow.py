@@ -55,6 +55,9 @@ class CellYolo(CellWorkflow):
         """Files of a training beside ``model.pt``, ``model_final.pt`` and ``latest.pt``."""
         return [Path(self.content("ckpt_path")) / name for name in TRAINING_FILES]
 
+    def _read_start(self) -> None:
+        self.trainer.load()
+
     def _fit(self) -> None:
         training = self.trainer
         known = training.load()

@@ -46,9 +46,9 @@ MAY_CHANGE = {
     "checkpoint_minutes", "ckpt_path", "data_list_files", "datalist", "dataset_dir", "device", "device_name",
     "feature_cache", "figures", "final_test", "handlers", "image_workers", "imports", "input_dir",
     "mlflow_experiment_name", "mlflow_log_system_metrics", "mlflow_run_name", "mlflow_tracking_uri", "mode",
-    "num_workers", "output_dir", "overwrite", "phase", "phase_now", "postprocessing", "pretrained_ckpt_name",
-    "pretrained_ckpt_path", "replace_foreign", "resume", "sam_checkpoint", "sheets", "split", "submission",
-    "tile_batch", "tile_dir", "tracker",
+    "num_workers", "output_dir", "overwrite", "patience", "phase", "phase_now", "postprocessing",
+    "pretrained_ckpt_name", "pretrained_ckpt_path", "replace_foreign", "resume", "sam_checkpoint", "sheets",
+    "split", "submission", "tile_batch", "tile_dir", "tracker",
 }  # fmt: skip
 
 

@@ -261,7 +261,7 @@ class CellWorkflow(ConfigWorkflow):
     def _train_recorded(self, run: runs.RunRecord) -> None:
         """Train, and say in the record of the run how it ended."""
         folder, shown = run.folder, self.roots.shown(run.folder)
-        _ = self.trainer  # reads what it starts from, before anything is replaced
+        self._read_start()
         if distributed.rank() == 0:
             remove_temporary(folder)
             (folder / MARKER).unlink(missing_ok=True)
@@ -285,6 +285,10 @@ class CellWorkflow(ConfigWorkflow):
             run.end(status, self.trained_epochs)
             self._draw_curves(folder)
             logger.info("run folder: %s (%s)", shown, status)
+
+    def _read_start(self) -> None:
+        """Read what the training starts from, before anything is replaced: building the trainer does it."""
+        _ = self.trainer
 
     def _draw_curves(self, folder: Path) -> None:
         """Draw losses and scores beside ``history.csv``."""
