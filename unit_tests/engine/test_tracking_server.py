@@ -15,6 +15,7 @@ from ignite.engine import Events
 
 from cellbundle.cli import main
 from cellbundle.engine.phases import PhasedWorkflow
+from cellbundle.engine.preemption import EXIT_CODE
 
 from .conftest import BUNDLE, SMALL
 from .tracking_servers import MlflowServer, only_run, points
@@ -166,7 +167,7 @@ def test_sigterm_is_killed(server, launch, tmp_path):
     process = launch(server.uri, "terminated", "--train#trainer#max_epochs", "500")
     wait_for_lines(tmp_path / "run", 3, process)
     process.send_signal(signal.SIGTERM)
-    finish(process, tmp_path / "run.log", 128 + signal.SIGTERM)
+    finish(process, tmp_path / "run.log", EXIT_CODE)
     assert only_run(server.client, "terminated").info.status == "KILLED"
 
 
