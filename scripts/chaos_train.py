@@ -15,7 +15,6 @@ import argparse
 import csv
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -32,10 +31,10 @@ import psutil
 import torch
 import yaml
 
+from cellbundle.io.write import TEMPORARY
 from cellbundle.synthetic import write_dataset
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
-TEMPORARY = re.compile(r"\.[0-9a-f]{32}\..+")
 RUN, LATEST, FINAL, PREEMPTED = "run.yaml", "latest.pt", "model_final.pt", "PREEMPTED"
 SAVED = 75  # exit code after SIGTERM
 START, TRAINING, WRITING, ENDING = "start", "training", "writing", "ending"  # aims of a kill

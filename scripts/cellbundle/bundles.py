@@ -13,14 +13,13 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from .engine.record import OWN_WEIGHTS, apply_settings, explain_missing, settings_of
+from .engine.record import METADATA, OWN_WEIGHTS, apply_settings, settings_of
 from .errors import ConfigError, original_errors
 
 SEARCH_VARIABLE = "CELLBUNDLE_BUNDLES"  # folders of bundles, separated as in PATH
 DATA_VARIABLE = "XDG_DATA_HOME"  # the user's folder of application data; by default ~/.local/share
 REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"  # of an editable install, missing in others
 INFERENCE = "configs/inference.json"
-METADATA = "configs/metadata.json"
 PACKAGE = "scripts"  # every bundle's code has this name, so only one bundle's can be imported at a time
 
 _kept: dict[tuple[Path, ...], dict[str, ModuleType]] = {}  # modules of the other bundles, by folder of their package
@@ -96,7 +95,7 @@ def list_bundles() -> list[BundleInfo]:
 
 def describe_bundle(root: Path) -> BundleInfo:
     """What ``configs/metadata.json`` and the folder say."""
-    weights = root / "models" / "model.pt"
+    weights = root / OWN_WEIGHTS
     file = root / METADATA
     try:
         metadata = json.loads(file.read_text())
@@ -178,10 +177,7 @@ def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
     make_importable(root)
     parser = ConfigParser(ConfigParser.load_config_file(root / INFERENCE))
     weights = overrides.get("weights", root / OWN_WEIGHTS)
-    settings = settings_of(weights, root)
-    if settings is None:
-        explain_missing(weights, root)
-    apply_settings(parser, settings or {})
+    apply_settings(parser, settings_of(weights, root) or {})
     for key, value in {"bundle_root": str(root), **overrides}.items():
         if key.split("#")[0] not in parser.get():
             raise ConfigError(f"bundle {root.name} has no option {key!r} in {INFERENCE}")

@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .bundles import INFERENCE, METADATA
+from .bundles import INFERENCE
 from .datasets.archive_members import MIB, ZIP_ENCRYPTED, size_text
 from .datasets.archives import HEADER_DAMAGE, explained, extract
 from .datasets.convert import file_hash
+from .engine.record import METADATA
 from .errors import CellBundleError
 
 STAMP = "BUILD.json"  # name, versions, and SHA-256 of all other files

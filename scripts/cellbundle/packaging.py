@@ -17,8 +17,7 @@ from pathlib import Path
 import yaml
 
 from . import __version__
-from .bundles import METADATA
-from .engine.record import OWN_WEIGHTS, RECORD, read_record
+from .engine.record import METADATA, OWN_WEIGHTS, RECORD, read_record
 from .errors import CellBundleError
 from .install import added_files, replace_folder
 from .packages import STAMP, PackageError, read_stamp

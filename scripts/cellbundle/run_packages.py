@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser
 
-from .bundles import INFERENCE, METADATA, REPOSITORY_BUNDLES, find_bundle
+from .bundles import INFERENCE, REPOSITORY_BUNDLES, find_bundle
 from .datasets.archive_members import size_text
 from .datasets.convert import file_hash
 from .engine.checkpoint import BEST
-from .engine.record import RECORD, Record, apply_settings, bundle_name, read_record, settings_of
+from .engine.record import METADATA, RECORD, Record, apply_settings, bundle_name, read_record, settings_of
 from .engine.runs import FINISHED, RUNS
 from .errors import CheckpointError
 from .packages import MAX_ARCHIVE, NAME, STAMP, read_stamp

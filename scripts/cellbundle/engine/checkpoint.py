@@ -4,9 +4,7 @@ import errno
 import logging
 import os
 import random
-import re
 import time
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError
 from ..flags import as_bool
-from ..io.write import atomic_path
+from ..io.write import TEMPORARY, atomic_path
 from ..ownership import STATE
 from .distributed import agree, gather, rank, world_size
 from .handlers import EarlyStop, History, find_handler, register_handler
@@ -35,7 +33,6 @@ logger = logging.getLogger(__name__)
 WEIGHTS_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BEST, FINAL, LATEST = "model.pt", "model_final.pt", "latest.pt"
 PREVIOUS = "previous.pt"  # the latest.pt before, in case that one is damaged
-TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # names of atomic_path
 SAVE, STOP = 1, 2  # what processes agree on
 RUN_KEYS = ("run_id", "run_key", "run_folder")  # of latest.pt, see Tracker.state_dict
 
@@ -56,6 +53,11 @@ def save_atomically(content: Any, path: Path) -> None:
         raise CheckpointError(
             f"{path} cannot be written ({error}); the checkpoint before is kept, so make room and give --resume True"
         ) from error
+
+
+def can_resume(folder: Path) -> bool:
+    """Whether a folder has a checkpoint to go on from."""
+    return (folder / LATEST).is_file() or (folder / PREVIOUS).is_file()
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -86,13 +88,9 @@ def _read_state(folder: Path) -> tuple[dict[str, Any], Path]:
 
 def remove_temporary(folder: Path) -> None:
     """Remove files that a killed training was writing."""
-    for path in _temporary(folder):
-        path.unlink(missing_ok=True)
-
-
-def _temporary(folder: Path) -> Iterator[Path]:
-    for place in (folder, folder / STATE):
-        yield from (path for path in place.iterdir() if TEMPORARY.fullmatch(path.name)) if place.is_dir() else ()
+    for path in [*folder.glob(".*"), *(folder / STATE).glob(".*")]:
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def remove_weights(folder: Path) -> None:
@@ -148,7 +146,7 @@ def check_overwrite(
 
 def stored_phase(folder: str | Path) -> int | None:
     """Return the phase that ``latest.pt`` of a folder is of: 0 for a training of one phase, None without a file."""
-    if not any((Path(folder) / name).is_file() for name in (LATEST, PREVIOUS)):
+    if not can_resume(Path(folder)):
         return None
     return int(read_state(Path(folder)).get("phase", 0))
 

@@ -43,7 +43,7 @@ def check_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> None
         if name in ids:
             continue
         parent, _, key = name.rpartition("#")
-        allowed = _parameters(_lookup(config, parent)) if parent else set()
+        allowed = _parameters(lookup(config, parent)) if parent else set()
         if key in allowed or key in SPECIAL_KEYS:
             continue
         candidates = ids | {f"{parent}#{k}" for k in allowed}
@@ -68,7 +68,7 @@ def convert_switches(config: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     """
     converted = {}
     for key, value in overrides.items():
-        default = _lookup(config, key.lstrip("+").replace("::", "#"))
+        default = lookup(config, key.lstrip("+").replace("::", "#"))
         is_text = isinstance(value, str) and not value.startswith(("$", "@", "%"))
         if is_text and isinstance(default, bool) and value.lower() not in (*WORDS, *FURTHER_WORDS.get(key, ())):
             raise ConfigError(f"--{key} is {value!r}, expected true or false")
@@ -77,8 +77,8 @@ def convert_switches(config: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     return converted
 
 
-def _lookup(config: Any, name: str) -> Any:
-    """Content of an id, or None."""
+def lookup(config: Any, name: str) -> Any:
+    """Content of an id of a nested configuration, or None."""
     for part in name.split("#"):
         if isinstance(config, Mapping):
             config = config.get(part)

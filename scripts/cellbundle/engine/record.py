@@ -136,13 +136,15 @@ def settings_of(weights: str | Path, root: Path) -> dict[str, Any] | None:
         root: folder of the bundle that is to use it.
 
     Returns:
-        Content by id; None if there is no ``run.yaml``.
+        Content by id; None if there is no ``run.yaml``, which is logged unless the weights are the bundle's own.
 
     Raises:
         CheckpointError: if the weights are another bundle's, or the file is damaged or has code of its own.
     """
     record = read_record(Path(weights).parent)
     if record is None:
+        if Path(weights).resolve() != (root / OWN_WEIGHTS).resolve():
+            logger.info("%s has no %s beside it: used as the bundle is configured", weights, RECORD)
         return None
     name = bundle_name(root)
     if record["bundle"] != name:
@@ -182,12 +184,6 @@ def apply_settings(parser: ConfigParser, settings: Mapping[str, Any]) -> None:
         own = config.get(name)
         same = isinstance(own, dict) and isinstance(content, dict) and own.get("_target_") == content.get("_target_")
         parser[name] = {**own, **content} if same and own is not None else content
-
-
-def explain_missing(weights: str | Path, root: Path) -> None:
-    """Say that weights, if they are not the bundle's own, do not tell their configuration."""
-    if Path(weights).resolve() != (root / OWN_WEIGHTS).resolve():
-        logger.info("%s has no %s beside it: used as the bundle is configured", weights, RECORD)
 
 
 def top_id(name: str) -> str:

@@ -23,8 +23,8 @@ from ..flags import WORDS, as_bool
 from ..io import first_few
 from ..ownership import STATE
 from . import distributed
-from .checkpoint import BEST, LATEST, PREVIOUS
-from .overrides import config_ids
+from .checkpoint import BEST, can_resume
+from .overrides import config_ids, lookup
 from .record import FORM, RECORD, Record, bundle_name, find_settings, read_record, write_record
 from .tracking.session import config_text, data_list_hashes, git_commit
 
@@ -181,11 +181,6 @@ def _new_run(root: Path, resume: Any) -> Path:
     return make_folder(root)
 
 
-def can_resume(folder: Path) -> bool:
-    """Whether a folder has a checkpoint to go on from."""
-    return (folder / LATEST).is_file() or (folder / PREVIOUS).is_file()
-
-
 def decide_resume(value: Any, folder: Path, shown: str) -> bool:
     """Whether to go on from a checkpoint in a folder.
 
@@ -267,14 +262,7 @@ def _crops_a_step(record: Record) -> Any:
 def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
     ids = config_ids(config)
     parents = {name.rpartition("#")[0] for name in ids}
-    leaves = {}
-    for name in ids:
-        if name not in parents:
-            value: Any = config
-            for part in name.split("#"):
-                value = value[int(part)] if isinstance(value, list) else value[part]
-            leaves[name] = value
-    return leaves
+    return {name: lookup(config, name) for name in ids if name not in parents}
 
 
 def check_resumed(old: Record, new: Record, folder: str, allowed: bool) -> None:

@@ -37,7 +37,7 @@ from .handlers import Handler, History, find_handler
 from .network import load_weights
 from .overrides import check_overrides, convert_switches
 from .preemption import EXIT_CODE, MARKER, PreemptedError, noted_signals
-from .record import RECORD, apply_settings, explain_missing, read_record, settings_of, top_id
+from .record import RECORD, apply_settings, read_record, settings_of, top_id
 from .roots import Roots
 from .tracking import Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
 from .tracking.curves import write_curves
@@ -149,7 +149,6 @@ class CellWorkflow(ConfigWorkflow):
             return
         settings = settings_of(weights, self.root)
         if settings is None:
-            explain_missing(weights, self.root)
             return
         apply_settings(self.parser, settings)
         given = {key: value for key, value in self.override.items() if top_id(key) in settings}

@@ -1,6 +1,7 @@
 """Files that are either complete or not there, and label maps in them."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..labels import check_labels
 
 # Measured on 1500 cells in 1024²: level 6 is no slower than the network, and a predictor makes label maps larger.
 ZLIB_LEVEL = 6
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.\w+)?")  # names that atomic_path makes
 
 
 @contextmanager
