@@ -48,9 +48,15 @@ def write_random_weights(root: Path, python: str | Path = sys.executable) -> Non
     Args:
         root: folder of the bundle.
         python: of the environment that runs the bundle.
+
+    Raises:
+        CellBundleError: the weights could not be written.
     """
     (root / "models").mkdir(exist_ok=True)
-    subprocess.run([str(python), "-c", RANDOM_WEIGHTS], cwd=root, check=True, stderr=subprocess.DEVNULL)
+    done = subprocess.run([str(python), "-c", RANDOM_WEIGHTS], cwd=root, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise CellBundleError(f"{root.name}: no random weights could be written: {reason[0]}")
 
 
 def collect(bundle: Path, repository: Path) -> dict[str, bytes]:

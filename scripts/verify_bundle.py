@@ -103,8 +103,12 @@ def verify(name: str) -> Iterator[Result]:
         (work / "block").mkdir()
         (work / "block" / "sitecustomize.py").write_text(BLOCK)
         forms = {"folder": (folder, None), "archive": (work / "archive" / name, work / "block")}
+        weights = folder / "models" / "model.pt"
+        if not weights.is_file():  # one file for both: it may have more than a gigabyte
+            weights = copy_folder(ROOT / "bundles" / name, work / "weights" / name) / "models" / "model.pt"
+            write_random_weights(work / "weights" / name)
         with ThreadPoolExecutor() as pool:  # they wait for processes of their own
-            found = pool.map(lambda form: list(verify_folder(form[0], datalist, form[1])), forms.values())
+            found = pool.map(lambda form: list(verify_folder(*form, datalist, weights)), forms.values())
         for form, results in zip(forms, found, strict=True):
             yield from (Result(name, form, *result) for result in results)
 
@@ -122,13 +126,14 @@ def copy_folder(bundle: Path, target: Path) -> Path:
     return target
 
 
-def verify_folder(root: Path, datalist: Path, block: Path | None) -> Iterator[tuple[str, str, str]]:
+def verify_folder(root: Path, block: Path | None, datalist: Path, weights: Path) -> Iterator[tuple[str, str, str]]:
     """Yield check, status and detail for a folder that holds a bundle.
 
     Args:
-        root: the folder; gets random weights where the bundle has none.
-        datalist: a small data set.
+        root: the folder.
         block: folder on Python's path that makes importing cellbundle fail; None where it may be imported.
+        datalist: a small data set.
+        weights: what the folder gets for the checks that run the bundle, if it has none.
     """
     metadata = read_metadata(root)
     excluded: dict[str, str] = metadata.get("excluded_checks", {})
@@ -151,6 +156,9 @@ def verify_folder(root: Path, datalist: Path, block: Path | None) -> Iterator[tu
         if status == "FAILED" and check in excluded:
             status, detail = "excluded", excluded[check]
         yield check, status, detail
+    if not (root / "models" / "model.pt").is_file():
+        (root / "models").mkdir(exist_ok=True)
+        os.link(weights, root / "models" / "model.pt")
     yield from run_checks(root, datalist, block, excluded)
     known = {*static, "verify_net_in_out", "ckpt_export"}
     yield from ((check, "FAILED", "excluded_checks names an unknown check") for check in excluded if check not in known)
@@ -162,8 +170,6 @@ def run_checks(
     """Yield the results of ``bundle_checks.py`` for a folder, in a process in another working directory."""
     threads = str(max(1, (os.cpu_count() or 2) // 2))  # the folder and the archive are checked at the same time
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or "")}
-    if not (root / "models" / "model.pt").is_file():
-        write_random_weights(root)
     image = datalist.parent / json.loads(datalist.read_text(encoding="utf-8"))["testing"][0]["image"]
     command = [sys.executable, "-P", str(ROOT / "scripts" / "bundle_checks.py"), str(root), "--schema", str(SCHEMA)]
     command += ["--datalist", str(datalist), "--image", str(image), "--exclude", *excluded]
