@@ -26,9 +26,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from cellbundle.datasets import prepare
+from cellbundle.instances.painting import paint_rles
 from cellbundle.io import atomic_path
 from cellbundle.io.mask_files import paint_mask_files
-from cellbundle.painting import paint_rles
 from cellbundle.synthetic import generate
 
 SHAPE = (520, 696)

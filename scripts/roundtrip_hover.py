@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cellbundle.decode.hover import PUBLISHED, decode_hover
+from cellbundle.instances.labels import renumber
 from cellbundle.io import read_labels
-from cellbundle.labels import renumber
 from cellbundle.metrics import match, overlap_table
 from cellbundle.targets.hover import labels_to_hover
 

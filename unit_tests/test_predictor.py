@@ -13,8 +13,8 @@ from PIL import Image
 import cellbundle
 from cellbundle.bundles import find_bundle, list_bundles
 from cellbundle.errors import ArrayError, ConfigError, ImageReadError
+from cellbundle.instances.measure import measure
 from cellbundle.io import read_image
-from cellbundle.measure import measure
 from cellbundle.predictor import Predictor, choose_tile
 from cellbundle.synthetic import generate
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from .addresses import redact_text
 from .datalist import FILE_KEYS, Entry
 from .errors import CellBundleError
+from .instances.labels import renumber
+from .instances.regions import find_regions
 from .io import Image, read_image, read_labels
-from .labels import renumber
 from .no_data import sentences
 from .orientation import remark_on_orientation
-from .regions import find_regions
 
 Severity = Literal["error", "warning"]
 

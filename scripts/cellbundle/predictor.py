@@ -18,8 +18,8 @@ from .device import choose_device
 from .engine.steps import autocast
 from .errors import ConfigError
 from .instances import Instances
+from .instances.measure import measure
 from .io import DEFAULT_MAX_PIXELS, as_image, read_image
-from .measure import measure
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Predictor:
         )
 
     def __call__(self, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None) -> Instances:
-        """``segment``, with the measurements of ``cellbundle.measure.measure``, scores and any classes in a table."""
+        """``segment``, with the measurements of ``instances.measure.measure``, scores and any classes in a table."""
         return measured(self.segment(image), image, pixel_size_um)
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from cellbundle import synthetic
 from cellbundle.errors import ConfigError
+from cellbundle.instances.labels import renumber
 from cellbundle.io import IMAGE_SUFFIXES, read_image, read_labels
-from cellbundle.labels import renumber
 from cellbundle.transforms import normalise_intensity, to_channels
 
 TILE = 256  # pixels of a piece of a mosaic

@@ -9,10 +9,10 @@ import numpy as np
 
 from cellbundle.decode.flows import decode_flows
 from cellbundle.decode.hover import PUBLISHED, decode_hover
-from cellbundle.masks import labels_to_rles, masks_to_labels
-from cellbundle.measure import measure
+from cellbundle.instances.measure import measure
+from cellbundle.instances.overlaps import labels_to_rles, masks_to_labels
+from cellbundle.instances.polygons import outlines
 from cellbundle.metrics import image_scores
-from cellbundle.polygons import outlines
 from cellbundle.targets.flows import labels_to_flows
 from cellbundle.targets.hover import labels_to_hover
 

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from cellbundle import synthetic
 from cellbundle.decode.flows import FLOW_SCALE
+from cellbundle.instances.labels import renumber
 from cellbundle.io import read_labels
 from cellbundle.kernels.geometry import boxes_and_areas
-from cellbundle.labels import renumber
 from cellbundle.targets.flows import labels_to_flows
 from cellbundle.targets.hover import labels_to_hover
 

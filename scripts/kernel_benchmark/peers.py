@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from cellbundle.instances.measure import COLUMNS, INTENSITY_COLUMNS
 from cellbundle.kernels.geometry import boxes_and_areas
-from cellbundle.measure import COLUMNS, INTENSITY_COLUMNS
 
 from .inputs import CROWD_SIZE, Masks
 

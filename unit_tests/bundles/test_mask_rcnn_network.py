@@ -12,7 +12,7 @@ from torchvision.ops import clip_boxes_to_image, roi_align
 
 from cellbundle.decode.masks import paste_masks
 from cellbundle.errors import CheckpointError, ConfigError
-from cellbundle.masks import masks_to_labels
+from cellbundle.instances.overlaps import masks_to_labels
 from cellbundle.metrics import image_scores
 from cellbundle.synthetic import generate
 from cellbundle.targets.boxes import instance_targets

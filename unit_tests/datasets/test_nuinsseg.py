@@ -14,8 +14,8 @@ from cellbundle.datasets.model import Item
 from cellbundle.datasets.sets import nuinsseg
 from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import CellBundleError, DatasetError
+from cellbundle.instances.polygons import contours
 from cellbundle.io import read_labels
-from cellbundle.polygons import contours
 
 SHAPE = (16, 24)
 SQUARE = "0 0 0 0.125 0 0.125 0.1875 0 0.1875\n"  # corners 0 and 3 in both directions

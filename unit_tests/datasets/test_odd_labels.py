@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from cellbundle.datasets import prepare
-from cellbundle.regions import find_regions
+from cellbundle.instances.regions import find_regions
 from cellbundle.validation import inspect_datalist
 
 N = 20  # cells along a side

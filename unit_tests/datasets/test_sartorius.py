@@ -14,8 +14,8 @@ from cellbundle.datasets.sets import sartorius
 from cellbundle.datasets.splits import hold_out
 from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError, LabelReadError
+from cellbundle.instances.overlaps import labels_to_rles
 from cellbundle.io import read_labels
-from cellbundle.masks import labels_to_rles
 
 WIDTH, HEIGHT = 704, 520
 DEFAULTS = {"fill_holes": False}

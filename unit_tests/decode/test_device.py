@@ -6,7 +6,7 @@ import torch
 
 from cellbundle.decode.device import group_by_sink_tensor
 from cellbundle.decode.flows import FLOW_SCALE, decode_flows, group_by_sink
-from cellbundle.labels import renumber
+from cellbundle.instances.labels import renumber
 from cellbundle.synthetic import KINDS, generate
 from cellbundle.targets.flows import labels_to_flows
 

@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from cellbundle.decode.duplicates import merge_tiles
 from cellbundle.detection_inferer import tile_corners
-from cellbundle.detections import Detections, tighten
 from cellbundle.errors import ArrayError, ConfigError
+from cellbundle.instances.detections import Detections, tighten
 from cellbundle.synthetic import generate
 from cellbundle.tiling import plan_tiles
 

@@ -7,7 +7,7 @@ import pytest
 from monai.apps.pathology.transforms.post import array as monai_post
 from PIL import Image
 
-from cellbundle.labels import renumber
+from cellbundle.instances.labels import renumber
 from cellbundle.synthetic import KINDS
 
 from .hover_predictions import discs, drawn, noisy, perfect, published

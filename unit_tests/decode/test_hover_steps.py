@@ -11,10 +11,10 @@ from skimage.segmentation import watershed
 
 from cellbundle.decode import hover as decode
 from cellbundle.decode.hover import border_strength, find_markers
+from cellbundle.instances.labels import renumber
 from cellbundle.kernels.geometry import boxes_and_areas
 from cellbundle.kernels.hover import correlate_rows
 from cellbundle.kernels.watershed import fill_mask_holes, flood_components, label_components
-from cellbundle.labels import renumber
 from cellbundle.targets.hover import labels_to_hover
 
 from .hover_predictions import SHAPES, TWO

@@ -7,9 +7,9 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from cellbundle.detections import Detections
 from cellbundle.engine.metrics_file import MetricsFile
 from cellbundle.errors import ArrayError, CellBundleError
+from cellbundle.instances.detections import Detections
 from cellbundle.metrics import InstanceScores
 from cellbundle.metrics.detection import DetectionScores
 

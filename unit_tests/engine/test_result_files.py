@@ -11,13 +11,13 @@ from ignite.engine import Engine
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from cellbundle.detections import Detections, tighten, to_labels
 from cellbundle.engine import distributed
 from cellbundle.engine.result_files import ResultFiles, distinct_names
 from cellbundle.errors import CellBundleError, ConfigError
+from cellbundle.instances.detections import Detections, tighten, to_labels
+from cellbundle.instances.painting import paint_rles
 from cellbundle.io import read_labels
 from cellbundle.io.kaggle import read_kaggle
-from cellbundle.painting import paint_rles
 
 
 def detections_of(masks, scores, classes=None):

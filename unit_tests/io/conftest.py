@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cellbundle.instances import Instances
-from cellbundle.labels import renumber
+from cellbundle.instances.labels import renumber
 
 
 def make(labels, **columns):

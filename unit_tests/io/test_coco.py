@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from cellbundle.detections import Detections
+from cellbundle.instances.detections import Detections
 from cellbundle.io.coco import result_texts, write_coco, write_image_info, write_results
 
 from .conftest import make

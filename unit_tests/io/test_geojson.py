@@ -7,8 +7,8 @@ import pytest
 from skimage import draw
 
 from cellbundle.errors import ConfigError, LabelReadError
+from cellbundle.instances.painting import paint_rings
 from cellbundle.io.geojson import read_geojson, write_geojson
-from cellbundle.painting import paint_rings
 
 from .conftest import make
 

@@ -8,8 +8,8 @@ import roifile
 from skimage import draw
 
 from cellbundle.errors import ArrayError, LabelReadError
+from cellbundle.instances.painting import paint_rings
 from cellbundle.io.imagej import MAX_SHORT, read_imagej, write_imagej
-from cellbundle.painting import paint_rings
 
 from .conftest import make
 

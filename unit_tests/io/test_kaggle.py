@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from cellbundle.errors import ArrayError, ConfigError, LabelReadError
+from cellbundle.instances.painting import paint_rles
 from cellbundle.io.kaggle import KaggleImage, read_kaggle, write_kaggle, write_submission
-from cellbundle.painting import paint_rles
 
 from .conftest import make
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import ArrayError, LabelReadError
+from cellbundle.instances.polygons import outlines
 from cellbundle.io.yolo import read_yolo, write_yolo
-from cellbundle.polygons import outlines
 
 
 def save(path, *lines):

@@ -12,11 +12,11 @@ import numpy as np
 
 from cellbundle.decode.flows import decode_flows
 from cellbundle.decode.hover import decode_hover
-from cellbundle.labels import renumber
-from cellbundle.masks import labels_to_rles, masks_to_labels, rles_to_labels
-from cellbundle.measure import measure
+from cellbundle.instances.labels import renumber
+from cellbundle.instances.measure import measure
+from cellbundle.instances.overlaps import labels_to_rles, masks_to_labels, rles_to_labels
+from cellbundle.instances.polygons import outlines
 from cellbundle.metrics import image_scores
-from cellbundle.polygons import outlines
 from cellbundle.targets.flows import labels_to_flows
 from cellbundle.targets.hover import labels_to_hover
 

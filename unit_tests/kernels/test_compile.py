@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 import cellbundle
 from cellbundle.decode.flows import decode_flows
 from cellbundle.decode.hover import decode_hover
+from cellbundle.instances.measure import measure
+from cellbundle.instances.overlaps import labels_to_rles
+from cellbundle.instances.polygons import outlines
 from cellbundle.kernels import compile as compiling
-from cellbundle.masks import labels_to_rles
-from cellbundle.measure import measure
 from cellbundle.metrics import image_scores
-from cellbundle.polygons import outlines
 from cellbundle.synthetic import generate
 from cellbundle.targets.flows import labels_to_flows
 from cellbundle.targets.hover import labels_to_hover

@@ -26,8 +26,8 @@ from scipy.optimize import linear_sum_assignment
 from cellbundle.bundles import inference_parser
 from cellbundle.decode.masks import decode_detections
 from cellbundle.detection_inferer import DetectionInferer
-from cellbundle.detections import mask_rles
 from cellbundle.engine.data import find_entries
+from cellbundle.instances.detections import mask_rles
 from cellbundle.io import read_image
 from cellbundle.predictor import one_of_batch
 from cellbundle.tiling import resample

@@ -14,9 +14,9 @@ from PIL import Image
 
 from cellbundle.detection_inferer import tile_corners
 from cellbundle.errors import CellBundleError, DatalistError, LabelReadError
+from cellbundle.instances.labels import keep_ids, renumber
 from cellbundle.io import stem
 from cellbundle.io.yolo import write_yolo
-from cellbundle.labels import keep_ids, renumber
 from cellbundle.tiling import plan_tiles
 
 FILL = 114  # grey beside smaller images, as ultralytics' own letterbox has it

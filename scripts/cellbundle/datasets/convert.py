@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import CellBundleError, DatasetError
 from ..inspection import pixel_digest, remark_on_cut_ids, remark_on_regions
+from ..instances.labels import renumber
 from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.regular import IRREGULAR, is_irregular
 from ..io.sealed import seal, unseal
 from ..kernels.geometry import boxes_and_areas
-from ..labels import renumber
 from ..no_data import sentences
 from ..orientation import remark_on_orientation, turn
 from .model import DatasetModule, Item, Problem, Sample

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import ArrayError
-from ..labels import check_numbered
+from ..instances.labels import check_numbered
 
 
 def classify_instances(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

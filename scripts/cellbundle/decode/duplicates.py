@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..detections import Detections, Mask, tighten
 from ..errors import ArrayError, ConfigError
+from ..instances.detections import Detections, Mask, tighten
 
 EDGE_PIXELS = 1.0  # a detection ends at the edge of its tile if there is no more than this between them,
 EDGE_SHARE = 0.05  # and this share of its side: predicted boxes end a little before or behind

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from scipy.special import expit
 
+from ..instances.labels import keep_ids, renumber
 from ..kernels.diffusion import mean_flow_errors
 from ..kernels.follow import bounded_pull, count_ends, find_seeds, follow, grow_sinks, list_cells
 from ..kernels.geometry import boxes_and_areas, fill_holes
 from ..kernels.parallel import run_chunks
-from ..labels import keep_ids, renumber
 from ..targets.flows import flows_of_compact
 from .device import group_by_sink_tensor
 from .prediction import check_prediction

@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import erf
 
 from ..errors import ConfigError
+from ..instances.labels import renumber
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.hover import (
     LARGEST_STEP,
@@ -19,7 +20,6 @@ from ..kernels.hover import (
 )
 from ..kernels.parallel import run_chunks
 from ..kernels.watershed import fill_mask_holes, flood_components, label_components, spread_rows
-from ..labels import renumber
 from .prediction import check_prediction
 
 MIN_ROWS_PER_THREAD = 128

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ..detections import Detections, Mask, tighten
 from ..errors import ArrayError, ConfigError
+from ..instances.detections import Detections, Mask, tighten
 from .duplicates import merge_tiles
 
 PasteRule = Literal["exact", "torchvision"]

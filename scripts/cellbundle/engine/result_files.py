@@ -11,10 +11,10 @@ import numpy as np
 from monai.utils.enums import CommonKeys as Keys
 
 from ..errors import ConfigError
+from ..instances.overlaps import Form, labels_to_rles
 from ..io import printable, stem
 from ..io.coco import result_texts, write_image_info, write_results
 from ..io.kaggle import ORDERS, write_submission
-from ..masks import Form, labels_to_rles
 from . import distributed
 from .items import ItemHandler
 

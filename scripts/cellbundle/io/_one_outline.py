@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..polygons import Polygon
+from ..instances.polygons import Polygon
 
 MARGIN = 0.1  # pixels from the edge of an instance to its outline; more than the six digits of a file lose
 
@@ -14,7 +14,7 @@ def one_outline(parts: Sequence[Polygon]) -> NDArray[np.float64]:
     """Join the rings of an instance to one outline that stays ``MARGIN`` within its pixels.
 
     Args:
-        parts: of one instance, at least one, as ``cellbundle.polygons.outlines`` gives them.
+        parts: of one instance, at least one, as ``cellbundle.instances.polygons.outlines`` gives them.
 
     Returns:
         (n, 2) corners (x, y), n >= 4; the outer corner of the first pixel is (0, 0), the last corner joins the first.

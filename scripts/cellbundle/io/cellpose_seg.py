@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ..errors import LabelReadError
 from ..instances import Instances
+from ..instances.labels import check_labels
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.parallel import run_chunks
 from ..kernels.polygons import mark_outer_pixels
-from ..labels import check_labels
 from ._named import named
 from ._safe_pickle import load_npy
 from .overlay import OUTLINE_COLOURS

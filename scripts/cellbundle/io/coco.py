@@ -11,12 +11,12 @@ from typing import Any, cast
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ..detections import Detections, mask_rles
 from ..errors import ArrayError, LabelReadError
 from ..instances import Instances
+from ..instances.detections import Detections, mask_rles
+from ..instances.overlaps import labels_to_rles
+from ..instances.painting import Painted, extent, paint_rles
 from ..kernels.geometry import boxes_and_areas
-from ..masks import labels_to_rles
-from ..painting import Painted, extent, paint_rles
 from ._named import named
 from .write import atomic_path
 

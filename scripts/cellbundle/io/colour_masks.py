@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CellBundleError, ConfigError, LabelReadError
-from ..painting import label_components
+from ..instances.painting import label_components
 from .read import read_image
 
 BACKGROUND = "background"

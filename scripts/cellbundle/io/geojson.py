@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, LabelReadError
 from ..instances import Instances
-from ..polygons import Polygon, outlines
+from ..instances.polygons import Polygon, outlines
 from ._named import named
 from .overlay import OUTLINE_COLOURS
 from .write import atomic_path
@@ -32,7 +32,7 @@ class Feature(NamedTuple):
 
     Attributes:
         rings: (n, 2) float64 corners (x, y) of exteriors and holes in pixels, the first one again at the end; the
-            outer corner of the first pixel is (0, 0), as for ``cellbundle.painting.paint_rings``. Of a cell without a
+            outer corner of the first pixel is (0, 0), as for ``instances.painting.paint_rings``. Of a cell without a
             nucleus, none.
         name: as QuPath shows it, often None.
         classification: name of the class, parts of it joined by ``": "`` as in QuPath, or None.

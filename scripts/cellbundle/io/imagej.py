@@ -10,7 +10,7 @@ from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
 from ..errors import ArrayError, LabelReadError
 from ..instances import Instances
-from ..polygons import Polygon, outlines
+from ..instances.polygons import Polygon, outlines
 from ._named import named
 from .write import atomic_path
 
@@ -30,7 +30,7 @@ class Roi(NamedTuple):
     Attributes:
         name: of the ROI, or of its file if it has none.
         rings: (n, 2) corners (x, y) of its parts and holes; the outer corner of the first pixel is (0, 0), as for
-            ``cellbundle.painting.paint_rings``.
+            ``cellbundle.instances.painting.paint_rings``.
     """
 
     name: str

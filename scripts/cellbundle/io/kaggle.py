@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..errors import ConfigError, LabelReadError
 from ..instances import Instances
-from ..masks import labels_to_rles
+from ..instances.overlaps import labels_to_rles
 from ._named import named
 from .table import plain_cell, write_rows
 
@@ -26,7 +26,7 @@ class KaggleImage:
 
     Attributes:
         runs: text of each instance in the order of the file, not checked; none for an image without instances.
-            ``cellbundle.painting.paint_rles`` paints them: form ``"kaggle"`` for runs down the columns,
+            ``cellbundle.instances.painting.paint_rles`` paints them: form ``"kaggle"`` for runs down the columns,
             ``"kaggle_rows"`` along the rows, which the table does not tell.
         shape: (H, W) of the image, or None if the table has no columns ``height`` and ``width``.
     """

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
-from ..labels import check_labels
+from ..instances.labels import check_labels
 from .write import atomic_path
 
 CONTRAST_PERCENTILES = (0.5, 99.8)

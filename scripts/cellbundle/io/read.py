@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageReadError, ImageTooLargeError, LabelReadError
-from ..labels import renumber
+from ..instances.labels import renumber
 from ..no_data import NoData, clipped_channels, replace_no_data, replace_not_finite, sentences
 from ..orientation import FIRST_TRANSPOSED, UPRIGHT, turn
 from ._axes import channels_first, resolve_axes

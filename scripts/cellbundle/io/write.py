@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
-from ..labels import check_labels
+from ..instances.labels import check_labels
 
 # Measured on 1500 cells in 1024²: level 6 is no slower than the network, and a predictor makes label maps larger.
 ZLIB_LEVEL = 6

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError, LabelReadError
-from ..painting import Painted, paint_contours, paint_rings
-from ..polygons import outlines
+from ..instances.painting import Painted, paint_contours, paint_rings
+from ..instances.polygons import outlines
 from ._named import named
 from ._one_outline import one_outline
 from .write import atomic_path

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArrayError
-from ..labels import check_labels, renumber
+from ..instances.labels import check_labels, renumber
 from .matching import Overlap, match
 
 IntArray = npt.NDArray[np.int64]

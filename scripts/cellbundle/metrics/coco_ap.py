@@ -16,8 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import ArrayError
-from ..labels import check_labels, renumber
-from ..masks import labels_to_rles
+from ..instances.labels import check_labels, renumber
+from ..instances.overlaps import labels_to_rles
 from .scores import IOU_THRESHOLDS
 
 CATEGORY = 1

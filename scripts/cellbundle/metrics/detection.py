@@ -15,12 +15,12 @@ from ignite.engine import Engine
 from ignite.metrics.metric import reinit__is_reduced
 from monai.utils.enums import CommonKeys as Keys
 
-from ..detections import Detections, mask_rles
 from ..engine import distributed
 from ..errors import ArrayError
+from ..instances.detections import Detections, mask_rles
+from ..instances.labels import check_labels, renumber
+from ..instances.overlaps import labels_to_rles
 from ..kernels.geometry import boxes_and_areas
-from ..labels import check_labels, renumber
-from ..masks import labels_to_rles
 from .accumulate import InstanceScores, flat_map
 from .classes import majority_classes, mean_known
 from .coco_ap import COCO_NAMES, RankedDetections, coco_ap, match_in_order

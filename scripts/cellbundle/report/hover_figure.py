@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ArrayError
+from ..instances.labels import check_labels
 from ..io import draw_outlines
 from ..io.overlay import OKABE_ITO, to_picture
-from ..labels import check_labels
 from ..metrics import match, overlap_table
 from .sheets import Colour, Legend, Panel, Picture, compose, write_picture
 

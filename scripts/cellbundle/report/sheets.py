@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ArrayError, ConfigError
+from ..instances.labels import check_labels
 from ..io import atomic_path, draw_outlines
 from ..io.overlay import PNG_OPTIONS
-from ..labels import check_labels
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 Panel = tuple[str, Picture]  # caption and picture

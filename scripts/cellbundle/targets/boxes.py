@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
+from ..instances.labels import check_labels, renumber
 from ..kernels.geometry import boxes_and_areas
-from ..labels import check_labels, renumber
 
 DEFAULT_CLASS = 1
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from ..instances.labels import check_labels, renumber
 from ..kernels.diffusion import diffuse_instances, flows_across_borders, instance_flows
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.parallel import run_chunks
-from ..labels import check_labels, renumber
 
 MIN_INSTANCES = 16
 MIN_ROWS_PER_THREAD = 256

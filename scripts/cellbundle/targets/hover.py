@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from ..instances.labels import check_labels, renumber
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.hover import write_distances
 from ..kernels.parallel import run_chunks
-from ..labels import check_labels, renumber
 
 MIN_INSTANCES_PER_THREAD = 64
 

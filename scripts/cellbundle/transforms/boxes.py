@@ -8,7 +8,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from ..labels import renumber, split_components
+from ..instances.labels import renumber, split_components
 
 
 class InstanceMapsd(MapTransform):

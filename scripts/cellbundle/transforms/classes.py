@@ -11,9 +11,9 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
 from ..errors import ConfigError, DatalistError, LabelReadError
+from ..instances.labels import renumber
 from ..io import read_labels, stem
 from ..io.table import write_rows
-from ..labels import renumber
 from ..metrics.classes import majority_classes
 
 Classes = str | Path | Mapping[str, Any] | Sequence[Any]

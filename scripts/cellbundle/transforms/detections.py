@@ -9,8 +9,8 @@ from monai.transforms import MapTransform
 
 from ..decode.classes import class_map
 from ..decode.masks import RULES, PasteRule, decode_detections
-from ..detections import to_labels
 from ..errors import ConfigError
+from ..instances.detections import to_labels
 
 DECODING = ("mask_threshold", "tile_iou", "lowest_score", "paste_rule")  # options of decode_detections
 
@@ -20,7 +20,7 @@ class DecodeDetectionsd(MapTransform):
 
     There are also ``scores``, (N,) float32 of the instances in the order of their ids, ``classes``, (N,) int64 from 1,
     ``class_scores``, equal to the scores, ``class_pred``, the map (1, H, W) int64 of the classes, and ``detections``,
-    all ``cellbundle.detections.Detections`` that COCO's average precision asks for: they overlap, and poor ones are
+    all ``instances.detections.Detections`` that COCO's average precision asks for: they overlap, and poor ones are
     among them.
 
     Args:

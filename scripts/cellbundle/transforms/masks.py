@@ -13,7 +13,7 @@ from ..decode.flows import decode_flows, mean_probability
 from ..decode.hover import decode_hover
 from ..errors import ArrayError
 from ..flags import as_bool
-from ..labels import renumber, split_components
+from ..instances.labels import renumber, split_components
 from ..targets.flows import labels_to_flows
 from ..targets.hover import labels_to_hover
 

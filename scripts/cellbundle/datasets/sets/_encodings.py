@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArrayError, CellBundleError, LabelReadError
+from ...instances.overlaps import Form
+from ...instances.painting import Painted, Ring, label_components, paint_rings, paint_rles
 from ...io import Image, atomic_path, read_image, read_labels
 from ...io.cellpose_seg import read_cellpose_seg
 from ...io.coco import CocoImage, read_coco
@@ -18,8 +20,6 @@ from ...io.imagej import read_imagej
 from ...io.kaggle import KaggleImage, read_kaggle
 from ...io.mask_files import paint_mask_files
 from ...io.yolo import read_yolo
-from ...masks import Form
-from ...painting import Painted, Ring, label_components, paint_rings, paint_rles
 from ..model import Item
 from ._remarks import remarks_on
 

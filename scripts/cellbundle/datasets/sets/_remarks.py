@@ -1,7 +1,7 @@
 """Remarks on instances that are not in a label map as they were given."""
 
 from ...errors import ArrayError, LabelReadError
-from ...painting import Painted
+from ...instances.painting import Painted
 from ..model import Item
 
 

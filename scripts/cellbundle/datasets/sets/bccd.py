@@ -16,8 +16,8 @@ from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from ...errors import DatasetError, LabelReadError
+from ...instances.painting import label_components
 from ...io import read_image
-from ...painting import label_components
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import by_group as split
 from ..tree import Tree, pair

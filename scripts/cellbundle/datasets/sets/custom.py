@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, DatasetError, LabelReadError
+from ...instances.labels import keep_ids, renumber
+from ...instances.regions import find_regions
 from ...io import IMAGE_SUFFIXES, read_image
 from ...io.colour_masks import colour_classes, find_colours
 from ...kernels.geometry import boxes_and_areas
-from ...labels import keep_ids, renumber
 from ...orientation import UPRIGHT, remark_on_orientation, turn
-from ...regions import find_regions
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import beside_validation as split
 from ..tree import Tree

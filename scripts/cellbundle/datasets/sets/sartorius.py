@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ...errors import ArrayError, DatasetError, LabelReadError
-from ...painting import paint_masks, paint_rles
+from ...instances.painting import paint_masks, paint_rles
 from ..model import Found, Item, Problem, Sample
 from ..splits import by_group as split
 from ..tree import Tree

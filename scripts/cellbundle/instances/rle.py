@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArrayError
-from .kernels.masks import find_broken_run
-from .kernels.runs import read_coco_text
+from ..errors import ArrayError
+from ..kernels.masks import find_broken_run
+from ..kernels.runs import read_coco_text
 
 
 def read_runs(rles: Iterable[Any], form: str, height: int, width: int) -> Iterator[np.ndarray]:
     """Read run lengths, one mask at a time.
 
     Args:
-        rles: as for ``cellbundle.masks.rles_to_labels``.
-        form: one of ``cellbundle.masks.FORMS``.
+        rles: as for ``cellbundle.instances.overlaps.rles_to_labels``.
+        form: one of ``cellbundle.instances.overlaps.FORMS``.
         height: of the image.
         width: of the image.
 

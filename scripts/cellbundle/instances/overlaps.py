@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ArrayError, ConfigError
-from .kernels.masks import LENGTH, START, mask_runs, paint_runs
-from .kernels.parallel import run_chunks
-from .kernels.runs import coco_counts, find_runs, write_columns
+from ..errors import ArrayError, ConfigError
+from ..kernels.masks import LENGTH, START, mask_runs, paint_runs
+from ..kernels.parallel import run_chunks
+from ..kernels.runs import coco_counts, find_runs, write_columns
 from .labels import check_numbered
 from .rle import check_runs, read_runs
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels.geometry import boxes_and_areas
+from ..kernels.geometry import boxes_and_areas
 
 MIN_INSIDE = 3  # other instances in a region; a cell may hold a nucleus or two
 INSIDE = 0.9  # fraction of the pixels of an instance that lie in a region

@@ -6,8 +6,8 @@ from scipy import ndimage
 from skimage import draw
 
 from cellbundle.errors import ArrayError
-from cellbundle.painting import paint_contours
-from cellbundle.polygons import contours, outlines
+from cellbundle.instances.painting import paint_contours
+from cellbundle.instances.polygons import contours, outlines
 
 
 def fill(rings, shape):

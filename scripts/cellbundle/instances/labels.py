@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .errors import ArrayError
-from .kernels.geometry import mark_present, rename
-from .kernels.parallel import run_chunks
+from ..errors import ArrayError
+from ..kernels.geometry import mark_present, rename
+from ..kernels.parallel import run_chunks
 
 DENSE_ID_LIMIT = 1 << 24  # up to this id a lookup table is faster than a sort
 MIN_PIXELS_PER_THREAD = 1 << 18

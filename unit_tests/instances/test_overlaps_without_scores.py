@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import ArrayError
-from cellbundle.masks import masks_to_labels, rles_to_labels
+from cellbundle.instances.overlaps import masks_to_labels, rles_to_labels
 
 from .overlapping import CROP, LEFT, MIDDLE, assert_equal, drawn, plain_loop, stack
 

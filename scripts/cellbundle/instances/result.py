@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .errors import ArrayError
+from ..errors import ArrayError
 from .labels import check_labels
 
 

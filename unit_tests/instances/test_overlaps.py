@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import ArrayError, ConfigError
-from cellbundle.masks import labels_to_rles, masks_to_labels, rles_to_labels
+from cellbundle.instances.overlaps import labels_to_rles, masks_to_labels, rles_to_labels
 
 from .overlapping import CROP, LEFT, MIDDLE, assert_equal, drawn, plain_loop, stack
 
@@ -135,7 +135,7 @@ def test_more_masks_than_16_bits_count():
 
 def test_any_number_of_threads_gives_the_same(monkeypatch):
     _, _, scores, masks = drawn(50, (90, 70), 0)
-    monkeypatch.setattr("cellbundle.masks.MIN_PIXELS_PER_THREAD", 1)
+    monkeypatch.setattr("cellbundle.instances.overlaps.MIN_PIXELS_PER_THREAD", 1)
     for threads in ("1", "2", "7", "50"):
         monkeypatch.setenv("CELLBUNDLE_NUM_THREADS", threads)
         assert_equal(masks_to_labels(masks, scores), plain_loop(masks, scores))

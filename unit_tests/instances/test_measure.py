@@ -11,9 +11,9 @@ from skimage.measure import label, regionprops_table
 
 from cellbundle import synthetic
 from cellbundle.errors import ArrayError, ConfigError
-from cellbundle.measure import COLUMNS, INTENSITY_COLUMNS, LENGTH_COLUMNS, measure
+from cellbundle.instances.measure import COLUMNS, INTENSITY_COLUMNS, LENGTH_COLUMNS, measure
 
-from .hand_made import digits
+from ..hand_made import digits
 
 BOX = ("top", "left", "bottom", "right")
 SKIMAGE = {"y": "centroid-0", "x": "centroid-1", "equivalent_diameter": "equivalent_diameter_area"}

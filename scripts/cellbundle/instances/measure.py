@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 
-from .errors import ArrayError, ConfigError
-from .kernels.geometry import boxes_and_areas
-from .kernels.overlap import compact_ids
-from .kernels.parallel import run_chunks
-from .kernels.properties import measure_intensities, measure_shapes
+from ..errors import ArrayError, ConfigError
+from ..kernels.geometry import boxes_and_areas
+from ..kernels.overlap import compact_ids
+from ..kernels.parallel import run_chunks
+from ..kernels.properties import measure_intensities, measure_shapes
 from .labels import check_labels
 
 COLUMNS = (

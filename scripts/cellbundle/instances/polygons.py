@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels.parallel import run_chunks
-from .kernels.polygons import find_corners, group_corners, join_edges, trace_outlines
+from ..kernels.parallel import run_chunks
+from ..kernels.polygons import find_corners, group_corners, join_edges, trace_outlines
 from .labels import check_numbered
 
 MIN_INSTANCES_PER_THREAD = 64
@@ -56,7 +56,7 @@ def outlines(labels: NDArray[np.integer]) -> list[list[Polygon]]:
 def contours(labels: NDArray[np.integer]) -> list[list[NDArray[np.int32]]]:
     """Outlines of every instance through the centres of its outermost pixels, as OpenCV's ``findContours`` has them.
 
-    Holes are not in them: ``cellbundle.painting.paint_contours`` gives back each part, with its holes filled.
+    Holes are not in them: ``cellbundle.instances.painting.paint_contours`` gives back each part, with its holes filled.
 
     Args:
         labels: (H, W) integers, ids 1..N, 0 background.

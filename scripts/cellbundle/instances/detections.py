@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArrayError
-from .kernels.masks import mask_runs
-from .kernels.runs import coco_counts
-from .masks import masks_to_labels
+from ..errors import ArrayError
+from ..kernels.masks import mask_runs
+from ..kernels.runs import coco_counts
+from .overlaps import masks_to_labels
 
 Mask = NDArray[np.bool_]
 
@@ -84,8 +84,8 @@ def to_labels(
     Args:
         detections: N masks.
         min_score: detections below this are left out.
-        max_overlap: see ``cellbundle.masks.masks_to_labels``.
-        min_size: see ``cellbundle.masks.masks_to_labels``.
+        max_overlap: see ``cellbundle.instances.overlaps.masks_to_labels``.
+        min_size: see ``cellbundle.instances.overlaps.masks_to_labels``.
 
     Returns:
         (H, W) int32 label map with ids 1..M from the best detection down, and (M,) int64 index of the detection of

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cellbundle.detections import Detections, mask_rles, tighten, to_labels
 from cellbundle.errors import ArrayError, ConfigError
+from cellbundle.instances.detections import Detections, mask_rles, tighten, to_labels
 
 
 def detections(crops, corners, scores, shape, classes=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import ArrayError, CellBundleError
-from cellbundle.labels import DENSE_ID_LIMIT, check_labels, renumber, split_components
+from cellbundle.instances.labels import DENSE_ID_LIMIT, check_labels, renumber, split_components
 
 INTEGERS = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", ">u2", ">i4"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from .errors import ArrayError
-from .kernels.fill import cross_edges
-from .masks import Form, masks_to_labels, runs_to_labels
+from ..errors import ArrayError
+from ..kernels.fill import cross_edges
+from .overlaps import Form, masks_to_labels, runs_to_labels
 from .rle import read_runs
 
 Ring = NDArray[np.floating] | NDArray[np.integer]
@@ -122,7 +122,7 @@ class Painted:
 
 
 def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes: ArrayLike | None = None) -> Painted:
-    """Paint masks; arguments and errors as for ``cellbundle.masks.masks_to_labels``."""
+    """Paint masks; arguments and errors as for ``cellbundle.instances.overlaps.masks_to_labels``."""
     listed = _Listed(map(np.asarray, masks), _of_mask)
     labels, kept = masks_to_labels(listed, None, shape, boxes)
     places = itertools.repeat(()) if boxes is None else map(tuple, np.asarray(boxes).tolist())
@@ -131,7 +131,7 @@ def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes: Array
 
 
 def paint_rles(rles: Iterable[Any], shape: tuple[int, int], form: Form) -> Painted:
-    """Paint run lengths; arguments and errors as for ``cellbundle.masks.rles_to_labels``."""
+    """Paint run lengths; arguments and errors as for ``cellbundle.instances.overlaps.rles_to_labels``."""
     height, width = shape
     runs = read_runs(rles, form, height, width)
     if form == "kaggle_rows":
@@ -141,7 +141,7 @@ def paint_rles(rles: Iterable[Any], shape: tuple[int, int], form: Form) -> Paint
 
 
 def paint_runs(runs: Iterable[NDArray[np.int64]], shape: tuple[int, int]) -> Painted:
-    """Paint runs of pixels; arguments and errors as for ``cellbundle.masks.runs_to_labels``."""
+    """Paint runs of pixels; arguments and errors as for ``cellbundle.instances.overlaps.runs_to_labels``."""
     listed = _Listed(runs, _of_runs)
     return _by_position(*runs_to_labels(listed, None, shape), listed.contents)
 

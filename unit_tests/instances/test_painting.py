@@ -9,9 +9,9 @@ from scipy import ndimage
 from skimage.draw import polygon
 
 from cellbundle.errors import ArrayError
-from cellbundle.masks import labels_to_rles
-from cellbundle.painting import label_components, paint_contours, paint_masks, paint_rings, paint_rles
-from cellbundle.polygons import contours, outlines
+from cellbundle.instances.overlaps import labels_to_rles
+from cellbundle.instances.painting import label_components, paint_contours, paint_masks, paint_rings, paint_rles
+from cellbundle.instances.polygons import contours, outlines
 
 LARGE, SMALL = [[1, 1, 1, 1]], [[0, 1, 1, 0]]
 
