@@ -28,7 +28,7 @@ from pycocotools import mask as coco
 from cellbundle.datasets import prepare
 from cellbundle.instances.painting import paint_rles
 from cellbundle.io import atomic_path
-from cellbundle.io.mask_files import paint_mask_files
+from cellbundle.io.formats.mask_files import paint_mask_files
 from cellbundle.synthetic import generate
 
 SHAPE = (520, 696)

@@ -21,7 +21,7 @@ from cellbundle.datalist import read_datalist
 from cellbundle.errors import CellBundleError
 from cellbundle.instances.labels import renumber
 from cellbundle.io import read_labels
-from cellbundle.io.yolo import Written, read_yolo, write_yolo
+from cellbundle.io.formats.yolo import Written, read_yolo, write_yolo
 
 LEAST_IOU = 0.95
 

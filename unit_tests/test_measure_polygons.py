@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from cellbundle.io import write_labels
-from cellbundle.io.yolo import read_yolo
+from cellbundle.io.formats.yolo import read_yolo
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 HEADER = (

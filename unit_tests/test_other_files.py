@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 from unit_tests.cli.conftest import call
-from unit_tests.ome_files import KINDS, OWN, cells, channels, opened, referring, write_ome, write_set
+from unit_tests.io.ome_files import KINDS, OWN, cells, channels, opened, referring, write_ome, write_set
 from unit_tests.service.conftest import make  # noqa: F401 - a fixture
 
 from cellbundle.io import read_image, read_labels, write_labels

@@ -61,7 +61,7 @@ def content(folder):
         ("import cellbundle.io as cio", "import scripts.cellbundle.io as cio"),
         ("import cellbundle", "import scripts.cellbundle as cellbundle, scripts.cellbundle"),
         ("import cellbundle.io\n", "import scripts.cellbundle as cellbundle, scripts.cellbundle.io\n"),
-        ('import_module("cellbundle.io.read")', 'import_module("scripts.cellbundle.io.read")'),
+        ('import_module("cellbundle.io.images.read")', 'import_module("scripts.cellbundle.io.images.read")'),
         ("- $from cellbundle.io import a  # x", "- $from scripts.cellbundle.io import a  # x"),
         ('"$import cellbundle.io as c"', '"$import scripts.cellbundle.io as c"'),
         ("$__import__('cellbundle.io').io", "$__import__('scripts.cellbundle.io').io"),

@@ -13,11 +13,11 @@ import pandas as pd
 from .datalist import Entry, load_datalists
 from .errors import CellBundleError, ConfigError, LabelReadError
 from .io import atomic_path, printable, read_labels, stem
+from .io.ownership import Manifest
 from .io.regular import IRREGULAR, is_irregular
 from .io.table import plain_cell, write_csv
 from .metrics import image_scores, pool
 from .metrics.details import ImageDetails, detail_scores, mean_details
-from .ownership import Manifest
 
 REPORTED = ("ap50", "ap75", "ap_mean", "precision50", "recall50", "f150", "pq", "aji", "dice")
 KEY_COLUMNS = ("image", "group")  # of the table; all other columns are scores

@@ -16,8 +16,8 @@ from .errors import CellBundleError
 from .instances.labels import renumber
 from .instances.regions import find_regions
 from .io import Image, read_image, read_labels
-from .no_data import sentences
-from .orientation import remark_on_orientation
+from .io.images.no_data import sentences
+from .io.images.orientation import remark_on_orientation
 
 Severity = Literal["error", "warning"]
 

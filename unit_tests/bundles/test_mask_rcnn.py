@@ -15,7 +15,7 @@ from ignite.engine import Events
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.instances.painting import paint_rles
 from cellbundle.io import read_labels, write_labels
-from cellbundle.io.kaggle import read_kaggle
+from cellbundle.io.formats.kaggle import read_kaggle
 from cellbundle.predictor import Predictor
 from cellbundle.targets.boxes import instance_targets
 

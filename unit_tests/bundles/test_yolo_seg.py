@@ -14,7 +14,7 @@ import yaml
 from monai.engines import SupervisedTrainer
 
 from cellbundle.io import read_labels, write_labels
-from cellbundle.io.yolo import read_yolo
+from cellbundle.io.formats.yolo import read_yolo
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
 sys.path.insert(0, str(Path(__file__).parent))

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from cellbundle.errors import ConfigError, DatalistError, LabelReadError
-from cellbundle.io.yolo import read_yolo
+from cellbundle.io.formats.yolo import read_yolo
 from cellbundle.transforms import LoadCelld, LoadClassesd, NormaliseIntensityd
 
 from ..damage import SHAPES

@@ -9,7 +9,7 @@ import pytest
 from cellbundle.datasets import coco_parts
 from cellbundle.datasets.coco_parts import cut_coco, part_path
 from cellbundle.errors import DatasetError
-from cellbundle.io.coco import read_coco
+from cellbundle.io.formats.coco import read_coco
 
 CATEGORIES = [{"id": 1, "name": "cell"}]
 

@@ -8,7 +8,7 @@ import pytest
 
 from cellbundle.engine.claims import claim_files
 from cellbundle.errors import ConfigError
-from cellbundle.ownership import Manifest
+from cellbundle.io.ownership import Manifest
 
 
 def fill(folder, names):

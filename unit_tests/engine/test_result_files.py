@@ -17,7 +17,7 @@ from cellbundle.errors import CellBundleError, ConfigError
 from cellbundle.instances.detections import Detections, tighten, to_labels
 from cellbundle.instances.painting import paint_rles
 from cellbundle.io import read_labels
-from cellbundle.io.kaggle import read_kaggle
+from cellbundle.io.formats.kaggle import read_kaggle
 
 
 def detections_of(masks, scores, classes=None):

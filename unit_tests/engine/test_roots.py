@@ -10,7 +10,7 @@ import torch
 
 from cellbundle.engine import roots
 from cellbundle.errors import CheckpointError, ConfigError, DatalistError
-from cellbundle.remote import RemoteError
+from cellbundle.io.remote import RemoteError
 
 fsspec = pytest.importorskip("fsspec")
 URL = "memory://lab"

@@ -14,7 +14,7 @@ from cellbundle.engine.tracking import sender
 from cellbundle.engine.tracking.sync import find_runs
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CellBundleError
-from cellbundle.remote import RemoteError
+from cellbundle.io.remote import RemoteError
 
 from .conftest import BUNDLE, SMALL
 from .tracking_servers import misbehaving, only_run

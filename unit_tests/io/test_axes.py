@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import ImageReadError
-from cellbundle.io._axes import channels_first, resolve_axes
+from cellbundle.io.images.axes import channels_first, resolve_axes
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import LabelReadError
-from cellbundle.io.cellpose_seg import read_cellpose_seg, write_cellpose_seg
+from cellbundle.io.formats.cellpose_seg import read_cellpose_seg, write_cellpose_seg
 
 KEYS = {"outlines", "masks", "chan_choose", "ismanual", "filename", "flows", "diameter"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cellbundle.instances.detections import Detections
-from cellbundle.io.coco import result_texts, write_coco, write_image_info, write_results
+from cellbundle.io.formats.coco import result_texts, write_coco, write_image_info, write_results
 
 from .conftest import make
 

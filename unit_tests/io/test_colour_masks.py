@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cellbundle.errors import ConfigError, LabelReadError
-from cellbundle.io.colour_masks import colour_classes, find_colours, read_colour_mask
+from cellbundle.io.formats.colour_masks import colour_classes, find_colours, read_colour_mask
 
 WHITE, RED, GREEN = (255, 255, 255), (255, 0, 0), (0, 255, 0)
 TABLE = {"255,255,255": "background", "#FF0000": "red", "0, 255, 0": "green"}

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import tifffile
-from unit_tests.ome_files import KINDS, OWN, cells, ome_xml, opened, referring, uuid, write_ome
+from unit_tests.io.ome_files import KINDS, OWN, cells, ome_xml, opened, referring, uuid, write_ome
 
 from cellbundle.errors import ImageReadError
 from cellbundle.io import read_image

@@ -8,7 +8,7 @@ from skimage import draw
 
 from cellbundle.errors import ConfigError, LabelReadError
 from cellbundle.instances.painting import paint_rings
-from cellbundle.io.geojson import read_geojson, write_geojson
+from cellbundle.io.formats.geojson import read_geojson, write_geojson
 
 from .conftest import make
 

@@ -9,7 +9,7 @@ from skimage import draw
 
 from cellbundle.errors import ArrayError, LabelReadError
 from cellbundle.instances.painting import paint_rings
-from cellbundle.io.imagej import MAX_SHORT, read_imagej, write_imagej
+from cellbundle.io.formats.imagej import MAX_SHORT, read_imagej, write_imagej
 
 from .conftest import make
 

@@ -6,7 +6,7 @@ import pytest
 
 from cellbundle.errors import ArrayError, ConfigError, LabelReadError
 from cellbundle.instances.painting import paint_rles
-from cellbundle.io.kaggle import KaggleImage, read_kaggle, write_kaggle, write_submission
+from cellbundle.io.formats.kaggle import KaggleImage, read_kaggle, write_kaggle, write_submission
 
 from .conftest import make
 

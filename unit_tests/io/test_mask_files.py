@@ -6,8 +6,8 @@ import tifffile
 from PIL import Image
 
 from cellbundle.errors import CellBundleError, LabelReadError
-from cellbundle.io import mask_files
-from cellbundle.io.mask_files import paint_mask_files
+from cellbundle.io.formats import mask_files
+from cellbundle.io.formats.mask_files import paint_mask_files
 
 MASK = np.zeros((30, 41), bool)
 MASK[3:9, 5:20] = True

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from unit_tests.ome_files import (
+from unit_tests.io.ome_files import (
     KINDS,
     OTHER,
     OWN,

@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from cellbundle.errors import LabelReadError
-from cellbundle.io.coco import read_coco, write_coco
+from cellbundle.io.formats.coco import read_coco, write_coco
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:pycocotools")
 

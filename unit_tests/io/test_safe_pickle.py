@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import LabelReadError
-from cellbundle.io._safe_pickle import load_npy
+from cellbundle.io.formats._safe_pickle import load_npy
 
 
 class Call:

@@ -5,10 +5,11 @@ import time
 
 import numpy as np
 import pytest
-from unit_tests.ome_files import OWN, ome_xml, write_ome
+from unit_tests.io.ome_files import OWN, ome_xml, write_ome
 
 from cellbundle.errors import ImageReadError
-from cellbundle.io import _tiff_limits, read_image
+from cellbundle.io import read_image
+from cellbundle.io.images import tiff_limits
 
 SIDE = 8
 
@@ -95,7 +96,7 @@ def test_deep_and_wide_metadata(tmp_path):
 
 
 def test_tags_of_thumbnails_count_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(_tiff_limits, "MAX_VALUES", 400)
+    monkeypatch.setattr(tiff_limits, "MAX_VALUES", 400)
     import tifffile
 
     image = np.zeros((512, 512), np.uint8)

@@ -5,7 +5,7 @@ import pytest
 
 from cellbundle.errors import ArrayError, LabelReadError
 from cellbundle.instances.polygons import outlines
-from cellbundle.io.yolo import read_yolo, write_yolo
+from cellbundle.io.formats.yolo import read_yolo, write_yolo
 
 
 def save(path, *lines):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from unit_tests.ome_files import opened
+from unit_tests.io.ome_files import opened
 
 from cellbundle.errors import ImageReadError
-from cellbundle.io import _zarr_chunks, read_image
+from cellbundle.io import read_image
+from cellbundle.io.images import zarr_chunks
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed")
 numcodecs = pytest.importorskip("numcodecs")
@@ -190,6 +191,6 @@ def test_files_that_are_too_large(store):
 
 def test_too_many_files(store, monkeypatch):
     path = store(2)
-    monkeypatch.setattr(_zarr_chunks, "MAX_FILES", 5)
+    monkeypatch.setattr(zarr_chunks, "MAX_FILES", 5)
     with pytest.raises(ImageReadError, match="holds more than 5 files"):
         read_image(path)

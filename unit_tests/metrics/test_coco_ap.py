@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cellbundle.errors import ArrayError
 from cellbundle.instances import Instances
-from cellbundle.io.coco import write_coco
+from cellbundle.io.formats.coco import write_coco
 from cellbundle.metrics import image_scores
 from cellbundle.metrics.coco_ap import coco_ap, match_detections, match_in_order
 

@@ -16,7 +16,7 @@ from cellbundle.detection_inferer import tile_corners
 from cellbundle.errors import CellBundleError, DatalistError, LabelReadError
 from cellbundle.instances.labels import keep_ids, renumber
 from cellbundle.io import stem
-from cellbundle.io.yolo import write_yolo
+from cellbundle.io.formats.yolo import write_yolo
 from cellbundle.tiling import plan_tiles
 
 FILL = 114  # grey beside smaller images, as ultralytics' own letterbox has it

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, ImageReadError
 from ..io import IMAGE_SUFFIXES, find_ome_set, printable, stem
-from ..label_names import image_base, is_by_product, is_label_name
-from ..ownership import DATA_SET, STATE
+from ..io.label_names import image_base, is_by_product, is_label_name
+from ..io.ownership import DATA_SET, STATE
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 RECORDS = Path(STATE)  # folder in that of the results by which it is known

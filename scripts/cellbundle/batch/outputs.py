@@ -8,11 +8,11 @@ from types import MappingProxyType
 from ..errors import ConfigError
 from ..instances import Instances
 from ..io import Image, printable, write_labels, write_overlay, write_preview
-from ..io.cellpose_seg import write_cellpose_seg
-from ..io.coco import write_coco
-from ..io.geojson import write_geojson
-from ..io.imagej import write_imagej
-from ..io.kaggle import write_kaggle
+from ..io.formats.cellpose_seg import write_cellpose_seg
+from ..io.formats.coco import write_coco
+from ..io.formats.geojson import write_geojson
+from ..io.formats.imagej import write_imagej
+from ..io.formats.kaggle import write_kaggle
 from ..io.table import check_parquet
 from .jobs import Job
 

@@ -17,11 +17,11 @@ from ..errors import CellBundleError, DatasetError
 from ..inspection import pixel_digest, remark_on_cut_ids, remark_on_regions
 from ..instances.labels import renumber
 from ..io import Image, atomic_path, read_image, write_image, write_labels
+from ..io.images.no_data import sentences
+from ..io.images.orientation import remark_on_orientation, turn
 from ..io.regular import IRREGULAR, is_irregular
 from ..io.sealed import seal, unseal
 from ..kernels.geometry import boxes_and_areas
-from ..no_data import sentences
-from ..orientation import remark_on_orientation, turn
 from .model import DatasetModule, Item, Problem, Sample
 
 FORM = 1  # of the conversion: another number makes every image anew

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetError
-from ..ownership import DATA_SET, STATE, Manifest
+from ..io.ownership import DATA_SET, STATE, Manifest
 from .convert import IMAGES, LABELS, Record, read_journal
 from .facts import names
 from .manifest import MANIFEST, read_manifest

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError, LabelReadError
 from ..io import atomic_path
-from ..io._safe_pickle import load_npy
+from ..io.formats._safe_pickle import load_npy
 from .archive_members import CHUNK
 from .archives import HEADER_DAMAGE, check_free_space
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..errors import DatasetError
 from ..io import printable
+from ..io.ownership import STATE
 from ..io.regular import IRREGULAR
 from ..kernels.parallel import THREADS_VARIABLE, n_threads
-from ..ownership import STATE
 from .checks import check_found, check_options, remark_on_split
 from .convert import Record, convert_item, item_key, load_module, read_journal
 from .facts import Facts, read_facts

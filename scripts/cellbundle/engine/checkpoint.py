@@ -17,8 +17,8 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError
 from ..flags import as_bool
+from ..io.ownership import STATE
 from ..io.write import TEMPORARY, atomic_path
-from ..ownership import STATE
 from .distributed import agree, gather, rank, world_size
 from .handlers import EarlyStop, History, find_handler, register_handler
 from .preemption import PreemptedError, asked

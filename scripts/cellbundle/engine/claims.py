@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..flags import as_bool
-from ..ownership import Manifest
+from ..io.ownership import Manifest
 from . import distributed
 from .checkpoint import LATEST
 

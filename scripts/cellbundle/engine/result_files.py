@@ -13,8 +13,8 @@ from monai.utils.enums import CommonKeys as Keys
 from ..errors import ConfigError
 from ..instances.overlaps import Form, labels_to_rles
 from ..io import printable, stem
-from ..io.coco import result_texts, write_image_info, write_results
-from ..io.kaggle import ORDERS, write_submission
+from ..io.formats.coco import result_texts, write_image_info, write_results
+from ..io.formats.kaggle import ORDERS, write_submission
 from . import distributed
 from .items import ItemHandler
 
@@ -36,7 +36,7 @@ class ImageTexts:
         given_id: what its entry in the data list calls it; None if that says nothing.
         shape: (H, W).
         runs: Kaggle's run lengths of each instance of the label map.
-        detections: ``cellbundle.io.coco.result_texts``.
+        detections: ``cellbundle.io.formats.coco.result_texts``.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Workflows whose data and outputs are elsewhere: ``--basedir s3://…`` and the like, see ``cellbundle.remote``."""
+"""Workflows whose data and outputs are elsewhere: ``--basedir s3://…`` and the like, see ``cellbundle.io.remote``."""
 
 import logging
 import os
@@ -16,8 +16,8 @@ from ..addresses import redact
 from ..datalist import read_datalist, select
 from ..errors import DatalistError
 from ..io import IMAGE_SUFFIXES
-from ..ownership import is_record
-from ..remote import Copy, Mirror, RemoteError, is_url
+from ..io.ownership import is_record
+from ..io.remote import Copy, Mirror, RemoteError, is_url
 from . import distributed
 from .checkpoint import LATEST, PREVIOUS
 

@@ -21,7 +21,7 @@ from ..addresses import redact_text
 from ..errors import CheckpointError, ConfigError
 from ..flags import WORDS, as_bool
 from ..io import first_few
-from ..ownership import STATE
+from ..io.ownership import STATE
 from . import distributed
 from .checkpoint import BEST, can_resume
 from .overrides import config_ids, lookup

@@ -19,8 +19,8 @@ from ..bundles import make_importable
 from ..errors import ArrayError, CellBundleError, ConfigError, original_errors, redacted_errors
 from ..evaluation import REPORT_FILES, format_report, write_evaluation
 from ..flags import as_bool
+from ..io.ownership import STATE, Manifest
 from ..io.table import write_rows
-from ..ownership import STATE, Manifest
 from . import distributed, runs
 from .checkpoint import (
     BEST,

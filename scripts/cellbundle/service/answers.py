@@ -14,7 +14,7 @@ from PIL import Image as Picture
 
 from ..instances import Instances
 from ..io import Image, atomic_path, write_labels
-from ..io.geojson import write_geojson
+from ..io.formats.geojson import write_geojson
 from ..io.overlay import JPEG_QUALITY, to_picture
 from .masks import write_mask
 

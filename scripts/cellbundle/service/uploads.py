@@ -16,7 +16,7 @@ from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFi
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..io.read import SIGNATURES
+from ..io.images.read import SIGNATURES
 from .errors import ServiceError
 from .paths import SUFFIXES
 

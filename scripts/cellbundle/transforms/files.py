@@ -23,7 +23,7 @@ class LoadCelld(MapTransform):
         image_key: entry that holds the image's path.
         label_key: entry that holds the label's path; may be absent.
         axes: axes of image files that do not say them, for example "CYX".
-        binary: what to do with 0/255 masks given as labels, see ``cellbundle.io.read.read_labels``.
+        binary: what to do with 0/255 masks given as labels, see ``cellbundle.io.images.read.read_labels``.
 
     Raises:
         ImageReadError: if the image cannot be read or its axes are unclear.

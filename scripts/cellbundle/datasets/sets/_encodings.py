@@ -12,14 +12,14 @@ from ...errors import ArrayError, CellBundleError, LabelReadError
 from ...instances.overlaps import Form
 from ...instances.painting import Painted, Ring, label_components, paint_rings, paint_rles
 from ...io import Image, atomic_path, read_image, read_labels
-from ...io.cellpose_seg import read_cellpose_seg
-from ...io.coco import CocoImage, read_coco
-from ...io.colour_masks import read_colour_mask
-from ...io.geojson import read_geojson
-from ...io.imagej import read_imagej
-from ...io.kaggle import KaggleImage, read_kaggle
-from ...io.mask_files import paint_mask_files
-from ...io.yolo import read_yolo
+from ...io.formats.cellpose_seg import read_cellpose_seg
+from ...io.formats.coco import CocoImage, read_coco
+from ...io.formats.colour_masks import read_colour_mask
+from ...io.formats.geojson import read_geojson
+from ...io.formats.imagej import read_imagej
+from ...io.formats.kaggle import KaggleImage, read_kaggle
+from ...io.formats.mask_files import paint_mask_files
+from ...io.formats.yolo import read_yolo
 from ..model import Item
 from ._remarks import remarks_on
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError
 from ...io import IMAGE_SUFFIXES
-from ...label_names import (
+from ...io.label_names import (
     IMAGE_FOLDERS,
     IMAGE_TAIL,
     LABEL_FOLDERS,

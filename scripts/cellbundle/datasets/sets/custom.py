@@ -19,9 +19,9 @@ from ...errors import ConfigError, DatasetError, LabelReadError
 from ...instances.labels import keep_ids, renumber
 from ...instances.regions import find_regions
 from ...io import IMAGE_SUFFIXES, read_image
-from ...io.colour_masks import colour_classes, find_colours
+from ...io.formats.colour_masks import colour_classes, find_colours
+from ...io.images.orientation import UPRIGHT, remark_on_orientation, turn
 from ...kernels.geometry import boxes_and_areas
-from ...orientation import UPRIGHT, remark_on_orientation, turn
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import beside_validation as split
 from ..tree import Tree

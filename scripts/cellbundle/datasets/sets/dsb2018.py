@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...io import read_labels
-from ...io.mask_files import paint_mask_files
+from ...io.formats.mask_files import paint_mask_files
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import by_group as split
 from ..tree import Tree, pair

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import DatasetError
-from ...io.coco import read_coco
+from ...io.formats.coco import read_coco
 from ..coco_parts import cut_coco, part_path
 from ..model import Found, Item, Problem, Sample
 from ..splits import beside_validation as split

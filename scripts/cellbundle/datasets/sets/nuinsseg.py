@@ -16,7 +16,7 @@ import numpy as np
 from ...datalist import read_sections, resolve_entry
 from ...errors import DatasetError
 from ...io import read_image, read_labels
-from ...io.yolo import read_yolo
+from ...io.formats.yolo import read_yolo
 from ..model import Found, Item, Problem, Sample, Section
 from ..tree import Tree, pair
 from ._remarks import remarks_on

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import DatasetError
 from ...instances.labels import check_labels
-from ...io._tiff import ONE_FILE
+from ...io.images.tiff import ONE_FILE
 from .. import label_maps
 from ..model import Found, Item, Problem, Sample
 from ..splits import by_group as split

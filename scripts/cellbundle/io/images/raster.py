@@ -14,8 +14,8 @@ from PIL.ImagePalette import ImagePalette
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from ..orientation import TAG, UPRIGHT, known_orientation
-from ._stored import Stored
+from .header import Stored
+from .orientation import TAG, UPRIGHT, known_orientation
 
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: grey, RGB, grey and alpha, RGBA
 PNG_PALETTE = 3

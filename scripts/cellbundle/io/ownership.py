@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from .errors import ConfigError
-from .io import atomic_path, first_few, printable
-from .io.sealed import seal, unseal
+from ..errors import ConfigError
+from . import atomic_path, first_few, printable
+from .sealed import seal, unseal
 
 STATE = ".cellbundle"  # folder in that of the results
 NAME, COPY = "files.json", "files.copy.json"

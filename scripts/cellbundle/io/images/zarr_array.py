@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import ImageReadError
-from .regular import open_regular
+from ...errors import ImageReadError
+from ..regular import open_regular
 
 MAX_JSON = 2**24  # bytes of a metadata file
 MAX_CHUNKS = 2**17  # of an array; zarr makes a task for each

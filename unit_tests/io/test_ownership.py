@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cellbundle.errors import ConfigError
-from cellbundle.ownership import Manifest
+from cellbundle.io.ownership import Manifest
 
-from .damage import damaged
+from ..damage import damaged
 
 FILES = [Path("a.csv"), Path("images/b ä.png"), Path("images/\udcff.png")]
 

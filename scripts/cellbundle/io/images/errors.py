@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import CellBundleError, DependencyError
-from .regular import IRREGULAR, is_irregular
+from ...errors import CellBundleError, DependencyError
+from ..regular import IRREGULAR, is_irregular
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArrayError, LabelReadError
-from ..instances.painting import Painted, paint_contours, paint_rings
-from ..instances.polygons import outlines
-from ._named import named
-from ._one_outline import one_outline
-from .write import atomic_path
+from ...errors import ArrayError, LabelReadError
+from ...instances.painting import Painted, paint_contours, paint_rings
+from ...instances.polygons import outlines
+from ..images.errors import named
+from ..write import atomic_path
+from ._outline import one_outline
 
 MIN_POINTS = 3
 NUMBERS_OF_A_BOX = 5  # class, centre, width and height: the labels of detectors

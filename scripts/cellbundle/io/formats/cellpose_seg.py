@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LabelReadError
-from ..instances import Instances
-from ..instances.labels import check_labels
-from ..kernels.geometry import boxes_and_areas
-from ..kernels.parallel import run_chunks
-from ..kernels.polygons import mark_outer_pixels
-from ._named import named
+from ...errors import LabelReadError
+from ...instances import Instances
+from ...instances.labels import check_labels
+from ...kernels.geometry import boxes_and_areas
+from ...kernels.parallel import run_chunks
+from ...kernels.polygons import mark_outer_pixels
+from ..images.errors import named
+from ..overlay import OUTLINE_COLOURS
+from ..write import atomic_path
 from ._safe_pickle import load_npy
-from .overlay import OUTLINE_COLOURS
-from .write import atomic_path
 
 MAX_UINT16_ID = 65534  # cellpose itself goes on with uint32 from here
 

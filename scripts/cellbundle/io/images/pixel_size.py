@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import tifffile
 
-from ._ome import Pixels
+from .ome import Pixels
 
 MICRON = ("µm", "μm", "\\u00b5m", "um", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres")
 UM_PER_UNIT = {

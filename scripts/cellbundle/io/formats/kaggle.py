@@ -7,11 +7,11 @@ from typing import Literal
 
 import pandas as pd
 
-from ..errors import ConfigError, LabelReadError
-from ..instances import Instances
-from ..instances.overlaps import labels_to_rles
-from ._named import named
-from .table import plain_cell, write_rows
+from ...errors import ConfigError, LabelReadError
+from ...instances import Instances
+from ...instances.overlaps import labels_to_rles
+from ..images.errors import named
+from ..table import plain_cell, write_rows
 
 HEADER = ("ImageId", "EncodedPixels")
 SUBMISSION_HEADER = ("idx", "id", "annotation")

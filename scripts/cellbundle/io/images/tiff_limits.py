@@ -4,7 +4,7 @@ import os
 import struct
 from typing import BinaryIO, NamedTuple
 
-from ..errors import ImageReadError
+from ...errors import ImageReadError
 
 MAX_DIRECTORIES = 10_000  # pages and thumbnails; tifffile compares them pair by pair
 MAX_TAGS = 4096  # in a directory; tifffile ignores directories with more

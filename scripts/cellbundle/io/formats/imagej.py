@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
-from ..errors import ArrayError, LabelReadError
-from ..instances import Instances
-from ..instances.polygons import Polygon, outlines
-from ._named import named
-from .write import atomic_path
+from ...errors import ArrayError, LabelReadError
+from ...instances import Instances
+from ...instances.polygons import Polygon, outlines
+from ..images.errors import named
+from ..write import atomic_path
 
 # ImageJ reads 16-bit numbers above this one as negative; paths of composite ROIs are 32-bit floats instead.
 MAX_SHORT = 60535

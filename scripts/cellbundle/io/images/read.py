@@ -10,18 +10,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageReadError, ImageTooLargeError, LabelReadError
-from ..instances.labels import renumber
-from ..no_data import NoData, clipped_channels, replace_no_data, replace_not_finite, sentences
-from ..orientation import FIRST_TRANSPOSED, UPRIGHT, turn
-from ._axes import channels_first, resolve_axes
-from ._named import named
-from ._ome_set import open_ome_set
-from ._raster import open_bmp, open_jpeg, open_png
-from ._stored import Stored, n_pixels
-from ._tiff import open_tiff
-from ._zarr import is_zarr, open_zarr
-from .regular import open_regular
+from ...errors import ImageReadError, ImageTooLargeError, LabelReadError
+from ...instances.labels import renumber
+from ..regular import open_regular
+from .axes import channels_first, resolve_axes
+from .errors import named
+from .header import Stored, n_pixels
+from .no_data import NoData, clipped_channels, replace_no_data, replace_not_finite, sentences
+from .ome_set import open_ome_set
+from .orientation import FIRST_TRANSPOSED, UPRIGHT, turn
+from .raster import open_bmp, open_jpeg, open_png
+from .tiff import open_tiff
+from .zarr import is_zarr, open_zarr
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def read_image(
 
     Palettes and CMYK become RGB; colour tables of ImageJ and OME files are for display only and are not applied. A
     channel that the file calls transparency is dropped, unless ``axes`` is given. Multi-resolution files give their
-    full resolution. Values that stand for no data, as NaN does, are replaced, with a warning (``cellbundle.no_data``).
+    full resolution. Values that stand for no data, as NaN does, are replaced, with a warning (``io.images.no_data``).
 
     Args:
         path: an image file, or the folder of an OME-Zarr image.

@@ -11,14 +11,14 @@ from typing import Any, cast
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ..errors import ArrayError, LabelReadError
-from ..instances import Instances
-from ..instances.detections import Detections, mask_rles
-from ..instances.overlaps import labels_to_rles
-from ..instances.painting import Painted, extent, paint_rles
-from ..kernels.geometry import boxes_and_areas
-from ._named import named
-from .write import atomic_path
+from ...errors import ArrayError, LabelReadError
+from ...instances import Instances
+from ...instances.detections import Detections, mask_rles
+from ...instances.overlaps import labels_to_rles
+from ...instances.painting import Painted, extent, paint_rles
+from ...kernels.geometry import boxes_and_areas
+from ..images.errors import named
+from ..write import atomic_path
 
 IMAGE_ID = 1
 DEFAULT_CATEGORY = "cell"  # of instances without a class

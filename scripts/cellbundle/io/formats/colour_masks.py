@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CellBundleError, ConfigError, LabelReadError
-from ..instances.painting import label_components
-from .read import read_image
+from ...errors import CellBundleError, ConfigError, LabelReadError
+from ...instances.painting import label_components
+from ..images.read import read_image
 
 BACKGROUND = "background"
 BLACK = 0x000000

@@ -8,11 +8,11 @@ import numpy as np
 from imagecodecs import ZlibngError, zlibng_decode
 from numpy.typing import NDArray
 
-from ..errors import LabelReadError
-from ..instances.painting import Painted, paint_runs
-from ..kernels.masks import mask_runs
-from ..kernels.png import png_runs
-from .read import DEFAULT_MAX_PIXELS, read_image
+from ...errors import LabelReadError
+from ...instances.painting import Painted, paint_runs
+from ...kernels.masks import mask_runs
+from ...kernels.png import png_runs
+from ..images.read import DEFAULT_MAX_PIXELS, read_image
 
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour type, compression, filter, interlacing

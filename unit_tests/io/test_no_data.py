@@ -10,7 +10,7 @@ from PIL import Image
 
 from cellbundle.cli import main
 from cellbundle.io import read_image
-from cellbundle.no_data import clipped_channels, replace_no_data
+from cellbundle.io.images.no_data import clipped_channels, replace_no_data
 from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
 

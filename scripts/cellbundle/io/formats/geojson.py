@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, LabelReadError
-from ..instances import Instances
-from ..instances.polygons import Polygon, outlines
-from ._named import named
-from .overlay import OUTLINE_COLOURS
-from .write import atomic_path
+from ...errors import ConfigError, LabelReadError
+from ...instances import Instances
+from ...instances.polygons import Polygon, outlines
+from ..images.errors import named
+from ..overlay import OUTLINE_COLOURS
+from ..write import atomic_path
 
 # QuPath's "cell" is a pair, a cell and the nucleus in it, and it draws and measures both. An instance is one outline,
 # which may be either, so it is a "detection": thousands stay fast, which they do not as annotations.

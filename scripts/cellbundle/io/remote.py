@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .addresses import is_address, redact, redact_text
-from .errors import CellBundleError, ConfigError, DependencyError, redact_error
-from .io import atomic_path
+from ..addresses import is_address, redact, redact_text
+from ..errors import CellBundleError, ConfigError, DependencyError, redact_error
+from . import atomic_path
 from .ownership import is_record
 
 logger = logging.getLogger(__name__)

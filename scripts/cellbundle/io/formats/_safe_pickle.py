@@ -10,8 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ..errors import LabelReadError
-from ._named import named
+from ...errors import LabelReadError
+from ..images.errors import named
 
 HEADER_READERS: Mapping[tuple[int, int], Callable] = MappingProxyType(
     {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .errors import ImageReadError
+from ...errors import ImageReadError
 
 HUGE = 1e30  # no intensity; the fill values of netCDF (9.97e36) and of floats (3.4e38) are larger
 FILLS = (-9999.0, -99999.0, -999999.0, -32768.0)  # of geographic and other programs

@@ -13,14 +13,14 @@ import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC
 
-from ..errors import ImageReadError
-from ..orientation import TAG, known_orientation
-from ._axes import UNDESCRIBED
-from ._ome import Ome, Part, Pixels, Reference, as_xml, other_names, own_references, parse_ome, parts_in, short_names
-from ._pixel_size import tiff_pixel_size
-from ._stored import Stored
-from ._tiff_limits import check_directories
-from .regular import open_regular
+from ...errors import ImageReadError
+from ..regular import open_regular
+from .axes import UNDESCRIBED
+from .header import Stored
+from .ome import Ome, Part, Pixels, Reference, as_xml, other_names, own_references, parse_ome, parts_in, short_names
+from .orientation import TAG, known_orientation
+from .pixel_size import tiff_pixel_size
+from .tiff_limits import check_directories
 
 logger = logging.getLogger(__name__)
 

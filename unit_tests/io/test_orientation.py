@@ -9,7 +9,7 @@ from cellbundle.cli import main
 from cellbundle.datasets import prepare
 from cellbundle.errors import ImageReadError
 from cellbundle.io import read_image, read_labels
-from cellbundle.orientation import TAG, remark_on_orientation, turn
+from cellbundle.io.images.orientation import TAG, remark_on_orientation, turn
 from cellbundle.synthetic import generate
 from cellbundle.validation import inspect_datalist
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..instances.polygons import Polygon
+from ...instances.polygons import Polygon
 
 MARGIN = 0.1  # pixels from the edge of an instance to its outline; more than the six digits of a file lose
 

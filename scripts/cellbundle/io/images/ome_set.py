@@ -11,13 +11,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..errors import ImageReadError
-from ._named import named
-from ._ome import Ome, Part, Pixels, Reference, bare_name, first_plane, own_references, parse_ome, short_names
-from ._stored import Stored
-from ._tiff import ONE_FILE, Member, Opened, open_part, open_tiff, own_metadata
-from ._tiff_limits import MAX_TEXT, check_directories
-from .regular import open_regular
+from ...errors import ImageReadError
+from ..regular import open_regular
+from .errors import named
+from .header import Stored
+from .ome import Ome, Part, Pixels, Reference, bare_name, first_plane, own_references, parse_ome, short_names
+from .tiff import ONE_FILE, Member, Opened, open_part, open_tiff, own_metadata
+from .tiff_limits import MAX_TEXT, check_directories
 
 MAX_FILES = 256  # of an image; all are open at the same time
 ORDER = "TCZYX"

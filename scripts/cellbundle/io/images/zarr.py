@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DependencyError, ImageReadError
-from ._pixel_size import in_micrometres
-from ._stored import Stored, n_pixels
-from ._zarr_array import ZarrArray, array_folder, read_array, read_json
-from ._zarr_chunks import check_files
+from ...errors import DependencyError, ImageReadError
+from .header import Stored, n_pixels
+from .pixel_size import in_micrometres
+from .zarr_array import ZarrArray, array_folder, read_array, read_json
+from .zarr_chunks import check_files
 
 MARKERS = (".zgroup", ".zattrs", "zarr.json")
 

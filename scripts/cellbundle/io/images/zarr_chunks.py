@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import imagecodecs
 
-from ..errors import ImageReadError
-from ._zarr_array import CHECKSUM, COMPRESSORS, MAX_CHUNKS, MAX_JSON, ShardIndex, ZarrArray
-from .regular import open_regular
+from ...errors import ImageReadError
+from ..regular import open_regular
+from .zarr_array import CHECKSUM, COMPRESSORS, MAX_CHUNKS, MAX_JSON, ShardIndex, ZarrArray
 
 METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 CHUNK = re.compile(r"(c[/.])?\d+([/.]\d+)*")  # its key: 0.0, 0/0, c/0/0

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cellbundle import remote
 from cellbundle.errors import CellBundleError, ConfigError, DependencyError
-from cellbundle.remote import Copy, Mirror, RemoteError, is_url, open_url
+from cellbundle.io import remote
+from cellbundle.io.remote import Copy, Mirror, RemoteError, is_url, open_url
 
 fsspec = pytest.importorskip("fsspec")
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
-from ..errors import ImageReadError
-from ._stored import CHANNELS
+from ...errors import ImageReadError
+from .header import CHANNELS
 
 UNKNOWN = "QI"  # tifffile's letters for dimensions that a file does not name
 UNDESCRIBED = "P"  # planes that the OME metadata of a file do not describe: they may be a z-stack
