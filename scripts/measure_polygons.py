@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cellbundle.datalist import read_datalist
+from cellbundle.datalists.datalist import read_datalist
 from cellbundle.errors import CellBundleError
 from cellbundle.instances.labels import renumber
 from cellbundle.io import read_labels

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from cellbundle.datalist import load_datalists
+from cellbundle.datalists.datalist import load_datalists
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.io import read_image, read_labels, write_labels
 from tune_decoder import read_overrides

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from .datalist import Entry, load_datalists
+from .datalists.datalist import Entry, load_datalists
 from .errors import CellBundleError, ConfigError, LabelReadError
 from .io import atomic_path, printable, read_labels, stem
 from .io.ownership import Manifest
@@ -76,10 +76,10 @@ def evaluate_folder(
 
     Args:
         predictions: folder of label maps.
-        datalist: JSON file, see ``cellbundle.datalist``.
+        datalist: JSON file, see ``cellbundle.datalists.datalist``.
         basedir: folder that the paths in it are relative to.
-        split: as in ``cellbundle.datalist.select``.
-        fold: as in ``cellbundle.datalist.select``.
+        split: as in ``cellbundle.datalists.datalist.select``.
+        fold: as in ``cellbundle.datalists.datalist.select``.
         groups: group of an image by its stem, as ``read_groups`` gives it; images that are not in it go to ``other``.
         group_key: without ``groups``, the key of the entries to group by; the default puts all into one group.
         progress: called as ``progress(done, total)`` after each image.

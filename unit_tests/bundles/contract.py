@@ -20,7 +20,7 @@ from monai.bundle import run as run_bundle
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from cellbundle.bundles import inference_parser, make_importable
-from cellbundle.datalist import read_datalist
+from cellbundle.datalists.datalist import read_datalist
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.io import read_labels
 from cellbundle.synthetic import write_dataset

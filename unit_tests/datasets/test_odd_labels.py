@@ -5,9 +5,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cellbundle.datalists.validate import inspect_datalist
 from cellbundle.datasets import prepare
 from cellbundle.instances.regions import find_regions
-from cellbundle.validation import inspect_datalist
 
 N = 20  # cells along a side
 

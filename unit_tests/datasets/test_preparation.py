@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from monai.auto3dseg.utils import datafold_read
 
-from cellbundle.datalist import read_datalist
+from cellbundle.datalists.datalist import read_datalist
 from cellbundle.datasets import facts, prepare, verify
 from cellbundle.errors import ConfigError
 

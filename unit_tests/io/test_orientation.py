@@ -6,12 +6,12 @@ import tifffile
 from PIL import Image, ImageOps
 
 from cellbundle.cli import main
+from cellbundle.datalists.validate import inspect_datalist
 from cellbundle.datasets import prepare
 from cellbundle.errors import ImageReadError
 from cellbundle.io import read_image, read_labels
 from cellbundle.io.images.orientation import TAG, remark_on_orientation, turn
 from cellbundle.synthetic import generate
-from cellbundle.validation import inspect_datalist
 
 ORIENTATIONS = range(1, 9)
 

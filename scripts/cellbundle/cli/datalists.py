@@ -72,9 +72,9 @@ def validate_data(
     ] = False,
 ) -> int:
     """Read every file of a data list and say what is wrong, before a training does."""
-    from ..inspection import Finding  # noqa: PLC0415
+    from ..datalists.inspect import Finding  # noqa: PLC0415
+    from ..datalists.validate import inspect_datalist  # noqa: PLC0415
     from ..io import atomic_path  # noqa: PLC0415
-    from ..validation import inspect_datalist  # noqa: PLC0415
 
     if output and not replace_foreign:
         _check_findings(output)
@@ -96,7 +96,7 @@ def validate_data(
 
 def _check_findings(path: Path) -> None:
     """Raise ``ConfigError`` if a file exists that does not hold findings and nothing else."""
-    from ..inspection import Finding  # noqa: PLC0415
+    from ..datalists.inspect import Finding  # noqa: PLC0415
 
     if not os.path.lexists(path):
         return

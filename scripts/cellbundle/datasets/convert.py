@@ -13,8 +13,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..datalists.inspect import pixel_digest, remark_on_cut_ids, remark_on_regions
 from ..errors import CellBundleError, DatasetError
-from ..inspection import pixel_digest, remark_on_cut_ids, remark_on_regions
 from ..instances.labels import renumber
 from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.images.no_data import sentences

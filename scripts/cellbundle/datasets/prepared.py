@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..addresses import redact_text
-from ..datalist import SECTIONS
+from ..datalists.datalist import SECTIONS
 from ..io import atomic_path
 from ..io.table import write_rows
 from .convert import IMAGES, LABELS, Output, Record

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..datalist import SECTIONS
+from ..datalists.datalist import SECTIONS
 from ..errors import CellBundleError
 from ..io import atomic_path, draw_outlines, read_image, read_labels
 from ..io.overlay import JPEG_QUALITY

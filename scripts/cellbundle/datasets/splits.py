@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..datalist import split_by_group
+from ..datalists.datalist import split_by_group
 from ..errors import ConfigError
 from .model import Item
 

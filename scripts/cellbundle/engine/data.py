@@ -15,7 +15,7 @@ from monai.data import CacheDataset, DataLoader, Dataset, list_data_collate, set
 from monai.transforms import Compose
 from torch.utils.data import DistributedSampler
 
-from ..datalist import load_datalists, read_class_names
+from ..datalists.datalist import load_datalists, read_class_names
 from ..errors import CellBundleError, ConfigError, DatalistError, original_errors
 from ..flags import as_bool
 from ..io import IMAGE_SUFFIXES

@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from ..addresses import redact
-from ..datalist import read_datalist, select
+from ..datalists.datalist import read_datalist, select
 from ..errors import DatalistError
 from ..io import IMAGE_SUFFIXES
 from ..io.ownership import is_record

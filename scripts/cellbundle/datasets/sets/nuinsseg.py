@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...datalist import read_sections, resolve_entry
+from ...datalists.datalist import read_sections, resolve_entry
 from ...errors import DatasetError
 from ...io import read_image, read_labels
 from ...io.formats.yolo import read_yolo

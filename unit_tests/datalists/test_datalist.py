@@ -6,7 +6,7 @@ import random
 import pytest
 from monai.auto3dseg.utils import datafold_read
 
-from cellbundle.datalist import (
+from cellbundle.datalists.datalist import (
     check_leakage,
     find_leaks,
     load_datalists,

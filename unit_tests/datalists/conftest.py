@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cellbundle.datalists.validate import inspect_datalist
 from cellbundle.synthetic import write_dataset
-from cellbundle.validation import inspect_datalist
 
 SIZE = (48, 40)
 

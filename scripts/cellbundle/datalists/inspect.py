@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .addresses import redact_text
+from ..addresses import redact_text
+from ..errors import CellBundleError
+from ..instances.labels import renumber
+from ..instances.regions import find_regions
+from ..io import Image, read_image, read_labels
+from ..io.images.no_data import sentences
+from ..io.images.orientation import remark_on_orientation
 from .datalist import FILE_KEYS, Entry
-from .errors import CellBundleError
-from .instances.labels import renumber
-from .instances.regions import find_regions
-from .io import Image, read_image, read_labels
-from .io.images.no_data import sentences
-from .io.images.orientation import remark_on_orientation
 
 Severity = Literal["error", "warning"]
 
@@ -76,7 +76,7 @@ def inspect_entry(section: str, entry: Entry, base: Path) -> Facts:
 
     Args:
         section: ``training`` or ``testing``.
-        entry: with absolute paths below ``base``, as ``cellbundle.datalist.read_datalist`` gives it.
+        entry: with absolute paths below ``base``, as ``cellbundle.datalists.datalist.read_datalist`` gives it.
         base: absolute path of the basedir.
     """
     place = f"fold {entry.get('fold', 'none')}" if section == "training" else section

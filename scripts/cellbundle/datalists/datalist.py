@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import DatalistError
-from .io.regular import IRREGULAR, is_irregular
+from ..errors import DatalistError
+from ..io.regular import IRREGULAR, is_irregular
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cellbundle.datalists.validate import Finding
 from cellbundle.io import read_image
-from cellbundle.validation import Finding
 
 
 def copy_image(data, target, section, transform):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .addresses import redact
+from ..addresses import redact
+from ..errors import ConfigError, DatalistError
+from ..kernels.parallel import n_threads
 from .datalist import FILE_KEYS, Entry, find_leaks, path_below, read_sections, resolve_entry, shorten
-from .errors import ConfigError, DatalistError
-from .inspection import Facts, Finding, inspect_entry, reason, relative_name
-from .kernels.parallel import n_threads
+from .inspect import Facts, Finding, inspect_entry, reason, relative_name
 
 __all__ = ["Finding", "SplitCounts", "Validation", "inspect_datalist"]
 
@@ -51,7 +51,7 @@ def inspect_datalist(
     compression or integer type, or as RGB with equal channels. Images of one value are not compared.
 
     Args:
-        datalist: JSON file, see ``cellbundle.datalist``.
+        datalist: JSON file, see ``cellbundle.datalists.datalist``.
         basedir: folder that the paths in it are relative to.
         require_labels: every entry needs a ``label``.
         progress: called as ``progress(done, total)`` in the calling thread after each entry.

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from cellbundle.datalists.validate import SplitCounts, inspect_datalist
 from cellbundle.errors import ConfigError
 from cellbundle.io import read_labels, write_labels
-from cellbundle.validation import SplitCounts, inspect_datalist
 
 from .conftest import SIZE, blank
 

@@ -1,0 +1,1 @@
+"""Datalists: read, write, inspect and validate them."""
