@@ -23,10 +23,10 @@ KINDS = {"network and decoder": "", "--save labels": "labels", "default": "label
 
 def run_once(folder: Path, bundle: str, kinds: str) -> float:
     """Seconds for all images of a folder, in this process."""
-    from cellbundle.batch.jobs import find_jobs  # noqa: PLC0415  (imports are not part of the time)
     from cellbundle.cli import main as command  # noqa: PLC0415
+    from cellbundle.inference.batch.inputs import find_jobs  # noqa: PLC0415  (imports are not part of the time)
+    from cellbundle.inference.predictor import Predictor  # noqa: PLC0415
     from cellbundle.io import read_image  # noqa: PLC0415
-    from cellbundle.predictor import Predictor  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as scratch:
         jobs, _, _ = find_jobs([folder], scratch)
@@ -50,7 +50,7 @@ def run_once(folder: Path, bundle: str, kinds: str) -> float:
 
 def main(arguments: argparse.Namespace) -> None:
     """Alternate the runs and print their medians."""
-    from cellbundle.batch.jobs import find_jobs  # noqa: PLC0415
+    from cellbundle.inference.batch.inputs import find_jobs  # noqa: PLC0415
 
     seconds: dict[str, list[float]] = {name: [] for name in KINDS}
     for _ in range(arguments.repeats):

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from cellbundle.decode.flows import clean, drop_inconsistent, drop_uncertain, group_by_sink
 from cellbundle.engine.workflow import CellWorkflow
+from cellbundle.inference.predictor import one_of_batch
 from cellbundle.metrics import image_scores
-from cellbundle.predictor import one_of_batch
 
 CELL_THRESHOLDS = (-0.5, 0.0, 0.3, 0.6)  # logits
 FLOW_THRESHOLDS = (0.4, 1.6, None)  # mean squared flow error

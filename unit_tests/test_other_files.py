@@ -12,8 +12,8 @@ from unit_tests.cli.conftest import call
 from unit_tests.io.ome_files import KINDS, OWN, cells, channels, opened, referring, write_ome, write_set
 from unit_tests.service.conftest import make  # noqa: F401 - a fixture
 
+from cellbundle.inference.predictor import Segmentation
 from cellbundle.io import read_image, read_labels, write_labels
-from cellbundle.predictor import Segmentation
 
 N_OWN = 2  # cells in its own pixels
 SECRETS = ("secret.tif", "b.tif", "pipe", "missing", "text")
@@ -36,7 +36,7 @@ def predictor(monkeypatch):
         def __init__(self, **options):
             pass
 
-    monkeypatch.setattr("cellbundle.predictor.Predictor", Predictor)
+    monkeypatch.setattr("cellbundle.inference.predictor.Predictor", Predictor)
 
 
 def secrets_in(paths):

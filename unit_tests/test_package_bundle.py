@@ -66,9 +66,9 @@ def content(folder):
         ('"$import cellbundle.io as c"', '"$import scripts.cellbundle.io as c"'),
         ("$__import__('cellbundle.io').io", "$__import__('scripts.cellbundle.io').io"),
         (r'"$__import__(\"cellbundle.io\")"', r'"$__import__(\"scripts.cellbundle.io\")"'),
-        ("  _target_: cellbundle.tiling.T", "  _target_: scripts.cellbundle.tiling.T"),
-        ("{_target_: 'cellbundle.tiling.T'}", "{_target_: 'scripts.cellbundle.tiling.T'}"),
-        ('"_target_": "cellbundle.tiling.T"', '"_target_": "scripts.cellbundle.tiling.T"'),
+        ("  _target_: cellbundle.inference.tiling.T", "  _target_: scripts.cellbundle.inference.tiling.T"),
+        ("{_target_: 'cellbundle.inference.tiling.T'}", "{_target_: 'scripts.cellbundle.inference.tiling.T'}"),
+        ('"_target_": "cellbundle.inference.tiling.T"', '"_target_": "scripts.cellbundle.inference.tiling.T"'),
     ],
 )
 def test_rewritten(before, after):

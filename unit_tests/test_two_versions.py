@@ -15,8 +15,8 @@ from unit_tests.packaging import ROOT, package, write_files
 
 from cellbundle import errors
 from cellbundle.bundles import bundle_code, make_importable
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
-from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
 
 PARTS = """
@@ -187,9 +187,9 @@ def test_errors_of_the_copied_core(predictors, brightness, kind, message):
 
 def test_a_packaged_detector_takes_no_batches(tmp_path):
     """Its inferer is an instance of another class ``DetectionInferer``."""
-    config = CONFIG | {"inferer": {"_target_": "cellbundle.detection_inferer.DetectionInferer", "scale": "@scale"}}
+    config = CONFIG | {"inferer": {"_target_": "cellbundle.inference.detection.DetectionInferer", "scale": "@scale"}}
     predictor = Predictor(make_package(tmp_path, 3, config), device="cpu")
-    assert type(predictor.inferer).__module__ == "scripts.cellbundle.detection_inferer"
+    assert type(predictor.inferer).__module__ == "scripts.cellbundle.inference.detection"
     assert not predictor.takes_batches
     assert Predictor(ROOT / "bundles" / "cell_unet", device="cpu").takes_batches
 

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def predict(image: Any, bundle: str = "cell_unet", **options: Any) -> "Instances":
-    """Segment one image, an array or a file: see ``cellbundle.predictor.predict``."""
-    from .predictor import predict as run  # noqa: PLC0415  (PyTorch takes seconds to import)
+    """Segment one image, an array or a file: see ``cellbundle.inference.predictor.predict``."""
+    from .inference.predictor import predict as run  # noqa: PLC0415  (PyTorch takes seconds to import)
 
     return run(image, bundle, **options)

@@ -15,9 +15,9 @@ from .engine.checkpoint import BEST
 from .engine.record import METADATA, RECORD, Record, apply_settings, bundle_name, read_record, settings_of
 from .engine.runs import FINISHED, RUNS
 from .errors import CheckpointError
+from .inference.predictor import Predictor
 from .packages import MAX_ARCHIVE, NAME, STAMP, read_stamp
 from .packaging import check_replaced, collect, read_version, vendored, weight_contents, write_package
-from .predictor import Predictor
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from cellbundle.inference.tiling import TiledInferer, plan_tiles
 from cellbundle.metrics import image_scores
-from cellbundle.tiling import TiledInferer, plan_tiles
 
 from .inputs import Picture, write_picture
 from .paths import OVERLAP, OVERLAPS, WINDOW, Bundle, Variant, windows_of

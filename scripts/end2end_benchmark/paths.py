@@ -19,7 +19,7 @@ from cellbundle.decode.flows import drop_uncertain
 from cellbundle.device import autocast_dtype
 from cellbundle.engine.steps import autocast
 from cellbundle.errors import ConfigError
-from cellbundle.tiling import TiledInferer, resample
+from cellbundle.inference.tiling import TiledInferer, resample
 from cellbundle.transforms import DecodeFlowsd
 
 WINDOW = 256  # pixels

@@ -12,8 +12,8 @@ from ignite.engine import Events
 
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CellBundleError, CheckpointError, ConfigError, DatalistError
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
-from cellbundle.predictor import Predictor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import BundleContract, history_rows

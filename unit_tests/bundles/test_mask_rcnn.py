@@ -13,10 +13,10 @@ import torch
 from ignite.engine import Events
 
 from cellbundle.engine.workflow import CellWorkflow
+from cellbundle.inference.predictor import Predictor
 from cellbundle.instances.painting import paint_rles
 from cellbundle.io import read_labels, write_labels
 from cellbundle.io.formats.kaggle import read_kaggle
-from cellbundle.predictor import Predictor
 from cellbundle.targets.boxes import instance_targets
 
 sys.path.insert(0, str(Path(__file__).parent))

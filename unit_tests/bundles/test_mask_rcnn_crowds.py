@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cellbundle.detection_inferer import DetectionInferer
+from cellbundle.inference.detection import DetectionInferer
 from cellbundle.metrics import image_scores
 from cellbundle.targets.boxes import instance_targets
 from cellbundle.transforms import DecodeDetectionsd

@@ -12,9 +12,9 @@ import torch
 from cellbundle.engine.steps import autocast
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import ConfigError
+from cellbundle.inference.predictor import Predictor
+from cellbundle.inference.tiling import ResizeInferer, TiledInferer
 from cellbundle.io import read_labels
-from cellbundle.predictor import Predictor
-from cellbundle.tiling import ResizeInferer, TiledInferer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import REPOSITORY, BundleContract, history_rows

@@ -17,7 +17,7 @@ from monai.inferers import SlidingWindowInfererAdapt
 
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CheckpointError, ConfigError, TrainingError
-from cellbundle.predictor import Predictor
+from cellbundle.inference.predictor import Predictor
 from cellbundle.synthetic import generate, write_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -40,7 +40,7 @@ for name, overrides in eval(sys.argv[1]).items():
 """
 INFERENCE = """
 import numpy as np
-from cellbundle.predictor import Predictor
+from cellbundle.inference.predictor import Predictor
 instances = Predictor("bundles/cell_unet", device="cpu")(np.random.default_rng(0).random((1, 64, 64), np.float32))
 print("cells in", instances.labels.shape, "pixels")
 """

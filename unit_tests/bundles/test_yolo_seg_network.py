@@ -15,11 +15,11 @@ from ultralytics.utils.ops import process_mask_native
 
 from cellbundle.cli import main
 from cellbundle.decode.masks import paste_masks
-from cellbundle.detection_inferer import DetectionInferer
 from cellbundle.errors import ConfigError
+from cellbundle.inference.detection import DetectionInferer
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
 from cellbundle.metrics import image_scores
-from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
 from cellbundle.transforms import DecodeDetectionsd
 

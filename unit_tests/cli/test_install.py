@@ -7,8 +7,8 @@ from unit_tests.installing import make_package, prepare, with_metadata
 from unit_tests.packaging import ROOT, package, package_bundle
 
 from cellbundle.bundles import find_bundle
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
-from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
 
 from .conftest import call

@@ -118,7 +118,7 @@ def test_doctor(capsys):
 
 @pytest.mark.parametrize(("short", "tiles"), [(True, "tiles of at most 512 pixels"), (False, "tiles of any size")])
 def test_doctor_says_whether_memory_limits_the_tiles(capsys, monkeypatch, short, tiles):
-    monkeypatch.setattr("cellbundle.predictor.memory_is_short", lambda device: short)
+    monkeypatch.setattr("cellbundle.inference.predictor.memory_is_short", lambda device: short)
     assert call("doctor") == 0
     assert tiles in capsys.readouterr().out
 

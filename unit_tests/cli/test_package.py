@@ -13,9 +13,9 @@ from unit_tests.run_folders import BUNDLE, LABEL, SETTINGS, write_run
 
 from cellbundle import __version__
 from cellbundle.bundles import make_importable
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels, write_image
 from cellbundle.packages import read_stamp, unpack
-from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
 
 from .conftest import call
@@ -84,7 +84,7 @@ def test_all_ways_give_the_labels_of_the_run(packaged, image, labels, tmp_path):
 
 def test_contents(run, packaged):
     files = content(packaged)
-    assert {"LICENSE", "large_files.yml", "docs/README.md", "scripts/cellbundle/predictor.py"} <= files.keys()
+    assert {"LICENSE", "large_files.yml", "docs/README.md", "scripts/cellbundle/inference/predictor.py"} <= files.keys()
     assert files["models/model.pt"] == (run / "model.pt").read_bytes()
     record = yaml.safe_load(files["models/run.yaml"])
     assert record["settings"]["normaliser"]["_target_"] == "scripts.cellbundle.transforms.NormaliseIntensityd"

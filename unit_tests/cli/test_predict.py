@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cellbundle.batch import pipeline
-from cellbundle.batch.outputs import FORMATS
 from cellbundle.cli import main
+from cellbundle.inference.batch import pipeline
+from cellbundle.inference.batch.formats import FORMATS
 from cellbundle.io import read_labels
 from cellbundle.synthetic import generate
 

@@ -7,11 +7,11 @@ import pytest
 from scipy import ndimage
 
 from cellbundle.decode.duplicates import merge_tiles
-from cellbundle.detection_inferer import tile_corners
 from cellbundle.errors import ArrayError, ConfigError
+from cellbundle.inference.detection import tile_corners
+from cellbundle.inference.tiling import plan_tiles
 from cellbundle.instances.detections import Detections, tighten
 from cellbundle.synthetic import generate
-from cellbundle.tiling import plan_tiles
 
 
 def as_detections(parts, shape, scores=None):

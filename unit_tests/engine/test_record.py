@@ -11,7 +11,7 @@ import yaml
 from cellbundle.bundles import inference_parser
 from cellbundle.engine.record import RECORD, find_settings, read_record, settings_of, write_record
 from cellbundle.errors import CheckpointError
-from cellbundle.predictor import Predictor
+from cellbundle.inference.predictor import Predictor
 from cellbundle.synthetic import generate
 
 from .conftest import BUNDLE

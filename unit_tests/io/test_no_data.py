@@ -9,9 +9,9 @@ import tifffile
 from PIL import Image
 
 from cellbundle.cli import main
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_image
 from cellbundle.io.images.no_data import clipped_channels, replace_no_data
-from cellbundle.predictor import Predictor
 from cellbundle.synthetic import generate
 
 GDAL_NODATA = 42113

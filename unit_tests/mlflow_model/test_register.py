@@ -21,9 +21,9 @@ from unit_tests.run_folders import write_run
 from cellbundle import predict
 from cellbundle.cli import main
 from cellbundle.errors import CellBundleError, CheckpointError, ConfigError, DependencyError
+from cellbundle.inference.predictor import Predictor
 from cellbundle.mlflow_model import log_model
 from cellbundle.mlflow_model.register import requirements, stage
-from cellbundle.predictor import Predictor
 
 mlflow = pytest.importorskip("mlflow")
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "cell_unet"

@@ -20,8 +20,8 @@ from unit_tests.service.fakes import TOKEN
 from unit_tests.service.running import EXAMPLE
 
 from cellbundle.cli import main
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
-from cellbundle.predictor import Predictor
 
 PATIENCE_S = 300
 

@@ -9,7 +9,7 @@ from unit_tests.service.fakes import FORM, InlinePool
 
 from cellbundle.cli import main
 from cellbundle.errors import CheckpointError, ConfigError
-from cellbundle.predictor import Predictor
+from cellbundle.inference.predictor import Predictor
 from cellbundle.service.answers import Job
 from cellbundle.service.jobs import Segmenter
 from cellbundle.service.server import make_pool

@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from scipy.special import expit
 
-from cellbundle.tiling import ResizeInferer
+from cellbundle.inference.tiling import ResizeInferer
 from cellbundle.transforms import BinaryTargetsd, DecodeBinaryd, DecodeFlowsd, ResizeCelld
 
 

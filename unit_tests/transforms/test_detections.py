@@ -10,9 +10,9 @@ from monai.transforms import Compose
 from scipy import ndimage
 from torchvision.ops import roi_align
 
-from cellbundle.detection_inferer import DetectionInferer
 from cellbundle.engine.steps import EvalStep
 from cellbundle.errors import ArrayError, ConfigError
+from cellbundle.inference.detection import DetectionInferer
 from cellbundle.metrics import image_scores
 from cellbundle.synthetic import generate
 from cellbundle.transforms import DecodeDetectionsd

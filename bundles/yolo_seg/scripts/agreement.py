@@ -25,12 +25,12 @@ from scipy.optimize import linear_sum_assignment
 
 from cellbundle.bundles import inference_parser
 from cellbundle.decode.masks import decode_detections
-from cellbundle.detection_inferer import DetectionInferer
 from cellbundle.engine.data import find_entries
+from cellbundle.inference.detection import DetectionInferer
+from cellbundle.inference.predictor import one_of_batch
+from cellbundle.inference.tiling import resample
 from cellbundle.instances.detections import mask_rles
 from cellbundle.io import read_image
-from cellbundle.predictor import one_of_batch
-from cellbundle.tiling import resample
 
 from .network import YoloNetwork
 from .ultralytics_access import require_ultralytics

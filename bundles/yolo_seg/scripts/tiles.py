@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellbundle.detection_inferer import tile_corners
 from cellbundle.errors import CellBundleError, DatalistError, LabelReadError
+from cellbundle.inference.detection import tile_corners
+from cellbundle.inference.tiling import plan_tiles
 from cellbundle.instances.labels import keep_ids, renumber
 from cellbundle.io import stem
 from cellbundle.io.formats.yolo import write_yolo
-from cellbundle.tiling import plan_tiles
 
 FILL = 114  # grey beside smaller images, as ultralytics' own letterbox has it
 MAX_NAME = 80  # characters of an image's name that the names of its tiles keep

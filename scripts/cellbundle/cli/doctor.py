@@ -65,7 +65,7 @@ def _devices() -> list[str]:
     import torch  # noqa: PLC0415
 
     from ..device import autocast_dtype, choose_device, describe  # noqa: PLC0415
-    from ..predictor import SMALL_TILE, memory_is_short  # noqa: PLC0415
+    from ..inference.predictor import SMALL_TILE, memory_is_short  # noqa: PLC0415
 
     device = choose_device("auto")
     precision = str(autocast_dtype(device) or torch.float32).removeprefix("torch.")

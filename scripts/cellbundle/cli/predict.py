@@ -19,9 +19,9 @@ from ..errors import ConfigError
 from ..io import first_few, printable
 
 if TYPE_CHECKING:
-    from ..batch.jobs import Job
-    from ..batch.results import Reading, Result, Store
-    from ..predictor import Predictor
+    from ..inference.batch.inputs import Job
+    from ..inference.batch.store import Reading, Result, Store
+    from ..inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +70,10 @@ def predict(
     has one row for each cell and index.html shows everything. Images that are finished are skipped, so the same command
     goes on after an interruption; failures.csv names images that failed.
     """
-    from ..batch.jobs import find_jobs  # noqa: PLC0415
-    from ..batch.outputs import check_kinds  # noqa: PLC0415
-    from ..batch.pipeline import FullDiskError  # noqa: PLC0415
-    from ..batch.results import Reading, Store  # noqa: PLC0415
+    from ..inference.batch.formats import check_kinds  # noqa: PLC0415
+    from ..inference.batch.inputs import find_jobs  # noqa: PLC0415
+    from ..inference.batch.pipeline import FullDiskError  # noqa: PLC0415
+    from ..inference.batch.store import Reading, Store  # noqa: PLC0415
 
     started = time.perf_counter()
     if threading.current_thread() is threading.main_thread():
@@ -120,7 +120,7 @@ class Batch:
         store: the folder of the results.
         kinds: what to save.
         read: gives the image of a file.
-        options: of ``cellbundle.predictor.Predictor``.
+        options: of ``cellbundle.inference.predictor.Predictor``.
     """
 
     def __init__(self, store: "Store", kinds: Sequence[str], read: "Reading", options: dict[str, Any]) -> None:
@@ -143,8 +143,8 @@ class Batch:
         from tqdm import tqdm  # noqa: PLC0415
         from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415
 
-        from ..batch.pipeline import segment_all  # noqa: PLC0415
-        from ..predictor import Predictor  # noqa: PLC0415
+        from ..inference.batch.pipeline import segment_all  # noqa: PLC0415
+        from ..inference.predictor import Predictor  # noqa: PLC0415
 
         todo = [job for job in jobs if job not in self.results]
         if not todo:
@@ -162,7 +162,7 @@ class Batch:
 
     def write(self, unreadable: Sequence[tuple[Path, str]], n_ignored: int, seconds: float) -> None:
         """Write the tables and the page of all results in the folder."""
-        from ..batch.results import PAGE_FILE, write_tables  # noqa: PLC0415
+        from ..inference.batch.store import PAGE_FILE, write_tables  # noqa: PLC0415
 
         self.failures = [(printable(str(path)), printable(reason)) for path, reason in unreadable]
         for _, reason in self.failures:
@@ -178,9 +178,9 @@ class Batch:
         self.store.manifest.forget_missing()
 
     def _write_page(self, done: Sequence["Result"], n_ignored: int, seconds: float) -> None:
-        from ..batch.results import PAGE_FILE, TABLE_FILES  # noqa: PLC0415
+        from ..inference.batch.page import image_result, size_bins  # noqa: PLC0415
+        from ..inference.batch.store import PAGE_FILE, TABLE_FILES  # noqa: PLC0415
         from ..report.page import ImageResult, Run, write_page  # noqa: PLC0415
-        from ..report.results import image_result, size_bins  # noqa: PLC0415
 
         column, edges, unit = size_bins(done)
         notes = [f"saved: {', '.join(self.kinds)}"]
@@ -218,7 +218,7 @@ class Batch:
 
 def _other_files(ignored: Sequence[Path]) -> str:
     """Files that were left out; those with labels by name, because somebody may miss them."""
-    from ..batch.jobs import is_image  # noqa: PLC0415
+    from ..inference.batch.inputs import is_image  # noqa: PLC0415
 
     labels = sorted(path.name for path in ignored if is_image(path))
     n_others = len(ignored) - len(labels)

@@ -33,7 +33,7 @@ def decode_detections(
     """Detections of an image, each object once.
 
     Args:
-        prediction: tensors or arrays of one image, as ``cellbundle.detection_inferer.DetectionInferer`` gives them but
+        prediction: tensors or arrays of one image, as ``inference.detection.DetectionInferer`` gives them but
             without the axis of the batch.
         mask_threshold: a pixel belongs to a mask if its probability is above this.
         tile_iou: see ``cellbundle.decode.duplicates.merge_tiles``.

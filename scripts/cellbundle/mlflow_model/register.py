@@ -20,8 +20,8 @@ from ..engine.tracking.names import resolve_uri
 from ..engine.tracking.server import QuickRequests, check_database, find_experiment
 from ..engine.tracking.session import training_run
 from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
+from ..inference.predictor import Predictor
 from ..packaging import CORE, bundle_files, weight_files
-from ..predictor import Predictor
 
 SERVED = CORE / "mlflow_model" / "served.py"
 EXAMPLE = "docs/example.png"

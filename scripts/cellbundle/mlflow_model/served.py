@@ -12,9 +12,9 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from cellbundle.errors import CellBundleError
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_image
 from cellbundle.mlflow_model.answer import describe_labels, read_encoded
-from cellbundle.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 

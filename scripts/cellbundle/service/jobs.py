@@ -117,7 +117,7 @@ def use_threads(number: int) -> None:
 
 def load_bundle(device: str, weights: Path | None, bundle: str) -> Any:
     """Make a ``Predictor``; ``weights`` are a checkpoint in place of the bundle's own."""
-    from ..predictor import Predictor  # noqa: PLC0415
+    from ..inference.predictor import Predictor  # noqa: PLC0415
 
     return Predictor(bundle, device=device, weights=weights)
 

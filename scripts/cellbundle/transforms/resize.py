@@ -8,7 +8,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch.nn import functional as F
 
-from ..tiling import resample
+from ..inference.tiling import resample
 
 
 class ResizeCelld(MapTransform):

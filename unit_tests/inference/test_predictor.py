@@ -13,9 +13,9 @@ from PIL import Image
 import cellbundle
 from cellbundle.bundles import find_bundle, list_bundles
 from cellbundle.errors import ArrayError, ConfigError, ImageReadError
+from cellbundle.inference.predictor import Predictor, choose_tile
 from cellbundle.instances.measure import measure
 from cellbundle.io import read_image
-from cellbundle.predictor import Predictor, choose_tile
 from cellbundle.synthetic import generate
 
 
@@ -49,7 +49,7 @@ def test_the_table_is_that_of_measure_with_scores(picture):
 
 def test_the_bundle_is_loaded_once(picture, monkeypatch):
     cellbundle.predict(picture[0], diameter=18)
-    monkeypatch.setattr("cellbundle.predictor.Predictor", None)
+    monkeypatch.setattr("cellbundle.inference.predictor.Predictor", None)
     cellbundle.predict(picture[0], diameter=18)
 
 
@@ -279,7 +279,7 @@ def detector(folder, class_names):
         "scale": 1.0,
         "class_names": class_names,
         "network": {"_target_": "scripts.network.Squares"},
-        "inferer": {"_target_": "cellbundle.detection_inferer.DetectionInferer", "scale": "@scale"},
+        "inferer": {"_target_": "cellbundle.inference.detection.DetectionInferer", "scale": "@scale"},
         "normaliser": {"_target_": "cellbundle.transforms.NormaliseIntensityd"},
         "decoder": {"_target_": "cellbundle.transforms.DecodeDetectionsd"},
     }

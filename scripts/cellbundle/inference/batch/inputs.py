@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, ImageReadError
-from ..io import IMAGE_SUFFIXES, find_ome_set, printable, stem
-from ..io.label_names import image_base, is_by_product, is_label_name
-from ..io.ownership import DATA_SET, STATE
+from ...errors import ConfigError, ImageReadError
+from ...io import IMAGE_SUFFIXES, find_ome_set, printable, stem
+from ...io.label_names import image_base, is_by_product, is_label_name
+from ...io.ownership import DATA_SET, STATE
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 RECORDS = Path(STATE)  # folder in that of the results by which it is known

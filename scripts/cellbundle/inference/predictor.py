@@ -13,13 +13,13 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from .bundles import bundle_code, find_bundle, inference_parser
-from .device import choose_device
-from .engine.steps import autocast
-from .errors import ConfigError
-from .instances import Instances
-from .instances.measure import measure
-from .io import DEFAULT_MAX_PIXELS, as_image, read_image
+from ..bundles import bundle_code, find_bundle, inference_parser
+from ..device import choose_device
+from ..engine.steps import autocast
+from ..errors import ConfigError
+from ..instances import Instances
+from ..instances.measure import measure
+from ..io import DEFAULT_MAX_PIXELS, as_image, read_image
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import torch
 from monai.data import MetaTensor, decollate_batch
 from monai.inferers import Inferer
 
-from cellbundle.detection_inferer import DetectionInferer, tile_corners
 from cellbundle.errors import ArrayError, ConfigError
-from cellbundle.tiling import plan_tiles
+from cellbundle.inference.detection import DetectionInferer, tile_corners
+from cellbundle.inference.tiling import plan_tiles
 
 
 class Detector(torch.nn.Module):

@@ -16,14 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
-from ..errors import ConfigError
-from ..instances import Instances
-from ..io import Exif, Image, atomic_path, printable, read_image
-from ..io.ownership import Manifest
-from ..io.table import write_csv, write_parquet
+from ...errors import ConfigError
+from ...instances import Instances
+from ...io import Exif, Image, atomic_path, printable, read_image
+from ...io.ownership import Manifest
+from ...io.table import write_csv, write_parquet
 from ..predictor import Segmentation, measured
-from .jobs import RECORDS, Job
-from .outputs import FORMATS, KINDS, PAGE, TABLES, files_of
+from .formats import FORMATS, KINDS, PAGE, TABLES, files_of
+from .inputs import RECORDS, Job
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..batch.outputs import FORMATS
-from ..batch.results import Result, summarise
-from .page import ImageResult
+from ...report.page import ImageResult
+from .formats import FORMATS
+from .store import Result, summarise
 
 BINS = 24
 LARGEST_PERCENTILE = 99.5  # of the cell areas: the last bin also counts the few beyond, which would squeeze the others

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ..errors import ConfigError
-from ..instances import Instances
-from ..io import Image, printable, write_labels, write_overlay, write_preview
-from ..io.formats.cellpose_seg import write_cellpose_seg
-from ..io.formats.coco import write_coco
-from ..io.formats.geojson import write_geojson
-from ..io.formats.imagej import write_imagej
-from ..io.formats.kaggle import write_kaggle
-from ..io.table import check_parquet
-from .jobs import Job
+from ...errors import ConfigError
+from ...instances import Instances
+from ...io import Image, printable, write_labels, write_overlay, write_preview
+from ...io.formats.cellpose_seg import write_cellpose_seg
+from ...io.formats.coco import write_coco
+from ...io.formats.geojson import write_geojson
+from ...io.formats.imagej import write_imagej
+from ...io.formats.kaggle import write_kaggle
+from ...io.table import check_parquet
+from .inputs import Job
 
 PREVIEWS = Path("previews")  # folder of the small pictures of the page
 TABLES = ("measurements", "parquet")  # one file for the whole batch

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from .errors import ArrayError
+from ..errors import ArrayError
 from .tiling import TiledInferer, TilePlan, plan_tiles, resample
 
 

@@ -9,8 +9,8 @@ import torch
 from monai.inferers import Inferer, sliding_window_inference
 from torch.nn import functional as F
 
-from .errors import ConfigError
-from .flags import as_bool
+from ..errors import ConfigError
+from ..flags import as_bool
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 
 from cellbundle.errors import ConfigError
-from cellbundle.tiling import ResizeInferer, TiledInferer, TilePlan, plan_tiles
+from cellbundle.inference.tiling import ResizeInferer, TiledInferer, TilePlan, plan_tiles
 
 
 class Counted(torch.nn.Module):

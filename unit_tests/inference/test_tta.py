@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cellbundle.errors import ConfigError
+from cellbundle.inference.tiling import TiledInferer
+from cellbundle.inference.tta import HoverInferer, undo_view, view_of
 from cellbundle.synthetic import generate
 from cellbundle.targets.hover import labels_to_hover
-from cellbundle.tiling import TiledInferer
-from cellbundle.views import HoverInferer, undo_view, view_of
 
 VIEWS = [(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
 TILES = {"roi_size": (32, 32), "multiple": 8, "overlap": 0.25}

@@ -13,15 +13,16 @@ import tifffile
 from PIL import Image
 from skimage.measure import label
 
-from cellbundle.batch import outputs, pipeline
-from cellbundle.batch.jobs import find_jobs
-from cellbundle.batch.pipeline import FullDiskError, segment_all
-from cellbundle.batch.results import Reading, Store, write_tables
 from cellbundle.errors import ArrayError, ConfigError
+from cellbundle.inference.batch import formats
+from cellbundle.inference.batch import pipeline
+from cellbundle.inference.batch.inputs import find_jobs
+from cellbundle.inference.batch.pipeline import FullDiskError, segment_all
+from cellbundle.inference.batch.store import Reading, Store, write_tables
+from cellbundle.inference.predictor import Segmentation
 from cellbundle.io import read_labels
-from cellbundle.predictor import Segmentation
 
-from ..damage import mutations
+from ...damage import mutations
 
 READ = Reading(None, 2**30)
 SETTINGS = {"bundle": "x", "diameter": None}
@@ -65,7 +66,7 @@ def test_results_come_in_order_with_their_files(images, tmp_path):
 
 
 def test_labels_alone_are_not_measured(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("cellbundle.batch.results.measured", None)
+    monkeypatch.setattr("cellbundle.inference.batch.store.measured", None)
     results = run(images, tmp_path / "out", ("labels",))
     assert [list(r.table.columns) for r in results] == [["label"]] * 3
     assert [len(r.table) for r in results] == [0, 1, 2]
@@ -220,7 +221,7 @@ def test_results_of_a_subset_join_those_that_are_there(images, tmp_path):
     assert [len(r.table) for r in others] == [0, 2]
 
 
-EVERYTHING = tuple(kind for kind in outputs.KINDS if kind != "parquet")
+EVERYTHING = tuple(kind for kind in formats.KINDS if kind != "parquet")
 FOREIGN = ("measurements.csv", "index.html", "a_labels.tif", "b_seg.npy", "sub/c.geojson", "previews/a.jpg")
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigError
-from .flags import as_bool
+from ..errors import ConfigError
+from ..flags import as_bool
 from .tiling import TiledInferer
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cellbundle.batch.jobs import find_jobs
 from cellbundle.errors import ConfigError
+from cellbundle.inference.batch.inputs import find_jobs
 
 
 def make(folder: Path, *names: str) -> Path:

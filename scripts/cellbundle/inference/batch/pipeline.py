@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CellBundleError
-from ..io import Image, printable
+from ...errors import CellBundleError
+from ...io import Image, printable
 from ..predictor import Segmentation
-from .jobs import Job
-from .outputs import files_of, write_files
-from .results import Reading, Result, Store, with_table
+from .formats import files_of, write_files
+from .inputs import Job
+from .store import Reading, Result, Store, with_table
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def segment_all(
     Args:
         jobs: which images.
         store: the folder for the results; a finished image is recorded there.
-        kinds: what to save, see ``cellbundle.batch.outputs``.
+        kinds: what to save, see ``cellbundle.inference.batch.formats``.
         read: gives the image of a file.
         segment: finds the instances of an image (C, H, W).
 

@@ -1,0 +1,1 @@
+"""Inference: tiles, the network, the decoder, and batches of images."""

@@ -1,0 +1,1 @@
+"""Batches of images: inputs, result formats, the pipeline, and the records of finished images."""
