@@ -25,7 +25,7 @@ LEFT_OUT = {
 NOTE = "Made by scripts/make_train_config.py from hyper_parameters.yaml: change that file, then run it again."
 IMPORTS = [
     "$from cellbundle.engine.checkpoint import best_weights",
-    "$from cellbundle.monai_label import runs_in_monai_label",
+    "$from cellbundle.transforms.monai_label import runs_in_monai_label",
 ]
 MULTI_GPU = {
     "+imports": [

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cellbundle.losses.flows.hover import HoverLoss
 from torch.nn import functional as F
 
 from cellbundle.errors import ConfigError
-from cellbundle.losses_hover import HoverLoss
 
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import picture, run
@@ -184,7 +184,7 @@ import torch
 sys.path.insert(0, {bundle!r})
 from cellbundle.engine.distributed import finalise, initialise, rank, world_size
 from cellbundle.engine.network import training_network
-from cellbundle.losses_hover import HoverLoss
+from cellbundle.losses.hover import HoverLoss
 from scripts.network import HoverUniNetwork, parameter_groups
 
 initialise("cpu")

@@ -13,7 +13,7 @@ from monai.utils import ImageMetaKey
 
 from ..errors import DatalistError, LabelReadError
 from ..io import read_image, read_labels, stem, write_labels
-from ..monai_label import answered_errors
+from .monai_label import answered_errors
 
 
 class LoadCelld(MapTransform):

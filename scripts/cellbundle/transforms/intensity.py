@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import ArrayError, ConfigError
-from ..monai_label import answered_errors
+from .monai_label import answered_errors
 
 Method = Literal["percentiles", "8bit"]
 METHODS = ("percentiles", "8bit")

@@ -14,8 +14,7 @@ from PIL import Image
 from skimage.measure import label
 
 from cellbundle.errors import ArrayError, ConfigError
-from cellbundle.inference.batch import formats
-from cellbundle.inference.batch import pipeline
+from cellbundle.inference.batch import formats, pipeline
 from cellbundle.inference.batch.inputs import find_jobs
 from cellbundle.inference.batch.pipeline import FullDiskError, segment_all
 from cellbundle.inference.batch.store import Reading, Store, write_tables

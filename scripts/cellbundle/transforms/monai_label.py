@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import CellBundleError
+from ..errors import CellBundleError
 
 APP_VARIABLE = "MONAI_LABEL_APP_DIR"  # set by a server of MONAI Label, also for the processes that it starts
 BAD_REQUEST = 400

@@ -8,8 +8,8 @@ import pytest
 import tifffile
 
 from cellbundle.errors import ImageReadError
-from cellbundle.monai_label import APP_VARIABLE, runs_in_monai_label
 from cellbundle.transforms import LoadCelld, NormaliseIntensityd
+from cellbundle.transforms.monai_label import APP_VARIABLE, runs_in_monai_label
 
 
 class HTTPError(Exception):

@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-
-from cellbundle.losses import BinaryLoss, FlowLoss
-from cellbundle.losses_hover import SMOOTH
+from cellbundle.losses.flows.flows import BinaryLoss, FlowLoss
+from cellbundle.losses.flows.hover import SMOOTH
 
 LN2 = math.log(2)
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .decode.flows import FLOW_SCALE
+from ..decode.flows import FLOW_SCALE
 
 SMOOTH = 1e-3  # keeps the Dice loss of absent classes finite
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .errors import ConfigError
-from .losses import SMOOTH, dice_loss
+from ..errors import ConfigError
+from .flows import SMOOTH, dice_loss
 
 SOBEL_SIZE = 5
 
