@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from cellbundle.losses.flows.hover import HoverLoss
 
 from cellbundle.engine.features import FeatureCache
 from cellbundle.engine.steps import autocast
+from cellbundle.losses.hover import HoverLoss
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "hover_uni"
 CASES = {

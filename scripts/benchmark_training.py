@@ -26,8 +26,8 @@ IMAGE = 256  # pixels
 
 def train(root: Path, folder: Path, data: Path, epochs: int, crops: int) -> None:
     """Train in this process, one of those of torchrun; the first one writes the seconds of each checkpoint."""
-    from cellbundle.engine import distributed  # noqa: PLC0415  (PyTorch takes seconds to import)
-    from cellbundle.engine.checkpoint import TrainingCheckpoint  # noqa: PLC0415
+    from cellbundle import distributed  # noqa: PLC0415  (PyTorch takes seconds to import)
+    from cellbundle.engine.handlers.checkpoint import TrainingCheckpoint  # noqa: PLC0415
     from cellbundle.engine.workflow import CellWorkflow  # noqa: PLC0415
 
     seconds: list[float] = []

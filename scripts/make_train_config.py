@@ -29,8 +29,8 @@ IMPORTS = [
 ]
 MULTI_GPU = {
     "+imports": [
-        "$from cellbundle.engine.distributed import finalise",
-        "$from cellbundle.engine.distributed import initialise",
+        "$from cellbundle.distributed import finalise",
+        "$from cellbundle.distributed import initialise",
     ],
     "device": "$choose_device(@device_name)",  # MONAI Label gives one name to all processes
 }

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from cellbundle import packaging
-from cellbundle.engine.record import OWN_WEIGHTS
 from cellbundle.errors import CellBundleError, ConfigError
+from cellbundle.record import OWN_WEIGHTS
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,12 @@
 """Fixtures of all tests: real images, where there are some, and no bundles but those of the repository."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+from cellbundle.tracking import Tracker
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,3 +29,30 @@ def real_data():
         return Path(root, *parts)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """Making the tables takes seconds."""
+    path = tmp_path_factory.mktemp("database") / "empty.db"
+    pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(empty_database, tmp_path):
+    shutil.copyfile(empty_database, tmp_path / "runs.db")
+    return f"sqlite:///{tmp_path / 'runs.db'}"
+
+
+@pytest.fixture
+def client(uri):
+    return pytest.importorskip("mlflow").MlflowClient(uri)
+
+
+@pytest.fixture
+def make_tracker(uri, tmp_path):
+    def make_one(address: str | None = uri, folder: str = "tracking", **options) -> Tracker:
+        return Tracker(address, "cells", folder=tmp_path / folder, **options)
+
+    return make_one

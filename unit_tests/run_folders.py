@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cellbundle.engine.record import FORM, write_record
+from cellbundle.record import FORM, write_record
 
 from .packaging import ROOT, load_script
 

@@ -2,12 +2,10 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "bundles"))
-from contract import REPOSITORY, run
+from .bundles.contract import REPOSITORY, run
 
 NOTEBOOKS = sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from .engine.record import METADATA, OWN_WEIGHTS, apply_settings, settings_of
 from .errors import ConfigError, original_errors
+from .record import METADATA, OWN_WEIGHTS, apply_settings, settings_of
 
 SEARCH_VARIABLE = "CELLBUNDLE_BUNDLES"  # folders of bundles, separated as in PATH
 DATA_VARIABLE = "XDG_DATA_HOME"  # the user's folder of application data; by default ~/.local/share

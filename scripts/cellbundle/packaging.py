@@ -17,10 +17,10 @@ from pathlib import Path
 import yaml
 
 from . import __version__
-from .engine.record import METADATA, OWN_WEIGHTS, RECORD, read_record
 from .errors import CellBundleError
 from .install import added_files, replace_folder
 from .packages import STAMP, PackageError, read_stamp
+from .record import METADATA, OWN_WEIGHTS, RECORD, read_record
 
 CORE = Path(__file__).resolve().parent
 PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bundle; the weights come on top

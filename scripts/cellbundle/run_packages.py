@@ -11,13 +11,12 @@ from monai.bundle import ConfigParser
 from .bundles import INFERENCE, REPOSITORY_BUNDLES, find_bundle
 from .datasets.archive_members import size_text
 from .datasets.convert import file_hash
-from .engine.checkpoint import BEST
-from .engine.record import METADATA, RECORD, Record, apply_settings, bundle_name, read_record, settings_of
 from .engine.runs import FINISHED, RUNS
 from .errors import CheckpointError
 from .inference.predictor import Predictor
 from .packages import MAX_ARCHIVE, NAME, STAMP, read_stamp
 from .packaging import check_replaced, collect, read_version, vendored, weight_contents, write_package
+from .record import BEST, METADATA, RECORD, Record, apply_settings, bundle_name, read_record, settings_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,12 @@
 """cell_unet keeps to the contract, and what only it has."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, BundleContract, bundle_modules
-
 from cellbundle.engine.network import prepare_network
+
+from .contract import REPOSITORY, BundleContract, bundle_modules
 
 WEIGHTS = REPOSITORY / "bundles" / "cell_unet" / "models" / "model.pt"
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,7 @@ from cellbundle.errors import CellBundleError, CheckpointError, ConfigError, Dat
 from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import BundleContract, history_rows
+from .contract import BundleContract, history_rows
 
 SMALL = {
     "network_def#backbone": "vit_tiny_4",

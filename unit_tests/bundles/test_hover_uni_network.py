@@ -1,18 +1,16 @@
 """The network of hover_uni: sizes, images of any size, adapters, gradients, several processes."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from cellbundle.losses.flows.hover import HoverLoss
 from torch.nn import functional as F
 
 from cellbundle.errors import ConfigError
+from cellbundle.losses.hover import HoverLoss
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import picture, run
-from tiny_hover_uni import BUNDLE, module, on_meta, tiny
+from .contract import picture, run
+from .tiny_hover_uni import BUNDLE, module, on_meta, tiny
 
 
 def count(part, trained_only=False):
@@ -182,7 +180,7 @@ PROGRAM = """
 import sys
 import torch
 sys.path.insert(0, {bundle!r})
-from cellbundle.engine.distributed import finalise, initialise, rank, world_size
+from cellbundle.distributed import finalise, initialise, rank, world_size
 from cellbundle.engine.network import training_network
 from cellbundle.losses.hover import HoverLoss
 from scripts.network import HoverUniNetwork, parameter_groups

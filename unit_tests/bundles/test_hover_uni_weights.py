@@ -1,8 +1,5 @@
 """Weights of hover_uni's backbones: their publishers' layouts, other files, and where they come from."""
 
-import sys
-from pathlib import Path
-
 import huggingface_hub
 import pytest
 import timm
@@ -11,9 +8,8 @@ from safetensors.torch import save_file
 
 from cellbundle.errors import CheckpointError
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import picture
-from tiny_hover_uni import backbones, module, on_meta, tiny
+from .contract import picture
+from .tiny_hover_uni import backbones, module, on_meta, tiny
 
 UNI = {"img_size": 224, "patch_size": 16, "init_values": 1e-5, "num_classes": 0, "dynamic_img_size": True}
 UNI2 = {

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ from cellbundle.io import read_labels, write_labels
 from cellbundle.io.formats.kaggle import read_kaggle
 from cellbundle.targets.boxes import instance_targets
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import DetectorContract, bundle_modules, history_rows
+from .contract import DetectorContract, bundle_modules, history_rows
 
 (module,) = bundle_modules("mask_rcnn", "network")
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")

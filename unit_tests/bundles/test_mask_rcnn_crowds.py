@@ -1,8 +1,5 @@
 """mask_rcnn finds all cells of crowded images, and says where a limit left some out."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +10,7 @@ from cellbundle.metrics import image_scores
 from cellbundle.targets.boxes import instance_targets
 from cellbundle.transforms import DecodeDetectionsd
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import bundle_modules
+from .contract import bundle_modules
 
 (module,) = bundle_modules("mask_rcnn", "network")
 

@@ -1,7 +1,6 @@
 """The network of mask_rcnn: size, preparation of images, sparse masks, no limits, weights of backbones."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,7 @@ from cellbundle.metrics import image_scores
 from cellbundle.synthetic import generate
 from cellbundle.targets.boxes import instance_targets
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, bundle_modules, run
+from .contract import REPOSITORY, bundle_modules, run
 
 module, heads = bundle_modules("mask_rcnn", "network", "heads")
 MEAN, STD = (torch.tensor(v)[None, :, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

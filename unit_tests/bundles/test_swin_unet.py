@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from cellbundle.inference.predictor import Predictor
 from cellbundle.inference.tiling import ResizeInferer, TiledInferer
 from cellbundle.io import read_labels
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, BundleContract, history_rows
+from .contract import REPOSITORY, BundleContract, history_rows
 
 ROOT = REPOSITORY / "bundles" / "swin_unet"
 AFFINE, SMOOTH = 5, 6  # positions in train#preprocessing

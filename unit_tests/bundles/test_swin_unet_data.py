@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,7 @@ from cellbundle.errors import CellBundleError, LabelReadError
 from cellbundle.io import read_labels
 from cellbundle.synthetic import generate
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY
+from .contract import REPOSITORY
 
 SMALL = {
     "network_def#width": 8,

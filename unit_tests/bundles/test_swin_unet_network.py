@@ -1,8 +1,6 @@
 """The network of swin_unet: its size, its windows, and images of any size."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,7 @@ from torch.nn import functional as F
 
 from cellbundle.errors import ConfigError
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import bundle_modules, picture
+from .contract import bundle_modules, picture
 
 PARTS = {
     "patch_embed": 544,

@@ -20,9 +20,8 @@ from cellbundle.errors import CheckpointError, ConfigError, TrainingError
 from cellbundle.inference.predictor import Predictor
 from cellbundle.synthetic import generate, write_dataset
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import BundleContract, flags, picture, run
-from tiny_vista2d import BUNDLE, TINY, sam_file, tiny, vista_file
+from .contract import BundleContract, flags, picture, run
+from .tiny_vista2d import BUNDLE, TINY, sam_file, tiny, vista_file
 
 SMALL = {f"network_def#{key}": value for key, value in TINY.items()} | {
     "network_def#sam_checkpoint": "$None",

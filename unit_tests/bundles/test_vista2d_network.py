@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,8 @@ from cellbundle.engine.network import load_weights
 from cellbundle.errors import ConfigError
 from cellbundle.transforms import NormaliseIntensityd
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import picture
-from tiny_vista2d import BUNDLE, TINY, module, randomise, tiny
+from .contract import picture
+from .tiny_vista2d import BUNDLE, TINY, module, randomise, tiny
 
 N_PARAMETERS = 89_970_051  # of MONAI's CellSamWrapper, and of the weights that NVIDIA published
 

@@ -1,16 +1,12 @@
 """Files of weights for vista2d: SAM's, its own, and what is said of others."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from cellbundle.engine.network import load_weights
 from cellbundle.errors import CheckpointError
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_vista2d import TINY, module, sam_file, tiny, vista_file
+from .tiny_vista2d import TINY, module, sam_file, tiny, vista_file
 
 
 def test_the_encoder_starts_from_a_sam_file(tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, run
+from .contract import REPOSITORY, run
 
 BLOCK = """
 import importlib, pkgutil, sys

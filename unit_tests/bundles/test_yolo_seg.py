@@ -17,8 +17,7 @@ from cellbundle.io import read_labels, write_labels
 from cellbundle.io.formats.yolo import read_yolo
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import DetectorContract, flags, history_rows, run
+from .contract import DetectorContract, flags, history_rows, run
 
 SMALL = {
     "network_def#score_threshold": 0.0005,  # untrained scores are low

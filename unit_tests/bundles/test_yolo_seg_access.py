@@ -10,8 +10,7 @@ import pytest
 from cellbundle.errors import DependencyError
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, bundle_modules
+from .contract import REPOSITORY, bundle_modules
 
 (access,) = bundle_modules("yolo_seg", "ultralytics_access")
 CODE = """

@@ -1,8 +1,6 @@
 """Ultralytics finds what we find, before overlaps are removed."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +13,8 @@ from pycocotools import mask as coco
 
 from cellbundle.synthetic import generate
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import bundle_modules
-from yolo_heads import give_perfect_head, picture, squares
+from .contract import bundle_modules
+from .yolo_heads import give_perfect_head, picture, squares
 
 network, agreement = bundle_modules("yolo_seg", "network", "agreement")
 

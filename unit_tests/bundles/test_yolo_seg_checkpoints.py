@@ -3,8 +3,6 @@
 import logging
 import os
 import pickle
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +14,7 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel, PoseModel,
 from cellbundle.engine.network import load_weights
 from cellbundle.errors import CheckpointError
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import bundle_modules
+from .contract import bundle_modules
 
 network, checkpoints = bundle_modules("yolo_seg", "network", "checkpoints")
 

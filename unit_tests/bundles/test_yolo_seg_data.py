@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,7 @@ from cellbundle.io.formats.yolo import read_yolo
 from cellbundle.transforms import LoadCelld, LoadClassesd, NormaliseIntensityd
 
 from ..damage import SHAPES
-
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import bundle_modules
+from .contract import bundle_modules
 
 (module,) = bundle_modules("yolo_seg", "dataset")
 

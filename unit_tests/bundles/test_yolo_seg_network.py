@@ -1,8 +1,5 @@
 """The network of yolo_seg: sizes, all that is found, masks as ultralytics makes them, whole images, bad options."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tifffile
@@ -23,9 +20,8 @@ from cellbundle.metrics import image_scores
 from cellbundle.synthetic import generate
 from cellbundle.transforms import DecodeDetectionsd
 
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, bundle_modules
-from yolo_heads import give_perfect_head, picture, squares
+from .contract import REPOSITORY, bundle_modules
+from .yolo_heads import give_perfect_head, picture, squares
 
 (module,) = bundle_modules("yolo_seg", "network")
 BUNDLE = REPOSITORY / "bundles" / "yolo_seg"

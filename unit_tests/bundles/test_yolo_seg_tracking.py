@@ -12,10 +12,8 @@ from cellbundle.synthetic import write_dataset
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
 pytest.importorskip("mlflow")
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-from contract import REPOSITORY, flags
-from tracking_servers import MlflowServer, only_run, points
+from ..tracking.tracking_servers import MlflowServer, only_run, points
+from .contract import REPOSITORY, flags
 
 EPOCHS, STEPS = 4, 3  # epochs of a training, and steps of an epoch
 SMALL = {

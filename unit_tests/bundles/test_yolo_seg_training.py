@@ -17,8 +17,7 @@ from cellbundle.errors import CheckpointError, ConfigError, TrainingError
 from cellbundle.synthetic import write_dataset
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
-sys.path.insert(0, str(Path(__file__).parent))
-from contract import REPOSITORY, bundle_modules, flags, history_rows
+from .contract import REPOSITORY, bundle_modules, flags, history_rows
 
 training, network_module, workflow_module = bundle_modules("yolo_seg", "training", "network", "workflow")
 BUNDLE = REPOSITORY / "bundles" / "yolo_seg"

@@ -1,7 +1,8 @@
 """A tiny network of hover_uni, and large ones without values."""
 
 import torch
-from contract import REPOSITORY, bundle_modules
+
+from .contract import REPOSITORY, bundle_modules
 
 BUNDLE = REPOSITORY / "bundles" / "hover_uni"
 

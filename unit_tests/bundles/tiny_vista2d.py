@@ -1,7 +1,8 @@
 """A tiny network of vista2d, and files of its weights."""
 
 import torch
-from contract import REPOSITORY, bundle_modules
+
+from .contract import REPOSITORY, bundle_modules
 
 BUNDLE = REPOSITORY / "bundles" / "vista2d"
 TINY = {

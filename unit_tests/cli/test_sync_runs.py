@@ -3,7 +3,7 @@
 import pytest
 
 from cellbundle.cli import main
-from cellbundle.engine.tracking import Tracker
+from cellbundle.tracking import Tracker
 
 mlflow = pytest.importorskip("mlflow")
 

@@ -1,7 +1,6 @@
 """A tiny cell_unet on tiny synthetic images, for everything that needs a whole workflow."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from cellbundle.engine import roots
-from cellbundle.engine.tracking import Tracker
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.synthetic import write_dataset
 
@@ -74,30 +72,3 @@ def command(data: Path, tmp_path: Path):
         )
 
     return run
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """Making the tables takes seconds."""
-    path = tmp_path_factory.mktemp("database") / "empty.db"
-    pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def uri(empty_database, tmp_path):
-    shutil.copyfile(empty_database, tmp_path / "runs.db")
-    return f"sqlite:///{tmp_path / 'runs.db'}"
-
-
-@pytest.fixture
-def client(uri):
-    return pytest.importorskip("mlflow").MlflowClient(uri)
-
-
-@pytest.fixture
-def make_tracker(uri, tmp_path):
-    def make_one(address: str | None = uri, folder: str = "tracking", **options) -> Tracker:
-        return Tracker(address, "cells", folder=tmp_path / folder, **options)
-
-    return make_one

@@ -1,6 +1,6 @@
 import pytest
 
-from cellbundle.engine.overrides import check_overrides, config_ids, convert_switches
+from cellbundle.engine.overrides import check_overrides, choose, config_ids, convert_switches
 from cellbundle.errors import ConfigError
 
 CONFIG = {
@@ -66,3 +66,9 @@ def test_text_becomes_switches():
 def test_other_text_for_a_switch_is_refused():
     with pytest.raises(ConfigError, match="--amp is 'off', expected true or false"):
         convert_switches({"amp": True}, {"amp": "off"})
+
+
+def test_choices():
+    assert choose("image_mode", "tile", {"tile": 1, "resize": 2}) == 1
+    with pytest.raises(ConfigError, match="image_mode is 'tiles'; choose one of tile, resize"):
+        choose("image_mode", "tiles", {"tile": 1, "resize": 2})

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from cellbundle.bundles import inference_parser
-from cellbundle.engine.record import RECORD, find_settings, read_record, settings_of, write_record
 from cellbundle.errors import CheckpointError
 from cellbundle.inference.predictor import Predictor
+from cellbundle.record import RECORD, find_settings, read_record, settings_of, write_record
 from cellbundle.synthetic import generate
 
 from .conftest import BUNDLE
@@ -157,7 +157,7 @@ def test_settings_of_every_bundle_build_its_inference(name, data, tmp_path):
     assert {"network_def", "normaliser", "decoder", "inferer", "scale"} <= settings.keys()
     assert not {"device", "mode", "resume", "bundle_root"} & settings.keys()
     assert "@mode" not in json.dumps(settings)
-    from cellbundle.engine.record import apply_settings
+    from cellbundle.record import apply_settings
 
     write_record(tmp_path, {"form": 1, "bundle": name, "settings": settings})
     settings = settings_of(tmp_path / "model.pt", root)
@@ -171,8 +171,8 @@ def test_settings_of_every_bundle_build_its_inference(name, data, tmp_path):
 
 def test_monai_label_leaves_no_record_of_other_weights(run, make):
     """A training that no workflow started removes what describes the weights that it replaces."""
-    from cellbundle.engine.checkpoint import TrainingCheckpoint
     from cellbundle.engine.handlers import find_handler
+    from cellbundle.engine.handlers.checkpoint import TrainingCheckpoint
 
     trainer = make(overwrite=True).trainer
     checkpoint = find_handler(trainer, TrainingCheckpoint)

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from cellbundle.engine import runs
-from cellbundle.engine.record import RECORD, read_record, write_record
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CheckpointError, ConfigError
+from cellbundle.record import RECORD, read_record, write_record
 
 from .conftest import BUNDLE, SMALL
 

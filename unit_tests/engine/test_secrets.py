@@ -10,14 +10,14 @@ import pytest
 from monai.bundle.scripts import create_workflow
 
 from cellbundle.cli import main
-from cellbundle.engine.tracking import sender
-from cellbundle.engine.tracking.sync import find_runs
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CellBundleError
 from cellbundle.io.remote import RemoteError
+from cellbundle.tracking import sender
+from cellbundle.tracking.sync import find_runs
 
+from ..tracking.tracking_servers import misbehaving, only_run
 from .conftest import BUNDLE, SMALL
-from .tracking_servers import misbehaving, only_run
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("mlflow")

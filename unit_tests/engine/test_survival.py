@@ -13,10 +13,11 @@ from ignite.engine import Events
 
 from cellbundle.engine import checkpoint as checkpoints
 from cellbundle.engine import preemption, runs, workflow
-from cellbundle.engine.checkpoint import TrainingCheckpoint, read_state
+from cellbundle.engine.checkpoint import read_state
+from cellbundle.engine.handlers.checkpoint import TrainingCheckpoint
 from cellbundle.engine.preemption import EXIT_CODE, MARKER
-from cellbundle.engine.record import read_record
 from cellbundle.errors import CheckpointError
+from cellbundle.record import read_record
 
 STEPS = {"crops_per_epoch": 24, "val_interval": 1, "train#trainer#max_epochs": 2}  # 6 iterations, 2 epochs
 
@@ -138,7 +139,7 @@ def test_no_checkpoint_within_an_epoch_where_gradients_are_added_up(make, folder
     stop_at(workflow.trainer, Events.ITERATION_STARTED, 4)
     with pytest.raises(SystemExit):
         workflow.run()
-    assert read_state(folder)["iteration"] == 6
+    assert read_state(folder)[0]["iteration"] == 6
     make(resume=True, **steps).run()
     assert_same(folder, folder.parent / "all")
 
@@ -178,7 +179,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(make, folder, whole, monkeypatc
         with pytest.raises(CheckpointError, match=r"latest\.pt cannot be written .* make room and give --resume True"):
             make(**STEPS).run()
     monkeypatch.setattr(checkpoints.torch, "save", save)
-    assert read_state(folder)["epoch"] == 1
+    assert read_state(folder)[0]["epoch"] == 1
     assert not [path for path in folder.iterdir() if checkpoints.TEMPORARY.fullmatch(path.name)]
     make(resume=True, **STEPS).run()
     assert_same(folder, whole)

@@ -248,6 +248,6 @@ def test_mlflow(make, tmp_path):
 
 
 def test_mlflow_is_not_installed(make, monkeypatch):
-    monkeypatch.setattr("cellbundle.engine.tracking.tracker.find_spec", lambda name: None)
+    monkeypatch.setattr("cellbundle.tracking.tracker.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"pip install 'cellbundle\[mlflow\]'"):
         make(mlflow_tracking_uri="runs.db").run()

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from cellbundle.losses.flows.flows import BinaryLoss, FlowLoss
-from cellbundle.losses.flows.hover import SMOOTH
+
+from cellbundle.losses.flows import BinaryLoss, FlowLoss
+from cellbundle.losses.hover import SMOOTH
 
 LN2 = math.log(2)
 

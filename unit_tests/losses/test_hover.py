@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from cellbundle.losses.flows.flows import SMOOTH, dice_loss
-from cellbundle.losses.flows.hover import HoverLoss, slope_error, sobel_kernels
 
 from cellbundle.errors import ConfigError
+from cellbundle.losses.flows import SMOOTH, dice_loss
+from cellbundle.losses.hover import HoverLoss, slope_error, sobel_kernels
 from cellbundle.targets.hover import labels_to_hover
 
 LN2 = math.log(2)

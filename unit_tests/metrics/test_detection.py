@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cellbundle.engine import distributed
+from cellbundle import distributed
 from cellbundle.errors import ArrayError
 from cellbundle.instances.detections import Detections, tighten
 from cellbundle.metrics import IOU_THRESHOLDS, InstanceScores, coco_ap

@@ -16,7 +16,7 @@ from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
-from cellbundle.engine import distributed
+from cellbundle import distributed
 from cellbundle.engine.preemption import asked
 from cellbundle.errors import TrainingError
 

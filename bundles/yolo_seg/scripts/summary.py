@@ -12,8 +12,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from cellbundle.engine import distributed
-from cellbundle.engine.items import ItemHandler
+from cellbundle import distributed
+from cellbundle.engine.handlers.base import ItemHandler
 from cellbundle.io import atomic_path, printable
 from cellbundle.metrics.detection import DetectionScores, detection_scores
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cellbundle.engine.tracking import CHECKPOINTS, EpochLog
+from cellbundle.engine.handlers.tracking import CHECKPOINTS, EpochLog
 
 
 class YoloLog(EpochLog):

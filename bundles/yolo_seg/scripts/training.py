@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from cellbundle import distributed
 from cellbundle.device import autocast_dtype
-from cellbundle.engine import distributed
 from cellbundle.engine.preemption import PreemptedError, asked
-from cellbundle.engine.tracking import Tracker
 from cellbundle.errors import ConfigError
 from cellbundle.flags import as_bool
+from cellbundle.tracking import Tracker
 
 from .dataset import DatasetInfo
 from .network import YoloNetwork

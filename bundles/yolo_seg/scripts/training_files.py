@@ -11,10 +11,6 @@ import torch
 from torch import nn
 
 from cellbundle.engine.checkpoint import (
-    BEST,
-    FINAL,
-    LATEST,
-    RUN_KEYS,
     find_weights_dtype,
     flat_weights,
     random_state,
@@ -22,9 +18,11 @@ from cellbundle.engine.checkpoint import (
     save_atomically,
     set_random_state,
 )
-from cellbundle.engine.tracking import Tracker
+from cellbundle.engine.handlers.checkpoint import RUN_KEYS
 from cellbundle.errors import CheckpointError
 from cellbundle.io.table import write_csv
+from cellbundle.record import BEST, FINAL, LATEST
+from cellbundle.tracking import Tracker
 
 from .tracking import YoloLog
 
@@ -76,7 +74,7 @@ class TrainingFiles:
         Raises:
             CheckpointError: if there is none, or it belongs to another run; the message names what differs.
         """
-        state, path = read_state(self.folder), self.folder / LATEST
+        state, path = read_state(self.folder)
         if "settings" not in state:
             raise CheckpointError(f"{path} is not the state of a training of yolo_seg; start without --resume")
         stored = state["settings"]

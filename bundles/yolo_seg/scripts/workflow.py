@@ -12,10 +12,10 @@ from typing import Any
 if __name__ == "__main__":  # run as a file, Python does not look where the package `scripts` is
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cellbundle.engine import distributed
-from cellbundle.engine.tracking import forget_run, start_run
+from cellbundle import distributed
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import ConfigError
+from cellbundle.tracking import forget_run, start_run
 
 # Options of the other bundles that ultralytics' loop has no place for.
 MEANINGLESS = {

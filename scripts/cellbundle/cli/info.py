@@ -26,9 +26,8 @@ def info(
 
     The settings are those that `cellbundle predict --weights` uses. Nothing in run.yaml is executed.
     """
-    from ..engine.checkpoint import BEST  # noqa: PLC0415  (PyTorch takes seconds to import)
-    from ..engine.network import read_weights  # noqa: PLC0415
-    from ..engine.record import RECORD, read_record  # noqa: PLC0415
+    from ..engine.network import read_weights  # noqa: PLC0415  (PyTorch takes seconds to import)
+    from ..record import BEST, RECORD, read_record  # noqa: PLC0415
 
     file = weights / BEST if weights.is_dir() else weights
     record = read_record(file.parent)

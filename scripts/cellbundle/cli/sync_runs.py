@@ -20,7 +20,7 @@ def sync_runs(
 
     Exit code 1 if something remains.
     """
-    from ..engine.tracking.sync import find_runs, sync_run  # noqa: PLC0415  (PyTorch takes seconds to import)
+    from ..tracking.sync import find_runs, sync_run  # noqa: PLC0415  (PyTorch takes seconds to import)
 
     found = find_runs(folders or [Path()])
     if not found:

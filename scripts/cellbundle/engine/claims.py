@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import distributed
 from ..errors import ConfigError
 from ..flags import as_bool
 from ..io.ownership import Manifest
-from . import distributed
-from .checkpoint import LATEST
+from ..record import LATEST
 
 
 def planned_files(writers: Iterable[Any], images: Sequence[str]) -> list[Path]:

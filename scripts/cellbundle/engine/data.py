@@ -16,10 +16,10 @@ from monai.transforms import Compose
 from torch.utils.data import DistributedSampler
 
 from ..datalists.datalist import load_datalists, read_class_names
+from ..distributed import rank, world_size
 from ..errors import CellBundleError, ConfigError, DatalistError, original_errors
 from ..flags import as_bool
 from ..io import IMAGE_SUFFIXES
-from .distributed import rank, world_size
 from .preemption import survive_signals
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..distributed import is_distributed
 from ..errors import CheckpointError
 from ..flags import as_bool
-from .distributed import is_distributed
 
 logger = logging.getLogger(__name__)
 

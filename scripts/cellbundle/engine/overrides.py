@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pydoc import locate
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..flags import WORDS
+
+Choice = TypeVar("Choice")
 
 FURTHER_WORDS = {"resume": ("auto",)}  # of switches
 SPECIAL_KEYS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_", "_imports_"}
@@ -114,3 +116,14 @@ def _locate(name: str) -> Any:
     if isinstance(module, list):
         module = module[0]
     return locate(f"{module}.{name}") if module else locate(name)
+
+
+def choose(option: str, value: str, choices: Mapping[str, Choice]) -> Choice:
+    """Return the choice named ``value``; for expressions in configurations, which would ignore an unknown value.
+
+    Raises:
+        ConfigError: if there is none; the message names ``option`` and all choices.
+    """
+    if value not in choices:
+        raise ConfigError(f"{option} is {value!r}; choose one of {', '.join(choices)}")
+    return choices[value]

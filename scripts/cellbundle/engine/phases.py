@@ -10,11 +10,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from .. import distributed
 from ..errors import CheckpointError, ConfigError
 from ..flags import as_bool
 from ..io import atomic_path
-from . import distributed
-from .checkpoint import BEST, LATEST, stored_phase
+from ..record import BEST, LATEST
+from .checkpoint import stored_phase
 from .handlers import History
 from .network import find_weights
 from .runs import AUTO

@@ -12,14 +12,14 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from .. import distributed
 from ..addresses import redact
 from ..datalists.datalist import read_datalist, select
 from ..errors import DatalistError
 from ..io import IMAGE_SUFFIXES
 from ..io.ownership import is_record
 from ..io.remote import Copy, Mirror, RemoteError, is_url
-from . import distributed
-from .checkpoint import LATEST, PREVIOUS
+from ..record import LATEST, PREVIOUS
 
 logger = logging.getLogger(__name__)
 

@@ -16,17 +16,16 @@ import yaml
 from filelock import FileLock, Timeout
 from monai.bundle import ConfigParser
 
-from .. import __version__
+from .. import __version__, distributed
 from ..addresses import redact_text
 from ..errors import CheckpointError, ConfigError
 from ..flags import WORDS, as_bool
 from ..io import first_few
 from ..io.ownership import STATE
-from . import distributed
-from .checkpoint import BEST, can_resume
+from ..record import BEST, FORM, RECORD, Record, bundle_name, find_settings, read_record, write_record
+from ..tracking.session import config_text, data_list_hashes, git_commit
+from .checkpoint import can_resume
 from .overrides import config_ids, lookup
-from .record import FORM, RECORD, Record, bundle_name, find_settings, read_record, write_record
-from .tracking.session import config_text, data_list_hashes, git_commit
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from torch.amp.grad_scaler import GradScaler
 
 from ..addresses import redact_text
 from ..device import autocast_dtype
+from ..distributed import all_true
 from ..errors import CellBundleError, TrainingError, original_errors
 from ..flags import as_bool
-from .distributed import all_true
 
 logger = logging.getLogger(__name__)
 

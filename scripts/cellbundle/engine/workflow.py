@@ -14,6 +14,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
+from .. import distributed
 from ..addresses import redact_logs
 from ..bundles import make_importable
 from ..errors import ArrayError, CellBundleError, ConfigError, original_errors, redacted_errors
@@ -21,28 +22,22 @@ from ..evaluation import REPORT_FILES, format_report, write_evaluation
 from ..flags import as_bool
 from ..io.ownership import STATE, Manifest
 from ..io.table import write_rows
-from . import distributed, runs
-from .checkpoint import (
-    BEST,
-    TrainingCheckpoint,
-    check_overwrite,
-    remove_temporary,
-    remove_weights,
-    stop_if_asked,
-)
+from ..record import BEST, RECORD, apply_settings, read_record, settings_of, top_id
+from ..tracking import Tracker, end_status, forget_run, log_results, start_run
+from ..tracking.curves import write_curves
+from ..tracking.session import RUN_FILE
+from . import runs
+from .checkpoint import check_overwrite, remove_temporary, remove_weights
 from .claims import claim_files, planned_files
 from .data import find_entries
 from .evaluation import build_evaluation
 from .handlers import Handler, History, find_handler
+from .handlers.checkpoint import TrainingCheckpoint, stop_if_asked
+from .handlers.tracking import CURVES, TrackingHandler
 from .network import load_weights
 from .overrides import check_overrides, convert_switches
 from .preemption import EXIT_CODE, MARKER, PreemptedError, noted_signals
-from .record import RECORD, apply_settings, read_record, settings_of, top_id
 from .roots import Roots
-from .tracking import Tracker, TrackingHandler, end_status, forget_run, log_results, start_run
-from .tracking.curves import write_curves
-from .tracking.handler import CURVES
-from .tracking.session import RUN_FILE
 
 logger = logging.getLogger(__name__)
 

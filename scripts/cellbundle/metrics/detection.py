@@ -15,7 +15,7 @@ from ignite.engine import Engine
 from ignite.metrics.metric import reinit__is_reduced
 from monai.utils.enums import CommonKeys as Keys
 
-from ..engine import distributed
+from .. import distributed
 from ..errors import ArrayError
 from ..instances.detections import Detections, mask_rles
 from ..instances.labels import check_labels, renumber

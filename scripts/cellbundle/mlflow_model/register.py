@@ -16,12 +16,12 @@ from uuid import uuid4
 
 from ..addresses import redact, redact_text
 from ..bundles import describe_bundle, find_bundle
-from ..engine.tracking.names import resolve_uri
-from ..engine.tracking.server import QuickRequests, check_database, find_experiment
-from ..engine.tracking.session import training_run
 from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
 from ..inference.predictor import Predictor
 from ..packaging import CORE, bundle_files, weight_files
+from ..tracking.names import resolve_uri
+from ..tracking.server import QuickRequests, check_database, find_experiment
+from ..tracking.session import training_run
 
 SERVED = CORE / "mlflow_model" / "served.py"
 EXAMPLE = "docs/example.png"

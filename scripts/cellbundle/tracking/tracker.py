@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from ...addresses import redact, redact_text
-from ...errors import CheckpointError, ConfigError, DependencyError
+from ..addresses import redact, redact_text
 from ..distributed import rank
+from ..errors import CheckpointError, ConfigError, DependencyError
 from .names import MAX_TAG, numbers, plain_text, resolve_uri, safe_name
 from .sender import Sender
 from .server import QuickRequests, preload, write_run_file

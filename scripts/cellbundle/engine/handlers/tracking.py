@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from ignite.engine import Engine, Events
 
-from ..checkpoint import BEST
-from ..handlers import History
-from .curves import write_curves
-from .tracker import Tracker
+from ...record import BEST
+from ...tracking.curves import write_curves
+from ...tracking.tracker import Tracker
+from .training import History
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,15 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from ..errors import CheckpointError
-from ..io import atomic_path
+from .errors import CheckpointError
+from .io import atomic_path
 
 logger = logging.getLogger(__name__)
 
 RECORD = "run.yaml"
-OWN_WEIGHTS = "models/model.pt"  # of a bundle
+BEST, FINAL, LATEST = "model.pt", "model_final.pt", "latest.pt"  # checkpoints of a training
+PREVIOUS = "previous.pt"  # the latest.pt before, in case that one is damaged
+OWN_WEIGHTS = f"models/{BEST}"  # of a bundle
 FORM = 1
 ROOTS = ("network_def", "normaliser", "decoder", "inferer", "scale", "class_names", "channels")
 # Belongs to a command and not to weights: expressions that refer to these are left to the bundle.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from cellbundle.engine import sheets
-from cellbundle.engine.sheets import PredictionSheet, SampleSheet
+from cellbundle.engine.handlers import contact_sheets
+from cellbundle.engine.handlers.contact_sheets import PredictionSheet, SampleSheet
 from cellbundle.io.overlay import to_picture
 from cellbundle.report.sheets import draw_sheet, to_panel
 
@@ -116,7 +116,7 @@ def test_a_sheet_that_cannot_be_written_is_a_warning(tmp_path, caplog):
 
 
 def test_samples_of_process_0_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(sheets, "rank", lambda: 1)
+    monkeypatch.setattr(contact_sheets, "rank", lambda: 1)
     train(SampleSheet(tmp_path / "samples.png"), batches([3]))
     monkeypatch.undo()
     train(SampleSheet(tmp_path / "samples.png", enabled=False), batches([3]))
@@ -188,7 +188,7 @@ def test_no_sheet_of_an_earlier_run_remains(tmp_path):
 def test_images_of_several_processes(tmp_path, monkeypatch):
     others = iter([[0, 2, 8], {0: compared(0, ap=0), 2: compared(2, ap=2 / 5)}])
     sent = []
-    monkeypatch.setattr(sheets, "gather", lambda value: sent.append(value) or [value, next(others)])
+    monkeypatch.setattr(contact_sheets, "gather", lambda value: sent.append(value) or [value, next(others)])
     handler = PredictionSheet(tmp_path / "p.png", n=3, side=SIDE)
     sheet = evaluate(handler, [item(i) for i in (9, 1, 3, 7)])
     expected = [*compared(0, ap=0), *compared(1, ap=1 / 5), *compared(2, ap=2 / 5)]
@@ -198,7 +198,7 @@ def test_images_of_several_processes(tmp_path, monkeypatch):
 
 def test_predictions_are_written_by_process_0_only(tmp_path, monkeypatch):
     assert evaluate(PredictionSheet(tmp_path / "p.png", enabled=False), [item(1)]) is None
-    monkeypatch.setattr(sheets, "rank", lambda: 1)
+    monkeypatch.setattr(contact_sheets, "rank", lambda: 1)
     assert evaluate(PredictionSheet(tmp_path / "p.png"), [item(1)]) is None
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cellbundle.engine.tracking.names import (
+from cellbundle.errors import ConfigError
+from cellbundle.tracking.names import (
     database_file,
     experiment_name,
     flat_scores,
@@ -16,9 +17,8 @@ from cellbundle.engine.tracking.names import (
     resolve_uri,
     safe_name,
 )
-from cellbundle.engine.tracking.points import Point, Steps, missing
-from cellbundle.engine.tracking.session import config_text, report_scores
-from cellbundle.errors import ConfigError
+from cellbundle.tracking.points import Point, Steps, missing
+from cellbundle.tracking.session import config_text, report_scores
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 from monai.utils import path_to_sqlite_uri
 
-from ...addresses import is_address, redact, redact_values
-from ...errors import ConfigError
+from ..addresses import is_address, redact, redact_values
+from ..errors import ConfigError
 
 MAX_KEY, MAX_VALUE = 250, 500  # characters; MLflow allows 6000 for a value, its older servers 500
 MAX_TAG = 5000  # characters of the value of a tag

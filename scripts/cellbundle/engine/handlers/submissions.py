@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from monai.utils.enums import CommonKeys as Keys
 
-from ..errors import ConfigError
-from ..instances.overlaps import Form, labels_to_rles
-from ..io import printable, stem
-from ..io.formats.coco import result_texts, write_image_info, write_results
-from ..io.formats.kaggle import ORDERS, write_submission
-from . import distributed
-from .items import ItemHandler
+from ... import distributed
+from ...errors import ConfigError
+from ...instances.overlaps import Form, labels_to_rles
+from ...io import printable, stem
+from ...io.formats.coco import result_texts, write_image_info, write_results
+from ...io.formats.kaggle import ORDERS, write_submission
+from .base import ItemHandler
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from ...addresses import redact
+from ..addresses import redact
 from .names import is_remote
 from .server import reason
 from .spool import Spool

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...addresses import redact
+from ..addresses import redact
 from .names import MAX_TAG
 from .points import Point, Steps, missing
 from .server import GONE, check_database, find_experiment, find_run, reason, write_run_file

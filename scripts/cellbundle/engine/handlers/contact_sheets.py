@@ -11,15 +11,15 @@ from monai.utils.enums import CommonKeys as Keys
 from monai.utils.type_conversion import convert_to_numpy
 from numpy.typing import NDArray
 
-from ..flags import as_bool
-from ..instances.labels import renumber, split_components
-from ..io import stem
-from ..io.overlay import to_picture
-from ..kernels.geometry import boxes_and_areas
-from ..metrics.scores import image_scores
-from ..report.sheets import MAX_SIDE, Panel, Picture, draw_sheet, to_panel, write_picture
-from .distributed import gather, rank
-from .items import ItemHandler
+from ...distributed import gather, rank
+from ...flags import as_bool
+from ...instances.labels import renumber, split_components
+from ...io import stem
+from ...io.overlay import to_picture
+from ...kernels.geometry import boxes_and_areas
+from ...metrics.scores import image_scores
+from ...report.sheets import MAX_SIDE, Panel, Picture, draw_sheet, to_panel, write_picture
+from .base import ItemHandler
 
 logger = logging.getLogger(__name__)
 

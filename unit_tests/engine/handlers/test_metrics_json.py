@@ -7,7 +7,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from cellbundle.engine.metrics_file import MetricsFile
+from cellbundle.engine.handlers.metrics_json import MetricsFile
 from cellbundle.errors import ArrayError, CellBundleError
 from cellbundle.instances.detections import Detections
 from cellbundle.metrics import InstanceScores

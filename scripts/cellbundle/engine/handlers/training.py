@@ -14,11 +14,11 @@ from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 from torch import nn
 
-from ..errors import TrainingError
-from ..flags import as_bool
-from ..io.table import write_rows
-from .distributed import broadcast_buffers, gather, rank
-from .schedule import is_validation_epoch
+from ...distributed import broadcast_buffers, gather, rank
+from ...errors import TrainingError
+from ...flags import as_bool
+from ...io.table import write_rows
+from ..schedule import is_validation_epoch
 
 logger = logging.getLogger(__name__)
 

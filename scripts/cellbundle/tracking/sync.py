@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...addresses import redact
-from ...errors import CellBundleError, DependencyError
+from ..addresses import redact
+from ..errors import CellBundleError, DependencyError
 from .names import resolve_uri
 from .server import QuickRequests, reason
 from .spool import LINES, Spool

@@ -11,8 +11,8 @@ from ignite.engine import Engine
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from cellbundle.engine import distributed
-from cellbundle.engine.result_files import ResultFiles, distinct_names
+from cellbundle import distributed
+from cellbundle.engine.handlers.submissions import ResultFiles, distinct_names
 from cellbundle.errors import CellBundleError, ConfigError
 from cellbundle.instances.detections import Detections, tighten, to_labels
 from cellbundle.instances.painting import paint_rles

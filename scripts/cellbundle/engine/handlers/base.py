@@ -7,7 +7,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from ..flags import as_bool
+from ...flags import as_bool
 
 
 class ItemHandler(ABC):

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...io.sealed import seal, unseal
-from ...io.write import atomic_path
+from ..io.sealed import seal, unseal
+from ..io.write import atomic_path
 
 try:
     import fcntl

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cellbundle.engine.tracking import spool as module
-from cellbundle.engine.tracking.spool import Spool
+from cellbundle.tracking import spool as module
+from cellbundle.tracking.spool import Spool
 
 from ..damage import damaged, other_values
 
@@ -142,7 +142,7 @@ def test_a_killed_process_leaves_the_run_free_though_its_children_live(tmp_path)
     folder = tmp_path / "run"
     code = (
         "import os, sys, time\n"
-        "from cellbundle.engine.tracking.spool import Spool\n"
+        "from cellbundle.tracking.spool import Spool\n"
         f"spool = Spool({str(folder)!r})\n"
         "assert spool.lock()\n"
         "child = os.fork()\n"

@@ -4,15 +4,11 @@ What is logged goes to a file at once (``spool``); a thread (``sender``) brings 
 server may be slow, down or gone, and the process may be killed at any moment: nothing is lost, nothing arrives twice.
 """
 
-from .handler import CHECKPOINTS, EpochLog, TrackingHandler
 from .session import end_status, forget_run, log_results, start_run
 from .tracker import Tracker
 
 __all__ = [
-    "CHECKPOINTS",
-    "EpochLog",
     "Tracker",
-    "TrackingHandler",
     "end_status",
     "forget_run",
     "log_results",

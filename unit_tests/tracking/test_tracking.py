@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from cellbundle.engine.tracking import tracker as module
-from cellbundle.engine.tracking.spool import Spool
-from cellbundle.engine.tracking.sync import find_runs
-from cellbundle.engine.tracking.upload import Upload
 from cellbundle.errors import CellBundleError, DependencyError
+from cellbundle.tracking import tracker as module
+from cellbundle.tracking.spool import Spool
+from cellbundle.tracking.sync import find_runs
+from cellbundle.tracking.upload import Upload
 
 from .tracking_servers import misbehaving, only_run, points
 
@@ -152,7 +152,7 @@ def test_variables_of_the_user_stay(make_tracker, monkeypatch):
 
 
 def test_system_metrics(make_tracker, client, monkeypatch):
-    from cellbundle.engine.tracking import system
+    from cellbundle.tracking import system
 
     monkeypatch.setattr(system.SystemMetrics.__init__, "__defaults__", (0.05,))
     tracker = make_tracker(system_metrics=True)

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from cellbundle.engine.tracking import sender
-from cellbundle.engine.tracking.spool import Spool
-from cellbundle.engine.tracking.sync import find_runs, sync_run
-from cellbundle.engine.tracking.upload import Upload
 from cellbundle.errors import CheckpointError
+from cellbundle.tracking import sender
+from cellbundle.tracking.spool import Spool
+from cellbundle.tracking.sync import find_runs, sync_run
+from cellbundle.tracking.upload import Upload
 
 from .tracking_servers import misbehaving, only_run, points
 

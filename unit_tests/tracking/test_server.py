@@ -17,7 +17,7 @@ from cellbundle.cli import main
 from cellbundle.engine.phases import PhasedWorkflow
 from cellbundle.engine.preemption import EXIT_CODE
 
-from .conftest import BUNDLE, SMALL
+from ..engine.conftest import BUNDLE, SMALL
 from .tracking_servers import MlflowServer, only_run, points
 
 pytest.importorskip("mlflow")

@@ -8,8 +8,8 @@ import sqlite3
 from contextlib import closing
 from typing import Any, ClassVar
 
-from ...addresses import redact_logs, redact_text
-from ...io.write import atomic_path
+from ..addresses import redact_logs, redact_text
+from ..io.write import atomic_path
 from .names import REMOTE, database_file, experiment_name, safe_name
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ...io.write import atomic_path
+from ..io.write import atomic_path
 
 SIZE = 640, 400  # pixels of a panel
 LEFT, TOP, RIGHT, BOTTOM = 64, 16, 12, 30  # pixels around the axes

@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from ..device import choose_device
+from .device import choose_device
 
 Kept = TypeVar("Kept")
 Chosen = TypeVar("Chosen")
