@@ -18,7 +18,7 @@ from .. import distributed
 from ..addresses import redact_logs
 from ..bundles import make_importable
 from ..errors import ArrayError, CellBundleError, ConfigError, original_errors, redacted_errors
-from ..evaluation import REPORT_FILES, format_report, write_evaluation
+from ..evaluation import REPORT_FILES, build_evaluation, format_report, write_evaluation
 from ..flags import as_bool
 from ..io.ownership import STATE, Manifest
 from ..io.table import write_rows
@@ -30,7 +30,6 @@ from . import runs
 from .checkpoint import check_overwrite, remove_temporary, remove_weights
 from .claims import claim_files, planned_files
 from .data import find_entries
-from .evaluation import build_evaluation
 from .handlers import Handler, History, find_handler
 from .handlers.checkpoint import TrainingCheckpoint, stop_if_asked
 from .handlers.tracking import CURVES, TrackingHandler

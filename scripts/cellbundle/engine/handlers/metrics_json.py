@@ -9,13 +9,12 @@ from monai.utils.type_conversion import convert_to_numpy
 
 from ... import distributed
 from ...errors import ArrayError
-from ...evaluation import metrics_content, write_metrics
+from ...evaluation import build_evaluation, metrics_content, write_metrics
 from ...metrics import InstanceScores
 from ...metrics.accumulate import flat_map
 from ...metrics.classes import mean_known
 from ...metrics.details import ImageDetails, image_details
 from ...metrics.detection import DETECTION_NAMES, SARTORIUS, DetectionScores, MatchedDetections, detection_scores
-from ..evaluation import build_evaluation
 from .base import ItemHandler
 
 

@@ -20,7 +20,7 @@ from cellbundle.evaluation import (
 )
 from cellbundle.io import write_labels
 
-from .damage import damaged, fifo
+from ..damage import damaged, fifo
 
 TRUE = np.zeros((8, 20), np.int32)
 for number in range(4):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from cellbundle.evaluation import Evaluation, Failure, summarise
+from cellbundle.evaluation.page import MAX_LINES, render_evaluation
 from cellbundle.metrics import image_scores
-from cellbundle.report.evaluation import MAX_LINES, render_evaluation
 
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)> {{ 7*7 }} </style>&amp;|.png"""
 VOID = {"meta", "link", "input", "br", "img"}

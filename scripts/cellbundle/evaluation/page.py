@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .template import render
-
-if TYPE_CHECKING:
-    from ..evaluation import Evaluation
+from ..report.template import render
+from .result import Evaluation
 
 MAX_LINES = 7  # groups in the chart, besides all images: as many colours as people can tell apart
 COUNTS = {"n_true": "true", "n_pred": "predicted", "tp50": "matched", "fn50": "missed", "fp50": "extra"}
@@ -18,7 +16,7 @@ IMAGE_SCORES = {key: SCORES[key] for key in ("ap_mean", "ap50", "f150", "pq", "a
 MEASURED = "ap_mean"  # orders the images, and is drawn as a bar in the tables
 
 
-def render_evaluation(evaluation: "Evaluation", *, title: str, notes: Sequence[str] = ()) -> str:
+def render_evaluation(evaluation: Evaluation, *, title: str, notes: Sequence[str] = ()) -> str:
     """Draw the page.
 
     Args:
