@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 
 from cellbundle.io import read_image
-from cellbundle.service.answers import Job
-from cellbundle.service.jobs import Segmenter, load_bundle
+from cellbundle.service.workers.answers import Job
+from cellbundle.service.workers.segmenter import Segmenter, load_bundle
 from cellbundle.synthetic import generate
 
 MIB = 2**20

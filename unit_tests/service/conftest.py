@@ -4,7 +4,7 @@ import pytest
 from fastapi.testclient import TestClient
 from unit_tests.service.fakes import InlinePool, png, segmenter
 
-from cellbundle.service.app import create_app
+from cellbundle.service.http.app import create_app
 from cellbundle.service.paths import Root
 from cellbundle.service.settings import ServiceSettings
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from cellbundle.inference.predictor import Segmentation
-from cellbundle.service.jobs import Segmenter
+from cellbundle.service.workers.segmenter import Segmenter
 
 TOKEN = "a-token-of-twenty-letters"
 

@@ -3,7 +3,7 @@
 import pytest
 from unit_tests.service.fakes import FORM, InlinePool, error, png, segmenter
 
-from cellbundle.service.tasks import CrashedError, FullError, NotReadyError, TimedOutError
+from cellbundle.service.workers.tasks import CrashedError, FullError, NotReadyError, TimedOutError
 
 
 def test_an_upload_as_form_and_as_body(make):

@@ -11,8 +11,8 @@ from PIL import Image
 from unit_tests.service.fakes import png, segmenter
 
 from cellbundle.io import read_labels
-from cellbundle.service import answers
-from cellbundle.service.answers import Answer, Job, Refusal
+from cellbundle.service.workers import answers
+from cellbundle.service.workers.answers import Answer, Job, Refusal
 
 LABELS = np.zeros((20, 30), np.int32)
 LABELS[2:8, 3:9] = 1

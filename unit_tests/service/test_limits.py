@@ -9,9 +9,9 @@ import pytest
 from unit_tests.service.fakes import InlinePool, png, segmenter
 from unit_tests.service.threads import serving
 
-from cellbundle.service.answers import Answer
+from cellbundle.service.http.server import MOST_CONNECTIONS
 from cellbundle.service.paths import Root
-from cellbundle.service.server import MOST_CONNECTIONS
+from cellbundle.service.workers.answers import Answer
 
 PATIENCE_S = 30
 READ_TIMEOUT_S = 1.0

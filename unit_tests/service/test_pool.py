@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 from unit_tests.service import handlers
 
-from cellbundle.service.pool import WorkerPool
-from cellbundle.service.tasks import CrashedError, FullError, NotReadyError, TimedOutError
+from cellbundle.service.workers.pool import WorkerPool
+from cellbundle.service.workers.tasks import CrashedError, FullError, NotReadyError, TimedOutError
 
 PATIENCE_S = 60
 
@@ -137,7 +137,7 @@ def test_jobs_of_a_batch_that_a_stopped_worker_never_takes_time_out_together(mak
 
 
 def test_a_pool_is_not_ready_while_its_worker_does_not_take_a_job(make, monkeypatch):
-    monkeypatch.setattr("cellbundle.service.workers.SILENT_S", 0.2)
+    monkeypatch.setattr("cellbundle.service.workers.worker.SILENT_S", 0.2)
     pool = make()
     os.kill(pool.pids[0], signal.SIGSTOP)
     future = pool.submit("later", timeout_s=30)
@@ -150,8 +150,8 @@ def test_a_pool_is_not_ready_while_its_worker_does_not_take_a_job(make, monkeypa
 
 
 def test_an_idle_worker_that_is_stopped_is_replaced(make, monkeypatch):
-    monkeypatch.setattr("cellbundle.service.workers.SILENT_S", 0.2)
-    monkeypatch.setattr("cellbundle.service.workers.PING_S", 0.1)
+    monkeypatch.setattr("cellbundle.service.workers.worker.SILENT_S", 0.2)
+    monkeypatch.setattr("cellbundle.service.workers.worker.PING_S", 0.1)
     pool = make()
     (pid,) = pool.pids
     time.sleep(0.5)  # it answers

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as Picture
 
 from cellbundle.io import Image
-from cellbundle.service.answers import PREVIEW_SIDE, preview
+from cellbundle.service.workers.answers import PREVIEW_SIDE, preview
 
 
 def made(height, width):

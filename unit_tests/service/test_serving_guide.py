@@ -82,8 +82,8 @@ def test_paths_with_curl(place):
 
 
 def test_tables_are_complete():
-    from cellbundle.service.answers import MEDIA_TYPES
-    from cellbundle.service.documentation import ERRORS
+    from cellbundle.service.http.documentation import ERRORS
+    from cellbundle.service.workers.answers import MEDIA_TYPES
 
     rows = [word for row in TABLE_ROW.findall(GUIDE) for word in row.split(", ")]
     assert {int(word) for word in rows if word.isdigit()} == set(ERRORS)

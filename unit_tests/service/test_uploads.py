@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cellbundle.service.uploads import LOCK, PREFIX, remove_left_folders, upload_folder
+from cellbundle.service.http.uploads import LOCK, PREFIX, remove_left_folders, upload_folder
 
 HOLD = """
 import time
-from cellbundle.service.uploads import upload_folder
+from cellbundle.service.http.uploads import upload_folder
 with upload_folder() as folder:
     (folder / "image").write_bytes(b"x")
     print(folder, flush=True)

@@ -10,10 +10,10 @@ from unit_tests.service.fakes import FORM, InlinePool
 from cellbundle.cli import main
 from cellbundle.errors import CheckpointError, ConfigError
 from cellbundle.inference.predictor import Predictor
-from cellbundle.service.answers import Job
-from cellbundle.service.jobs import Segmenter
-from cellbundle.service.server import make_pool
+from cellbundle.service.http.server import make_pool
 from cellbundle.service.settings import ServiceSettings
+from cellbundle.service.workers.answers import Job
+from cellbundle.service.workers.segmenter import Segmenter
 
 NAMES = {"bundles": (str(BUNDLE),)}
 
@@ -66,7 +66,7 @@ def test_command_line(weights, monkeypatch, tmp_path, capsys):
         given.append(settings)
         raise ConfigError("stop")
 
-    monkeypatch.setattr("cellbundle.service.server.make_pool", stop)
+    monkeypatch.setattr("cellbundle.service.http.server.make_pool", stop)
     monkeypatch.chdir(weights.parent)
     for options, expected in ((["--weights", "model.pt"], weights), ([], None)):
         with pytest.raises(SystemExit) as left:

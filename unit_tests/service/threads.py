@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from unit_tests.service.fakes import InlinePool, segmenter
 
 from cellbundle.cli.serve import listen
-from cellbundle.service.app import create_app
-from cellbundle.service.server import make_server
+from cellbundle.service.http.app import create_app
+from cellbundle.service.http.server import make_server
 from cellbundle.service.settings import ServiceSettings
 
 PATIENCE_S = 30

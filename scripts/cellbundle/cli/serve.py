@@ -52,8 +52,8 @@ def serve(
 ) -> int:
     """Answer requests over HTTP until Ctrl-C or SIGTERM. A page to try it is at /, the API at /openapi.json."""
     try:
-        from ..service.app import create_app  # noqa: PLC0415
-        from ..service.server import make_pool, make_server  # noqa: PLC0415
+        from ..service.http.app import create_app  # noqa: PLC0415
+        from ..service.http.server import make_pool, make_server  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise DependencyError(f'the service needs {error.name}; pip install "cellbundle[serve]"') from error
     from ..service.paths import PathMap, Root  # noqa: PLC0415

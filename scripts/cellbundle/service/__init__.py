@@ -1,1 +1,1 @@
-"""The HTTP service: worker processes that segment (``workers``, ``jobs``), and the application in front (``app``)."""
+"""The HTTP service: the application (``http``), processes that segment (``workers``), paths, files and settings."""

@@ -13,14 +13,14 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..kernels.parallel import n_threads
-from .jobs import Segmenter, load_bundle
-from .pool import WorkerPool
-from .settings import ServiceSettings
+from ...kernels.parallel import n_threads
+from ..settings import ServiceSettings
+from ..workers.pool import WorkerPool
+from ..workers.segmenter import Segmenter, load_bundle
 
 logger = logging.getLogger(__name__)
 
-PACKAGE = __name__.removesuffix(".service.server")  # another one inside a packaged bundle
+PACKAGE = __name__.removesuffix(".service.http.server")  # another one inside a packaged bundle
 MOST_CONNECTIONS = 512
 
 
@@ -39,7 +39,7 @@ def make_pool(settings: ServiceSettings) -> WorkerPool:
         workers=settings.workers,
         queue_size=settings.queue_size,
         timeout_s=settings.timeout_s,
-        preload=tuple(f"{PACKAGE}.{name}" for name in ("predictor", "service.jobs")),
+        preload=tuple(f"{PACKAGE}.{name}" for name in ("inference.predictor", "service.workers.segmenter")),
     )
 
 

@@ -19,17 +19,17 @@ from pydantic import BaseModel, ConfigDict, create_model
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from .. import __version__
+from ... import __version__
+from .. import page
+from ..masks import ForeignMaskError, check_mask
+from ..paths import OutsideError, locate
+from ..settings import ServiceSettings
+from ..workers.answers import MEDIA_TYPES, Answer, Job, Refusal
+from ..workers.pool import WorkerPool
+from ..workers.tasks import CrashedError, FullError, NotReadyError, PoolError, TimedOutError
 from . import documentation as text
-from . import page
-from .answers import MEDIA_TYPES, Answer, Job, Refusal
 from .errors import ServiceError
 from .guard import Guard, Measures, error_answer
-from .masks import ForeignMaskError, check_mask
-from .paths import OutsideError, locate
-from .pool import WorkerPool
-from .settings import ServiceSettings
-from .tasks import CrashedError, FullError, NotReadyError, PoolError, TimedOutError
 from .uploads import BodyLimits, save_upload, upload_folder
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFi
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..io.images.read import SIGNATURES
+from ...io.images.read import SIGNATURES
+from ..paths import SUFFIXES
 from .errors import ServiceError
-from .paths import SUFFIXES
 
 IMAGE_TYPES = {"image/png", "image/x-png", "image/jpeg", "image/jpg", "image/pjpeg", "image/bmp", "image/x-ms-bmp"}
 IMAGE_TYPES |= {"image/x-bmp", "image/tiff", "image/tif", "image/x-tiff"}

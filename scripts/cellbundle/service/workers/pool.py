@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from .tasks import FullError, Handler, NotReadyError, Task
-from .workers import LOOK_S, Worker, clean_context
+from .worker import LOOK_S, Worker, clean_context
 
 logger = logging.getLogger(__name__)
 

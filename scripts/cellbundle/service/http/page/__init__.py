@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 FOLDER = Path(__file__).parent
-REPORT_STYLE = FOLDER.parents[1] / "report" / "page.css"  # colours and controls of all pages
+REPORT_STYLE = FOLDER.parents[2] / "report" / "page.css"  # colours and controls of all pages
 
 _FILES = {
     "/": (FOLDER / "index.html", "text/html; charset=utf-8"),

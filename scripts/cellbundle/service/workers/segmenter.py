@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CellBundleError, ConfigError, ImageReadError, ImageTooLargeError
-from ..io import Image, read_image
+from ...errors import CellBundleError, ConfigError, ImageReadError, ImageTooLargeError
+from ...io import Image, read_image
+from ..handles import pinned
+from ..masks import ForeignMaskError
+from ..paths import OutsideError
+from ..settings import shown_weights
 from .answers import Answer, Job, Refusal, answer, place, preview
-from .handles import pinned
-from .masks import ForeignMaskError
-from .paths import OutsideError
-from .settings import shown_weights
 
 GPU_BATCH = 8  # images of one shape in one call of the network
 OUT_OF_MEMORY = ("out of memory", "allocate memory")  # PyTorch says so in plain RuntimeErrors
@@ -109,7 +109,7 @@ def use_threads(number: int) -> None:
     """Compute with so many threads in this process."""
     import torch  # noqa: PLC0415  (the service itself does without)
 
-    from ..kernels.parallel import THREADS_VARIABLE  # noqa: PLC0415
+    from ...kernels.parallel import THREADS_VARIABLE  # noqa: PLC0415
 
     os.environ[THREADS_VARIABLE] = str(number)
     torch.set_num_threads(number)
@@ -117,14 +117,14 @@ def use_threads(number: int) -> None:
 
 def load_bundle(device: str, weights: Path | None, bundle: str) -> Any:
     """Make a ``Predictor``; ``weights`` are a checkpoint in place of the bundle's own."""
-    from ..inference.predictor import Predictor  # noqa: PLC0415
+    from ...inference.predictor import Predictor  # noqa: PLC0415
 
     return Predictor(bundle, device=device, weights=weights)
 
 
 def describe(name: str, predictor: Any) -> dict[str, Any]:
     """What ``/v1/bundles`` says about a bundle."""
-    from ..bundles import describe_bundle  # noqa: PLC0415
+    from ...bundles import describe_bundle  # noqa: PLC0415
 
     info = describe_bundle(predictor.root)
     weights = Path(predictor.root, predictor.weights)

@@ -14,9 +14,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .answers import place
-from .pool import WorkerPool
-from .settings import ANY_HOST, ServiceSettings, is_loopback
+from ..settings import ANY_HOST, ServiceSettings, is_loopback
+from ..workers.answers import place
+from ..workers.pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""HTTP: application, middleware, uploads, the page, and the server."""

@@ -1,0 +1,1 @@
+"""Worker processes: a pool with a queue, and the segmentation of requests."""
