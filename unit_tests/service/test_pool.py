@@ -129,7 +129,7 @@ def test_jobs_of_a_batch_that_a_stopped_worker_never_takes_time_out_together(mak
         first.result(PATIENCE_S)
     assert [other.result(PATIENCE_S) for other in others] == [(3, i) for i in range(3)]
     os.kill(pool.pids[0], signal.SIGSTOP)
-    with pool._changed:
+    with pool.queue.changed:
         others = [pool.submit(i) for i in range(3)]
     for other in others:
         with pytest.raises(TimedOutError):
@@ -173,13 +173,13 @@ def test_workers_ignore_the_signals_that_stop_the_service(make):
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(make):
     pool = make(queue_size=2)
-    pool.seconds = 4.0
+    pool.queue.seconds = 4.0
     futures = [pool.submit(partial(handlers.sleep, 0.6)) for _ in range(3)]
     with pytest.raises(FullError) as error:
         pool.submit("one too many")
     assert error.value.retry_after == 12  # three jobs of 4 s
     assert [f.result(PATIENCE_S) for f in futures] == [(1, "slept")] * 3
-    assert pool.seconds < 4.0  # it learns
+    assert pool.queue.seconds < 4.0  # it learns
     assert pool.submit("room again").result(PATIENCE_S) == (1, "room again")
 
 

@@ -20,7 +20,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from ... import __version__
-from .. import page
 from ..masks import ForeignMaskError, check_mask
 from ..paths import OutsideError, locate
 from ..settings import ServiceSettings
@@ -28,6 +27,7 @@ from ..workers.answers import MEDIA_TYPES, Answer, Job, Refusal
 from ..workers.pool import WorkerPool
 from ..workers.tasks import CrashedError, FullError, NotReadyError, PoolError, TimedOutError
 from . import documentation as text
+from . import page
 from .errors import ServiceError
 from .guard import Guard, Measures, error_answer
 from .uploads import BodyLimits, save_upload, upload_folder

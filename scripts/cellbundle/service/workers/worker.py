@@ -1,4 +1,4 @@
-"""One process of a pool: what runs in it, and what stands in front of it."""
+"""One process of a pool, and the thread that drives it."""
 
 import logging
 import multiprocessing
@@ -10,16 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .queue import IDLE_S, TaskQueue
 from .tasks import CrashedError, Handler, PoolError, Task, TimedOutError
-
-if TYPE_CHECKING:
-    from .pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.2  # how often an idle thread looks whether its process lives
+LONGEST_PAUSE_S = 60.0  # between two starts
 START_S = 300.0  # a process may take so long to load its networks
 PING_S = 1.0  # between two questions to an idle process whether it still runs
 SILENT_S = 3.0  # without an acknowledgement a process counts as stopped
@@ -39,15 +37,37 @@ def clean_context(preload: Sequence[str]) -> Any:
 
 
 class Worker:
-    """A process of a pool and the thread in front of it, which starts it, hands it jobs, and kills and replaces it."""
+    """A process and a thread that starts it, gives it tasks, and kills and replaces it.
 
-    def __init__(self, pool: "WorkerPool") -> None:
-        self.pool = pool
+    Args:
+        queue: of the tasks.
+        context: of multiprocessing, to start processes.
+        make_handler: makes the handler of the process, in the process.
+        on_failed_start: called after the process could not be started.
+
+    Attributes:
+        ready: the process can work.
+        failed_starts: number of failed starts since the last good one.
+        restarts: number of processes that were replaced.
+        error: why the last failed start failed.
+        about: ``about`` of the handler.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        context: Any,
+        make_handler: Callable[[], Handler],
+        on_failed_start: Callable[[], None],
+    ) -> None:
+        self.queue, self.context = queue, context
+        self.make_handler, self.on_failed_start = make_handler, on_failed_start
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.process: Any = None
         self.connection: Connection[Any, Any]
         self.ready = False
-        self.failed_starts = 0
+        self.failed_starts = self.restarts = 0
+        self.error = ""
         self.batch = 1
         self.about: Any = None
 
@@ -59,19 +79,23 @@ class Worker:
 
     def _run(self) -> None:
         first = True
-        while not self.pool.stopped:
-            self.pool.restarts += not first
+        while not self.queue.stopped:
+            self.restarts += not first
             first = False
             reason = self._start()
             if reason is None:
                 self.failed_starts = 0
                 self.ready = True
                 logger.info("worker %d is ready", self.process.pid)
-                self.pool.started(self)
+                self.queue.notify()
                 self._feed()
-            elif not self.pool.stopped:
+            elif not self.queue.stopped:
+                self.error = reason
                 self.failed_starts += 1
-                self.pool.start_failed(self, reason)
+                logger.error("a worker cannot start (%d in a row): %s", self.failed_starts, reason)
+                self.on_failed_start()
+                self.queue.notify()
+                self.queue.pause(min(2.0 ** (self.failed_starts - 1), LONGEST_PAUSE_S))
             self.kill()
             if self.process.ident is not None:
                 self.process.join()
@@ -79,13 +103,13 @@ class Worker:
 
     def _start(self) -> str | None:
         """Start a process; why it cannot work, or None."""
-        self.connection, there = self.pool.context.Pipe()
-        self.process = self.pool.context.Process(target=_work, args=(there, self.pool.make_handler), daemon=True)
+        self.connection, there = self.context.Pipe()
+        self.process = self.context.Process(target=_work, args=(there, self.make_handler), daemon=True)
         late = threading.Event()
         try:
             with there:
                 self.process.start()
-            if self.pool.stopped:  # too late for it to be seen by who stopped the pool
+            if self.queue.stopped:  # too late for it to be seen by who stopped the pool
                 self.process.kill()
             with self._deadline(START_S) as late:
                 error, self.batch, self.about = self.connection.recv()
@@ -103,10 +127,10 @@ class Worker:
     def _feed(self) -> None:
         """Hand out tasks until the process is lost."""
         heard = time.monotonic()
-        while self.process.is_alive() and not self.pool.stopped:
-            tasks = self.pool.take(self.batch)
+        while self.process.is_alive() and not self.queue.stopped:
+            tasks = self.queue.take(self.batch)
             if tasks and not self.process.is_alive():
-                self.pool.put_back(tasks)
+                self.queue.put_back(tasks)
             elif tasks:
                 if not self._hand_over(tasks):
                     return
@@ -163,7 +187,7 @@ class Worker:
                 outcomes = self.connection.recv()
         except (EOFError, OSError):
             self.ready = False
-            self.process.join(LOOK_S)
+            self.process.join(IDLE_S)
             if late.is_set():
                 logger.warning("a worker is stopped after %.1f s of work", time.monotonic() - started)
             else:
@@ -171,15 +195,15 @@ class Worker:
         else:
             for task, outcome in zip(tasks, outcomes, strict=True):
                 task.future.set_result(outcome)
-            self.pool.done(tasks, time.monotonic() - started)
+            self.queue.done(tasks, time.monotonic() - started)
             return True
         if tasks[0].alone or (begun and len(tasks) == 1) or (late.is_set() and not begun):
             error: PoolError = TimedOutError() if late.is_set() else CrashedError()
             for task in tasks:
                 task.fail(error)
-            self.pool.done(tasks, None)
+            self.queue.done(tasks, None)
         else:  # the process had died before, or one of several jobs is to blame: each gets a chance alone
-            self.pool.put_back(tasks)
+            self.queue.put_back(tasks)
         return False
 
 
