@@ -12,15 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cellbundle import packaging
 from cellbundle.errors import CellBundleError, ConfigError
+from cellbundle.packages import build
 from cellbundle.record import OWN_WEIGHTS
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parent.name for path in (ROOT / "bundles").glob("*/configs"))
-CORE = packaging.CORE
+CORE = build.CORE
 MAX_WEIGHTS = 25_000_000  # bytes; the Model Zoo takes no larger files
 
 RANDOM_WEIGHTS = """
@@ -39,7 +39,7 @@ def find_bundle(name: str, repository: Path) -> tuple[Path, str]:
     if name not in names:
         raise ConfigError(f"there is no bundle {name!r} in {repository / 'bundles'}; choose one of: {', '.join(names)}")
     bundle = repository / "bundles" / name
-    return bundle, packaging.read_version(bundle)
+    return bundle, build.read_version(bundle)
 
 
 def write_random_weights(root: Path, python: str | Path = sys.executable) -> None:
@@ -61,10 +61,10 @@ def write_random_weights(root: Path, python: str | Path = sys.executable) -> Non
 
 def collect(bundle: Path, repository: Path) -> dict[str, bytes]:
     """All files of the package but the stamp: content by path."""
-    files = packaging.collect(bundle, repository, CORE)
+    files = build.collect(bundle, repository, CORE)
     weights = bundle / OWN_WEIGHTS
     if weights.is_file() and weights.stat().st_size <= MAX_WEIGHTS:
-        files |= packaging.weight_contents(weights)
+        files |= build.weight_contents(weights)
     elif weights.is_file():
         logger.warning("%s is left out: it has more than %d MB", weights, MAX_WEIGHTS // 10**6)
     return files
@@ -74,7 +74,7 @@ def package(name: str, output: Path, repository: Path = ROOT) -> Path:
     """Write OUTPUT/NAME and its archive; returns the archive. An error leaves an older package as it was."""
     bundle, version = find_bundle(name, repository)
     archive = output / f"{name}_v{version}.zip"
-    return packaging.write_package(output / name, archive, version, collect(bundle, repository))
+    return build.write_package(output / name, archive, version, collect(bundle, repository))
 
 
 def main(arguments: list[str] | None = None) -> None:

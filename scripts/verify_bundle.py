@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jsonschema
 import yaml
 
-from cellbundle.packaging import LINK, PARTS
+from cellbundle.packages.build import LINK, PARTS
 from cellbundle.synthetic import write_dataset
 from package_bundle import BUNDLES, MAX_WEIGHTS, ROOT, package, write_random_weights
 

@@ -7,7 +7,7 @@ import torch
 
 from cellbundle.record import FORM, write_record
 
-from .packaging import ROOT, load_script
+from .packages.packaging import ROOT, load_script
 
 BUNDLE = ROOT / "bundles" / "cell_unet"
 STARTED = "2026-11-30T13:20:06+00:00"

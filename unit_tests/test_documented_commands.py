@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from unit_tests.packaging import BUNDLES, ROOT
+from unit_tests.packages.packaging import BUNDLES, ROOT
 
 from cellbundle.bundles import make_importable
 from cellbundle.engine.overrides import check_overrides

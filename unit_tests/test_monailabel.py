@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from unit_tests.packaging import ROOT
+from unit_tests.packages.packaging import ROOT
 
 ENVIRONMENT = ROOT / ".venv-monailabel"
 

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .instances import Instances
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "predict"]
 
 
 def predict(image: Any, bundle: str = "cell_unet", **options: Any) -> "Instances":

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tifffile
-from unit_tests.installing import make_package, prepare, with_metadata
-from unit_tests.packaging import ROOT, package, package_bundle
+from unit_tests.packages.installing import make_package, prepare, with_metadata
+from unit_tests.packages.packaging import ROOT, package, package_bundle
 
 from cellbundle.bundles import find_bundle
 from cellbundle.inference.predictor import Predictor

@@ -15,7 +15,7 @@ from cellbundle import __version__
 from cellbundle.bundles import make_importable
 from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels, write_image
-from cellbundle.packages import read_stamp, unpack
+from cellbundle.packages.archive import read_stamp, unpack
 from cellbundle.synthetic import generate
 
 from .conftest import call
@@ -214,13 +214,13 @@ def test_an_error_leaves_the_older_package(run, packaged, monkeypatch):
         path.touch()
         raise OSError("disk full")
 
-    monkeypatch.setattr("cellbundle.packaging.write_zip", fail)
+    monkeypatch.setattr("cellbundle.packages.build.write_zip", fail)
     assert call("package", run, "--output", packaged.parent) == 1
     assert content(packaged.parent) == before
 
 
 def test_trials_and_unfinished_runs_are_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cellbundle.run_packages.MAX_ARCHIVE", 1000)
+    monkeypatch.setattr("cellbundle.packages.runs.MAX_ARCHIVE", 1000)
     run = write_run(tmp_path / "1", status="preempted", quick=True)
     assert call("package", run, "--output", tmp_path / "dist") == 0
     warnings = capsys.readouterr().err

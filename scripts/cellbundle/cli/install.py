@@ -26,7 +26,7 @@ def install(
     ~/.local/share/cellbundle/bundles.
     """
     from ..bundles import describe_bundle  # noqa: PLC0415  (PyTorch takes seconds to import)
-    from ..install import install_bundle  # noqa: PLC0415
+    from ..packages.install import install_bundle  # noqa: PLC0415
 
     installed = install_bundle(source, sha256=sha256, overwrite=overwrite)
     for requirement in installed.missing:

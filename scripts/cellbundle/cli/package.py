@@ -20,7 +20,7 @@ def package(
     It runs without cellbundle installed, as a MONAI bundle, and `cellbundle install` takes the archive.
     models/run.yaml in it tells the command of the training and the paths of its data.
     """
-    from ..run_packages import package_run  # noqa: PLC0415  (PyTorch takes seconds to import)
+    from ..packages.runs import package_run  # noqa: PLC0415  (PyTorch takes seconds to import)
 
     packaged = package_run(run, bundle, output)
     typer.echo(printable(f"{packaged.archive}\ncellbundle predict IMAGES --bundle {packaged.folder} --output RESULTS"))

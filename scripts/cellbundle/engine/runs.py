@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 from monai.bundle import ConfigParser
 
-from .. import __version__, distributed
+from .. import distributed
 from ..addresses import redact_text
 from ..errors import CheckpointError, ConfigError
 from ..flags import WORDS, as_bool
@@ -24,6 +24,7 @@ from ..io import first_few
 from ..io.ownership import STATE
 from ..record import BEST, FORM, RECORD, Record, bundle_name, find_settings, read_record, write_record
 from ..tracking.session import config_text, data_list_hashes, git_commit
+from ..version import __version__
 from .checkpoint import can_resume
 from .overrides import config_ids, lookup
 

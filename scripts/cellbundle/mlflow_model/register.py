@@ -18,7 +18,7 @@ from ..addresses import redact, redact_text
 from ..bundles import describe_bundle, find_bundle
 from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
 from ..inference.predictor import Predictor
-from ..packaging import CORE, bundle_files, weight_files
+from ..packages.build import CORE, bundle_files, weight_files
 from ..tracking.names import resolve_uri
 from ..tracking.server import QuickRequests, check_database, find_experiment
 from ..tracking.session import training_run

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from .. import __version__
 from ..addresses import redact_text, redact_values
 from ..engine.preemption import PreemptedError
+from ..version import __version__
 from .names import flat_scores, plain_parameters
 from .tracker import Tracker
 

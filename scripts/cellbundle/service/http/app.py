@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from ... import __version__
+from ...version import __version__
 from ..masks import ForeignMaskError, check_mask
 from ..paths import OutsideError, locate
 from ..settings import ServiceSettings

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from unit_tests.packaging import BUNDLES, ROOT, load_script, package, verify_bundle, write_files
+from unit_tests.packages.packaging import BUNDLES, ROOT, load_script, package, verify_bundle, write_files
 
 LEFTOVER = re.compile(r"\bfrom\s+cellbundle\b|\bimport\s+cellbundle\b|_target_[\"']?\s*:\s*[\"']?cellbundle\b")
 

@@ -3,7 +3,7 @@
 import json
 import zipfile
 
-from unit_tests.packaging import package, package_bundle, write_files
+from unit_tests.packages.packaging import package, package_bundle, write_files
 
 METADATA = {"version": "1.2.3", "description": "tiny", "required_packages_version": {"numpy": "2.0"}}
 SOURCES = {

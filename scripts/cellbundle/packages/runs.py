@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser
 
-from .bundles import INFERENCE, REPOSITORY_BUNDLES, find_bundle
-from .datasets.archive_members import size_text
-from .datasets.convert import file_hash
-from .engine.runs import FINISHED, RUNS
-from .errors import CheckpointError
-from .inference.predictor import Predictor
-from .packages import MAX_ARCHIVE, NAME, STAMP, read_stamp
-from .packaging import check_replaced, collect, read_version, vendored, weight_contents, write_package
-from .record import BEST, METADATA, RECORD, Record, apply_settings, bundle_name, read_record, settings_of
+from ..bundles import INFERENCE, REPOSITORY_BUNDLES, find_bundle
+from ..datasets.archive_members import size_text
+from ..datasets.convert import file_hash
+from ..engine.runs import FINISHED, RUNS
+from ..errors import CheckpointError
+from ..inference.predictor import Predictor
+from ..record import BEST, METADATA, RECORD, Record, apply_settings, bundle_name, read_record, settings_of
+from .archive import MAX_ARCHIVE, NAME, STAMP, read_stamp
+from .build import check_replaced, collect, read_version, vendored, weight_contents, write_package
 
 logger = logging.getLogger(__name__)
 

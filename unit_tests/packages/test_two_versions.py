@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 from unit_tests.cli.conftest import call
-from unit_tests.packaging import ROOT, package, write_files
+from unit_tests.packages.packaging import ROOT, package, write_files
 
 from cellbundle import errors
 from cellbundle.bundles import bundle_code, make_importable

@@ -6,14 +6,14 @@ import stat
 from pathlib import Path
 
 import pytest
-from unit_tests.installing import content, make_package, names, prepare, read_zip, with_metadata, write_zip
-from unit_tests.packaging import ROOT, write_files
+from unit_tests.packages.installing import content, make_package, names, prepare, read_zip, with_metadata, write_zip
+from unit_tests.packages.packaging import ROOT, write_files
 
 from cellbundle import bundles
 from cellbundle.bundles import find_bundle, list_bundles, search_folders
 from cellbundle.errors import ConfigError
-from cellbundle.install import install_bundle
-from cellbundle.packages import PackageError
+from cellbundle.packages.archive import PackageError
+from cellbundle.packages.install import install_bundle
 
 
 @pytest.fixture(autouse=True)

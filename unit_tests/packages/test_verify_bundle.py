@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from unit_tests.packaging import BUNDLES, ROOT, verify_bundle, write_files
+from unit_tests.packages.packaging import BUNDLES, ROOT, verify_bundle, write_files
 
 EXCLUDED = {
     "cell_unet": set(),

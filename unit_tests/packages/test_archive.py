@@ -6,11 +6,11 @@ import stat
 from contextlib import suppress
 
 import pytest
-from unit_tests.installing import content, make_package, names, prepare, read_zip, with_metadata, write_zip
+from unit_tests.packages.installing import content, make_package, names, prepare, read_zip, with_metadata, write_zip
 
-from cellbundle import packages
-from cellbundle.install import install_bundle
-from cellbundle.packages import PackageError, missing_packages
+from cellbundle.packages import archive as module
+from cellbundle.packages.archive import PackageError, missing_packages
+from cellbundle.packages.install import install_bundle
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_the_same_name_twice(installed, newer, home):
 )
 def test_limits(newer, installed, home, limit, message, monkeypatch):
     shutil.copyfile(newer, installed)
-    monkeypatch.setattr(packages, limit, 5)
+    monkeypatch.setattr(module, limit, 5)
     refused(installed, home, message)
 
 

@@ -8,11 +8,11 @@ import sys
 import zipfile
 
 import pytest
-from unit_tests.packaging import BUNDLES, ROOT, package, package_bundle, write_files
+from unit_tests.packages.packaging import BUNDLES, ROOT, package, package_bundle, write_files
 
 import cellbundle
 from cellbundle.errors import CellBundleError, ConfigError
-from cellbundle.packaging import vendored
+from cellbundle.packages.build import vendored
 
 SOURCES = {
     "LICENSE": "Apache-2.0\n",
@@ -202,7 +202,7 @@ def test_failure_leaves_the_older_package(repository, tmp_path, monkeypatch):
         path.touch()
         raise OSError("disk full")
 
-    monkeypatch.setattr("cellbundle.packaging.write_zip", fail)
+    monkeypatch.setattr("cellbundle.packages.build.write_zip", fail)
     with pytest.raises(OSError, match="disk full"):
         package("tiny", output, repository)
     assert content(output) == before

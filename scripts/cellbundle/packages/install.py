@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from .addresses import redact
-from .bundles import SEARCH_VARIABLE, install_folder
-from .datasets.archives import is_junk
-from .datasets.download import fetch, split_login
-from .errors import ConfigError, DatasetError
-from .packages import (
+from ..addresses import redact
+from ..bundles import SEARCH_VARIABLE, install_folder
+from ..datasets.archives import is_junk
+from ..datasets.download import fetch, split_login
+from ..errors import ConfigError, DatasetError
+from .archive import (
     HASH,
     MAX_ARCHIVE,
     STAMP,

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(p.parent.name for p in (ROOT / "bundles").glob("*/configs"))
 
 

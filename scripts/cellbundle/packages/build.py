@@ -16,13 +16,13 @@ from pathlib import Path
 
 import yaml
 
-from . import __version__
-from .errors import CellBundleError
+from ..errors import CellBundleError
+from ..record import METADATA, OWN_WEIGHTS, RECORD, read_record
+from ..version import __version__
+from .archive import STAMP, PackageError, read_stamp
 from .install import added_files, replace_folder
-from .packages import STAMP, PackageError, read_stamp
-from .record import METADATA, OWN_WEIGHTS, RECORD, read_record
 
-CORE = Path(__file__).resolve().parent
+CORE = Path(__file__).resolve().parents[1]
 PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bundle; the weights come on top
 REWRITTEN = {".json", ".md", ".py", ".yaml", ".yml"}
 KINDS = REWRITTEN | {".conf", ".css", ".csv", ".html", ".jpg", ".js", ".png", ".svg", ".tif", ".txt", ".typed"}

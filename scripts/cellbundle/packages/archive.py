@@ -8,12 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .bundles import INFERENCE
-from .datasets.archive_members import MIB, ZIP_ENCRYPTED, size_text
-from .datasets.archives import HEADER_DAMAGE, explained, extract
-from .datasets.convert import file_hash
-from .errors import CellBundleError
-from .record import METADATA
+from ..bundles import INFERENCE
+from ..datasets.archive_members import MIB, ZIP_ENCRYPTED, size_text
+from ..datasets.archives import HEADER_DAMAGE, explained, extract
+from ..datasets.convert import file_hash
+from ..errors import CellBundleError
+from ..record import METADATA
 
 STAMP = "BUILD.json"  # name, versions, and SHA-256 of all other files
 MAX_ARCHIVE = 64 * MIB  # bytes of a package, whose weights have at most 25 MB

@@ -6,13 +6,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from unit_tests.datasets.downloading import Handler
-from unit_tests.installing import make_package, names, prepare
+from unit_tests.packages.installing import make_package, names, prepare
 
 from cellbundle.datasets import download
-from cellbundle.install import install_bundle
-from cellbundle.packages import PackageError
+from cellbundle.packages.archive import PackageError
+from cellbundle.packages.install import install_bundle
 
-from .cli.conftest import call
+from ..cli.conftest import call
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_no_server(home, server, monkeypatch):
 
 @pytest.mark.parametrize("tells_length", [True, False])
 def test_downloads_that_are_too_large(server, odd_server, home, monkeypatch, tells_length):
-    monkeypatch.setattr("cellbundle.install.MAX_ARCHIVE", 1000)
+    monkeypatch.setattr("cellbundle.packages.install.MAX_ARCHIVE", 1000)
     address = server.address if tells_length else f"{odd_server.address}/endless"
     with pytest.raises(PackageError, match=r"it has .* or more, expected at most 1\.0 KiB; install from a file"):
         install_bundle(f"http://{address}/tiny.zip")

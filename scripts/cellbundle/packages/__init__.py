@@ -1,0 +1,1 @@
+"""Packages of bundles: build, check and install them."""

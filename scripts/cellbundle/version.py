@@ -1,0 +1,3 @@
+"""Version of cellbundle."""
+
+__version__ = "0.1.0"
