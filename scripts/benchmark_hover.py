@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from cellbundle.device import autocast
 from cellbundle.engine.features import FeatureCache
-from cellbundle.engine.steps import autocast
 from cellbundle.losses.hover import HoverLoss
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "hover_uni"

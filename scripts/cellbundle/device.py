@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -92,3 +93,9 @@ def _cpu_has_bfloat16() -> bool:
     """Whether bfloat16 runs in hardware; ``_is_mkldnn_bf16_supported`` is also true where it is emulated."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def autocast(device: torch.device, amp: bool, amp_dtype: str) -> AbstractContextManager:
+    """Return the context of mixed precision, or one without effect if ``amp`` is off or not supported."""
+    dtype = autocast_dtype(device, amp_dtype) if amp else None
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -53,6 +53,10 @@ class TrainingError(CellBundleError):
     """Training cannot go on (for example, the loss is not finite any more)."""
 
 
+class PreemptedError(BaseException):
+    """A training was asked to stop and has written its checkpoint; no error, so nothing on the way takes it for one."""
+
+
 def redact_error(error: Exception, *addresses: str) -> Exception:
     """Redact the messages of an error and of its causes, which a traceback shows too.
 

@@ -16,8 +16,7 @@ from torch import nn
 
 from cellbundle.bundles import find_bundle, inference_parser
 from cellbundle.decode.flows import drop_uncertain
-from cellbundle.device import autocast_dtype
-from cellbundle.engine.steps import autocast
+from cellbundle.device import autocast, autocast_dtype
 from cellbundle.errors import ConfigError
 from cellbundle.inference.tiling import TiledInferer, resample
 from cellbundle.transforms import DecodeFlowsd

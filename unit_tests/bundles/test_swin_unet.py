@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cellbundle.engine.steps import autocast
+from cellbundle.device import autocast
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import ConfigError
 from cellbundle.inference.predictor import Predictor

@@ -12,8 +12,8 @@ import torch
 
 from cellbundle import distributed
 from cellbundle.device import autocast_dtype
-from cellbundle.engine.preemption import PreemptedError, asked
-from cellbundle.errors import ConfigError
+from cellbundle.engine.preemption import asked
+from cellbundle.errors import ConfigError, PreemptedError
 from cellbundle.flags import as_bool
 from cellbundle.tracking import Tracker
 

@@ -19,8 +19,9 @@ from .convert import Record, convert_item, item_key, load_module, read_journal
 from .facts import Facts, read_facts
 from .folder import JOURNAL, check_folder, claim_folder, remark_on_leftovers
 from .model import Item, Problem
-from .prepared import Prepared, planned_files, write_results
+from .prepared import Prepared, planned_files
 from .progress import Progress, silent
+from .results import write_results
 from .source import AUTO, download, look_alikes, open_source
 from .splits import find_shared, hold_out, join_equal_images
 from .tree import Tree

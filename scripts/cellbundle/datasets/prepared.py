@@ -1,23 +1,15 @@
-"""A prepared data set, and the files that describe it: data lists, failures, report and manifest."""
+"""A prepared data set and the names of its files."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..addresses import redact_text
-from ..datalists.datalist import SECTIONS
-from ..io import atomic_path
-from ..io.table import write_rows
-from .convert import IMAGES, LABELS, Output, Record
+from .convert import IMAGES, LABELS, Record
 from .facts import Facts
-from .manifest import MANIFEST, Row, write_manifest
+from .manifest import MANIFEST
 from .model import Item, Problem
-from .tree import Tree
 
 FAILURES, REPORT = "failures.csv", "report.html"
-MAX_SOURCES = 3  # files that a row of the manifest names; of more, the folder
 
 
 @dataclass(frozen=True)
@@ -91,74 +83,3 @@ def planned_files(dataset: str, items: Sequence[Item]) -> list[Path]:
         files += [Path(IMAGES, f"{item.name}{suffix}") for suffix in suffixes]
         files.append(Path(LABELS, f"{item.name}.tif"))
     return files
-
-
-def write_results(prepared: Prepared, tree: Tree) -> None:
-    """Write data lists, failures, report and manifest; the manifest last, because it holds the hashes of all others."""
-    from .report import write_report  # noqa: PLC0415 - it needs the class above
-
-    folder = prepared.folder
-    (folder / MANIFEST).unlink(missing_ok=True)
-    rows = _file_rows(prepared, tree)
-    for name, items in prepared.subsets.items():
-        write_datalist(prepared.datalists[name], items, prepared.records)
-        n = sum(prepared.records[item.name].instances for item in items)
-        rows.append(_row(folder, f"{name}.json", n))
-    write_report(folder / REPORT, prepared)
-    rows.append(_row(folder, REPORT, prepared.instances))
-    if _write_failures(folder / FAILURES, prepared.problems):
-        rows.append(_row(folder, FAILURES))
-    write_manifest(folder, rows)
-
-
-def write_datalist(path: Path, items: Sequence[Item], records: dict[str, Record]) -> None:
-    """Write a list that every bundle reads, sorted by name, with paths relative to its folder.
-
-    Args:
-        path: the JSON file to write.
-        items: with sections and folds.
-        records: files of each item, by name.
-    """
-    content: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
-    for item in sorted(items, key=lambda item: item.name):
-        record = records[item.name]
-        entry: dict[str, Any] = {"image": record.image.path, "label": record.label.path}
-        if item.section == "training":
-            entry["fold"] = item.fold
-        content[str(item.section)].append(entry | {"group": item.group})
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _file_rows(prepared: Prepared, tree: Tree) -> list[Row]:
-    """Rows of the manifest for images and label maps."""
-    published = {path: name for name, path in tree.files.items()}
-    rows = []
-    for item in prepared.items:
-        record = prepared.records[item.name]
-        for output, paths, n in ((record.image, [item.image], None), (record.label, item.labels, record.instances)):
-            names = [published.get(path, path.name) for path in paths]
-            rows.append(Row(output.path, _in_short(names), output.bytes, output.sha256, *record.shape, n))
-    return rows
-
-
-def _in_short(names: Sequence[str]) -> str:
-    """Names of a few files; of many, their folder and how many."""
-    if len(names) <= MAX_SOURCES:
-        return ";".join(names)
-    return f"{names[0].rpartition('/')[0]}/ ({len(names)} files)"
-
-
-def _row(folder: Path, name: str, instances: int | None = None) -> Row:
-    """Row of the manifest for a list, the report or the failures."""
-    output = Output.of(folder, name)
-    return Row(output.path, "", output.bytes, output.sha256, instances=instances)
-
-
-def _write_failures(path: Path, problems: Sequence[Problem]) -> bool:
-    """Write the table of what could not be converted; none and False, if nothing failed."""
-    if not problems:
-        path.unlink(missing_ok=True)
-        return False
-    write_rows(path, ("name", "reason"), ((problem.name, redact_text(problem.reason)) for problem in problems))
-    return True

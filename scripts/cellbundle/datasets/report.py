@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -21,9 +21,7 @@ from ..io.overlay import JPEG_QUALITY
 from ..report.template import render
 from .convert import SIZE_EDGES, Record, all_sizes
 from .model import Item
-
-if TYPE_CHECKING:
-    from .prepared import Prepared
+from .prepared import Prepared
 
 MAX_SAMPLES = 8  # pictures
 SAMPLE_SIDE = 360  # pixels of a picture; eight of them keep the page below 3 MB
@@ -37,7 +35,7 @@ EDGES_AN_OCTAVE = 4  # of ``SIZE_EDGES``: the axis begins and ends at powers of 
 T = TypeVar("T")
 
 
-def write_report(path: Path, prepared: "Prepared") -> None:
+def write_report(path: Path, prepared: Prepared) -> None:
     """Write the page of a prepared data set; the same data set gives the same bytes.
 
     Args:
@@ -53,7 +51,7 @@ def write_report(path: Path, prepared: "Prepared") -> None:
         temporary.write_bytes(page.encode("utf-8", "replace"))
 
 
-def _context(prepared: "Prepared") -> dict[str, Any]:
+def _context(prepared: Prepared) -> dict[str, Any]:
     """The variables of the template."""
     records = list(prepared.records.values())
     folder, variant = prepared.folder, prepared.facts.variants[prepared.variant]
@@ -107,7 +105,7 @@ def _number(value: float) -> str:
 # Tables
 
 
-def _places(prepared: "Prepared") -> list[dict[str, Any]]:
+def _places(prepared: Prepared) -> list[dict[str, Any]]:
     """Rows of folds and sections, each sum after its parts."""
     training, testing = ([item for item in prepared.items if item.section == section] for section in SECTIONS)
     folds = defaultdict(list)
@@ -135,7 +133,7 @@ def _row(name: str, items: Sequence[Item], records: dict[str, Record]) -> dict[s
     }
 
 
-def _lists(prepared: "Prepared") -> list[dict[str, Any]]:
+def _lists(prepared: Prepared) -> list[dict[str, Any]]:
     """Rows of the lists: training images, testing images, instances."""
     return [
         {
@@ -147,7 +145,7 @@ def _lists(prepared: "Prepared") -> list[dict[str, Any]]:
     ]
 
 
-def _published(prepared: "Prepared") -> list[dict[str, Any]]:
+def _published(prepared: Prepared) -> list[dict[str, Any]]:
     """Rows of the published counts of images beside those of the lists; a single count is that of all images."""
     counts = prepared.facts.variants[prepared.variant].counts
     rows = []
@@ -234,7 +232,7 @@ def _spaced(values: Sequence[T], n: int) -> list[T]:
     return [values[(2 * i + 1) * len(values) // (2 * n)] for i in range(n)]
 
 
-def _sample(prepared: "Prepared", item: Item) -> dict[str, Any]:
+def _sample(prepared: Prepared, item: Item) -> dict[str, Any]:
     """One picture with its caption, or the reason why there is none."""
     record = prepared.records[item.name]
     place = f"training, fold {item.fold}" if item.section == "training" else str(item.section)

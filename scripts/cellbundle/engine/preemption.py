@@ -16,10 +16,6 @@ IMPATIENT_S = 15  # a SIGTERM so much later ends the process; launchers forward 
 _asked: list[float] = []  # times
 
 
-class PreemptedError(BaseException):
-    """A training was asked to stop and has written its checkpoint; no error, so nothing on the way takes it for one."""
-
-
 def asked() -> bool:
     """Whether this process was asked to stop."""
     return bool(_asked)

@@ -5,7 +5,6 @@ gradients and guard against losses that are not finite; all else (accumulation, 
 """
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,12 @@ from monai.utils.enums import CommonKeys as Keys
 from torch.amp.grad_scaler import GradScaler
 
 from ..addresses import redact_text
-from ..device import autocast_dtype
+from ..device import autocast, autocast_dtype
 from ..distributed import all_true
 from ..errors import CellBundleError, TrainingError, original_errors
 from ..flags import as_bool
 
 logger = logging.getLogger(__name__)
-
-
-def autocast(device: torch.device, amp: bool, amp_dtype: str) -> AbstractContextManager:
-    """Mixed precision where it is wanted and supported, else nothing."""
-    dtype = autocast_dtype(device, amp_dtype) if amp else None
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 class TrainStep:

@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 from .. import distributed
 from ..addresses import redact_logs
 from ..bundles import make_importable
-from ..errors import ArrayError, CellBundleError, ConfigError, original_errors, redacted_errors
+from ..errors import ArrayError, CellBundleError, ConfigError, PreemptedError, original_errors, redacted_errors
 from ..evaluation import REPORT_FILES, build_evaluation, format_report, write_evaluation
 from ..flags import as_bool
 from ..io.ownership import STATE, Manifest
@@ -35,7 +35,7 @@ from .handlers.checkpoint import TrainingCheckpoint, stop_if_asked
 from .handlers.tracking import CURVES, TrackingHandler
 from .network import load_weights
 from .overrides import check_overrides, convert_switches
-from .preemption import EXIT_CODE, MARKER, PreemptedError, noted_signals
+from .preemption import EXIT_CODE, MARKER, noted_signals
 from .roots import Roots
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..bundles import bundle_code, find_bundle, inference_parser
-from ..device import choose_device
-from ..engine.steps import autocast
+from ..device import autocast, choose_device
 from ..errors import ConfigError
 from ..instances import Instances
 from ..instances.measure import measure

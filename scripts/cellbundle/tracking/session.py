@@ -19,7 +19,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from ..addresses import redact_text, redact_values
-from ..engine.preemption import PreemptedError
+from ..errors import PreemptedError
 from ..version import __version__
 from .names import flat_scores, plain_parameters
 from .tracker import Tracker

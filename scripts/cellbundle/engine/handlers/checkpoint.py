@@ -12,7 +12,7 @@ from ignite.handlers import EarlyStopping
 from torch import nn
 
 from ...distributed import agree, gather, rank, world_size
-from ...errors import CheckpointError, ConfigError
+from ...errors import CheckpointError, ConfigError, PreemptedError
 from ...flags import as_bool
 from ...record import BEST, FINAL, LATEST, PREVIOUS, RECORD
 from ..checkpoint import (
@@ -23,7 +23,7 @@ from ..checkpoint import (
     save_atomically,
     set_random_state,
 )
-from ..preemption import PreemptedError, asked
+from ..preemption import asked
 from ..steps import accumulation_window
 from .training import EarlyStop, History, find_handler, register_handler
 
