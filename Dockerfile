@@ -1,4 +1,4 @@
-# The service in a container; docs/serving.md says how to run it, scripts/check_docker.py checks this file.
+# The service in a container; docs/serving.md says how to run it.
 #   docker build --tag cellbundle .                                    for a CPU
 #   docker build --tag cellbundle:cuda --build-arg VARIANT=cuda .      for NVIDIA GPUs
 # The digest names one build of the image, for all processors; for another one: docker buildx imagetools inspect NAME:TAG

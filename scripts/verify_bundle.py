@@ -27,7 +27,8 @@ from cellbundle.packages.build import LINK, PARTS
 from cellbundle.synthetic import write_dataset
 from package_bundle import BUNDLES, MAX_WEIGHTS, ROOT, package, write_random_weights
 
-SCHEMA = ROOT / "scripts" / "meta_schema_20240725.json"
+TOOLS = ROOT / "scripts" / "tools"
+SCHEMA = TOOLS / "meta_schema_20240725.json"
 REQUIRED_FILES = (
     "LICENSE",
     "configs/metadata.json",
@@ -171,7 +172,7 @@ def run_checks(
     threads = str(max(1, (os.cpu_count() or 2) // 2))  # the folder and the archive are checked at the same time
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or "")}
     image = datalist.parent / json.loads(datalist.read_text(encoding="utf-8"))["testing"][0]["image"]
-    command = [sys.executable, "-P", str(ROOT / "scripts" / "bundle_checks.py"), str(root), "--schema", str(SCHEMA)]
+    command = [sys.executable, "-P", str(TOOLS / "bundle_checks.py"), str(root), "--schema", str(SCHEMA)]
     command += ["--datalist", str(datalist), "--image", str(image), "--exclude", *excluded]
     done = subprocess.run(command, cwd=datalist.parent, env=environment, capture_output=True, text=True, check=False)
     for line in (line for line in done.stdout.splitlines() if line.startswith('{"check"')):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(script, *arguments):
-    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "scripts" / "benchmarks" / script), *map(str, arguments)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -36,7 +36,7 @@ def test_the_stages_of_a_bundle_beside_the_reference(tmp_path):
     pytest.importorskip("cellpose")
     page = tmp_path / "page.md"
     options = ["--sizes", "256x352", "--repeats", "1", "--sample", "1", "--variants", "our path", "--parts", "stages"]
-    text = run("benchmark_end2end.py", "--bundle", "cell_unet", "--device", "cpu", *options, "--output", page)
+    text = run("end2end.py", "--bundle", "cell_unet", "--device", "cpu", *options, "--output", page)
     assert page.read_text().strip() == text.strip()
     reference, ours = rows(text, "path")
     assert (reference["path"], ours["path"]) == ("reference path", "our path")
@@ -50,7 +50,7 @@ def test_every_data_set_has_a_row(tmp_path):
     write_dataset(tmp_path, n_training=4, n_testing=2, kinds=("fluorescence",))
     (tmp_path / "dsb2018.json").write_text(json.dumps({"training": [], "testing": []}))
     measured, empty = f"{tmp_path}/datalist.json:{tmp_path}", f"{tmp_path}/dsb2018.json:{tmp_path}"
-    found = rows(run("benchmark_datasets.py", "--bundle", "cell_unet", measured, empty), "data")
+    found = rows(run("scores.py", "--bundle", "cell_unet", measured, empty), "data")
     assert found[0]["data"] == "datalist"
     assert found[0]["n"] == "2"
     assert float(found[0]["AP@.5"]) > 0.5
@@ -63,7 +63,7 @@ def test_every_data_set_has_a_row(tmp_path):
 @pytest.mark.slow
 def test_the_conversion_of_mask_files_beside_the_plain_loop(tmp_path):
     page = tmp_path / "page.md"
-    text = run("benchmark_prepare.py", "--images", "3", "--cells", "20", "--repeats", "1", "--output", page)
+    text = run("prepare.py", "--images", "3", "--cells", "20", "--repeats", "1", "--output", page)
     assert page.read_text().strip() == text.strip()
     assert [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")][1:] == [
         [f" {name} ", f" {n} "] for name, n in (("plain loop", 1), ("convert", 1), ("convert", 2), ("prepare", 2))

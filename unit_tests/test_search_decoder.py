@@ -17,7 +17,7 @@ from cellbundle.transforms.detections import DecodeDetectionsd
 
 pytest.importorskip("optuna")
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "tools"
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_the_command_prints_a_table_and_overrides(tmp_path):
         sys.executable,
         str(SCRIPTS / "search_decoder.py"),
         "--bundle",
-        str(SCRIPTS.parent / "bundles/cell_unet"),
+        str(SCRIPTS.parents[1] / "bundles/cell_unet"),
     ]
     command += ["--datalist", str(tmp_path / "datalist.json"), "--basedir", str(tmp_path), "--trials", "4"]
     done = subprocess.run([*command, "--device_name", "cpu"], check=False, capture_output=True, text=True)

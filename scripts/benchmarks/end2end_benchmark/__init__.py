@@ -1,0 +1,1 @@
+"""The parts of ``end2end.py``: inputs, paths from file to file, stages, overlaps, memory and tables."""

@@ -1,0 +1,1 @@
+"""The parts of ``kernels.py``: inputs, peers, agreement, and the process that measures."""

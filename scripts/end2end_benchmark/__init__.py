@@ -1,1 +1,0 @@
-"""The parts of ``benchmark_end2end.py``: inputs, paths from file to file, stages, overlaps, memory and tables."""
