@@ -14,4 +14,5 @@ fi
 ruff check .
 ruff format --check .
 mypy
+lint-imports --no-logo
 python -m pytest "${marker[@]}" "$@"

@@ -1,4 +1,4 @@
-"""Dockerfile, .dockerignore and compose.yaml: the image is pinned, and the container has no more rights than it needs."""
+"""Dockerfile, .dockerignore and compose.yaml: the image is pinned, and the container has few rights."""
 
 import re
 from pathlib import Path

@@ -152,9 +152,9 @@ def report(maps: list[np.ndarray]) -> Iterator[str]:
 HEADER = """# From HoVer maps back to nuclei
 
 Written by `scripts/benchmarks/hover_roundtrip.py`: label maps → foreground and distance maps → `decode_hover` → scores
-against the label maps. AP is TP / (TP + FP + FN), the mean over the images or, pooled, of all images together. The last column is
-the error of the number of nuclei. *Published* is the post-processing of HoVer-Net (Sobel filter of 21 pixels, slopes
-scaled to 0..1 in the image, opening with a disc of radius 2), equal to MONAI's; *ours* is the default of
+against the label maps. AP is TP / (TP + FP + FN), the mean over the images or, pooled, of all images together. The last
+column is the error of the number of nuclei. *Published* is the post-processing of HoVer-Net (Sobel filter of 21 pixels,
+slopes scaled to 0..1 in the image, opening with a disc of radius 2), equal to MONAI's; *ours* is the default of
 `decode_hover`. All images are decoded with the same setting. Degraded maps show what a setting is worth for a network,
 whose maps are never exact: squares of 2x2 pixels are averaged and enlarged again, blurred before (standard deviation in
 pixels), and errors that neighbouring pixels share are added (standard deviation in units of the distances; five times

@@ -28,9 +28,9 @@ from cellbundle.decode.masks import decode_detections
 from cellbundle.engine.data import find_entries
 from cellbundle.inference.detection import DetectionInferer
 from cellbundle.inference.predictor import one_of_batch
-from cellbundle.inference.tiling import resample
 from cellbundle.instances.detections import mask_rles
 from cellbundle.io import read_image
+from cellbundle.transforms.resize import resample
 
 from .network import YoloNetwork
 from .ultralytics_access import require_ultralytics

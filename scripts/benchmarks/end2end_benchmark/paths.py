@@ -18,8 +18,9 @@ from cellbundle.bundles import find_bundle, inference_parser
 from cellbundle.decode.flows import drop_uncertain
 from cellbundle.device import autocast, autocast_dtype
 from cellbundle.errors import ConfigError
-from cellbundle.inference.tiling import TiledInferer, resample
+from cellbundle.inference.tiling import TiledInferer
 from cellbundle.transforms import DecodeFlowsd
+from cellbundle.transforms.resize import resample
 
 WINDOW = 256  # pixels
 OVERLAP = 0.625  # of the reference

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import ArrayError
-from .tiling import TiledInferer, TilePlan, plan_tiles, resample
+from ..transforms.resize import resample
+from .tiling import TiledInferer, TilePlan, plan_tiles
 
 
 class DetectionInferer(TiledInferer):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..flags import as_bool
+from ..transforms.resize import resample
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,6 @@ def plan_tiles(
 def are_tiles(largest: Sequence[int], overlap: float, multiple: int) -> bool:
     """Whether an image can be cut into tiles (h, w) of such a size and overlap; see ``plan_tiles``."""
     return min(largest) >= multiple and not any(side % multiple for side in largest) and 0 <= overlap < 1
-
-
-def resample(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Bilinear resampling of (N, C, H, W) to (N, C, *size), low-passed first where it shrinks."""
-    if tuple(tensor.shape[-2:]) == tuple(size):
-        return tensor
-    shrinks = size[0] < tensor.shape[-2] or size[1] < tensor.shape[-1]
-    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 class TiledInferer(Inferer):

@@ -8,7 +8,13 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch.nn import functional as F
 
-from ..inference.tiling import resample
+
+def resample(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bilinear resampling of (N, C, H, W) to (N, C, *size), low-passed first where it shrinks."""
+    if tuple(tensor.shape[-2:]) == tuple(size):
+        return tensor
+    shrinks = size[0] < tensor.shape[-2] or size[1] < tensor.shape[-1]
+    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 class ResizeCelld(MapTransform):
