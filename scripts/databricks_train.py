@@ -25,6 +25,7 @@ from typing import Any
 from cellbundle.bundles import find_bundle
 from cellbundle.errors import CellBundleError, ConfigError
 from cellbundle.mlflow_model import LoggedBundle, log_model
+from cellbundle.record import BEST, LATEST
 
 PARAMETERS = {  # name: default, what it is
     "catalog": ("main", "catalog of the volume and of the registered model"),
@@ -81,13 +82,13 @@ def train(values: dict[str, str]) -> LoggedBundle:
         *shlex.split(values["overrides"]),
     ]
     epochs = ["--train#trainer#max_epochs", values["epochs"]] if values["epochs"] else []
-    resume = ["--resume", "True"] if (folder / "latest.pt").is_file() else []
+    resume = ["--resume", "True"] if (folder / LATEST).is_file() else []
     run_bundle(bundle, "train", [*options, *epochs, *resume, "--final_test", "False"])
     run_bundle(bundle, "eval", options)
     name = values["registered_name"] or bundle.name
     registered = None if name == "-" else f"{values['catalog']}.{values['schema']}.{name}"
     run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
-    return log_model(bundle, uri, weights=folder / "model.pt", run_id=run.get("run_id"), registered_name=registered)
+    return log_model(bundle, uri, weights=folder / BEST, run_id=run.get("run_id"), registered_name=registered)
 
 
 # COMMAND ----------

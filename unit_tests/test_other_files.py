@@ -12,7 +12,7 @@ from unit_tests.cli.conftest import call
 from unit_tests.io.ome_files import KINDS, OWN, cells, channels, opened, referring, write_ome, write_set
 from unit_tests.service.conftest import make  # noqa: F401 - a fixture
 
-from cellbundle.inference.predictor import Segmentation
+from cellbundle.inference.segment import Segmentation
 from cellbundle.io import read_image, read_labels, write_labels
 
 N_OWN = 2  # cells in its own pixels

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from .addresses import redact_text
 
+OUT_OF_MEMORY = ("out of memory", "allocate memory")
+
 
 class CellBundleError(Exception):
     """Base of all errors that this package raises on purpose. Addresses in their messages are redacted."""
@@ -136,3 +138,8 @@ def _as_own(error: BaseException) -> CellBundleError | OSError | None:
         return None
     own: CellBundleError = next(globals()[name] for name in names if name in globals())(*error.args)
     return own.with_traceback(error.__traceback__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; PyTorch raises plain ``RuntimeError`` for it on CPU and MPS."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)

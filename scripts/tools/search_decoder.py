@@ -22,7 +22,7 @@ from tqdm import tqdm
 from cellbundle.decode.flows import decode_flows
 from cellbundle.decode.hover import decode_hover
 from cellbundle.engine.workflow import CellWorkflow
-from cellbundle.inference.predictor import one_of_batch
+from cellbundle.inference.segment import one_of_batch
 from cellbundle.metrics import image_scores
 from cellbundle.transforms.detections import DecodeDetectionsd
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from cellbundle.inference.predictor import Segmentation
+from cellbundle.inference.segment import Segmentation
 from cellbundle.service.workers.segmenter import Segmenter
 
 TOKEN = "a-token-of-twenty-letters"

@@ -27,7 +27,7 @@ from cellbundle.bundles import inference_parser
 from cellbundle.decode.masks import decode_detections
 from cellbundle.engine.data import find_entries
 from cellbundle.inference.detection import DetectionInferer
-from cellbundle.inference.predictor import one_of_batch
+from cellbundle.inference.segment import one_of_batch
 from cellbundle.instances.detections import mask_rles
 from cellbundle.io import read_image
 from cellbundle.transforms.resize import resample

@@ -8,9 +8,8 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,9 +18,7 @@ from ..errors import ConfigError
 from ..io import first_few, printable
 
 if TYPE_CHECKING:
-    from ..inference.batch.inputs import Job
-    from ..inference.batch.store import Reading, Result, Store
-    from ..inference.predictor import Predictor
+    from ..inference.batch.run import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +70,7 @@ def predict(
     from ..inference.batch.formats import check_kinds  # noqa: PLC0415
     from ..inference.batch.inputs import find_jobs  # noqa: PLC0415
     from ..inference.batch.pipeline import FullDiskError  # noqa: PLC0415
+    from ..inference.batch.run import Batch, identity  # noqa: PLC0415
     from ..inference.batch.store import Reading, Store  # noqa: PLC0415
 
     started = time.perf_counter()
@@ -98,8 +96,10 @@ def predict(
         if job.joined:
             logger.info("%s: joined with %s", job.name, printable(", ".join(path.name for path in job.joined)))
     reading = ({"join_ome": True} if join_ome else {}) | ({"exif": exif} if exif == "apply" else {})
-    store = Store(output, {**_identity(bundle, weights), **options, "axes": axes, **reading})
-    batch = Batch(store, kinds, Reading(axes, max_pixels, join_ome, exif), options | {"tile": tile, "device": device})
+    store = Store(output, {**identity(bundle, weights), **options, "axes": axes, **reading})
+    command = shlex.join(["cellbundle", *map(redact_text, sys.argv[1:])])
+    read = Reading(axes, max_pixels, join_ome, exif)
+    batch = Batch(store, kinds, read, options | {"tile": tile, "device": device}, command)
     batch.restore(jobs, overwrite)
     if not replace_foreign:
         store.check_foreign(jobs, kinds)
@@ -110,115 +110,23 @@ def predict(
             # What cannot be written to a full disk must not hide why the run stopped.
             with suppress(OSError) if isinstance(sys.exception(), FullDiskError) else nullcontext():
                 batch.write(unreadable, len(ignored), time.perf_counter() - started)
-    return batch.report(_other_files(ignored), time.perf_counter() - started)
+    return _report(batch, _other_files(ignored), time.perf_counter() - started)
 
 
-class Batch:
-    """One run of ``cellbundle predict``.
-
-    Args:
-        store: the folder of the results.
-        kinds: what to save.
-        read: gives the image of a file.
-        options: of ``cellbundle.inference.predictor.Predictor``.
-    """
-
-    def __init__(self, store: "Store", kinds: Sequence[str], read: "Reading", options: dict[str, Any]) -> None:
-        self.store, self.kinds, self.read, self.options = store, kinds, read, options
-        self.output = store.folder
-        self.results: dict[Job, Result] = {}
-        self.others: list[Result] = []
-        self.failures: list[tuple[str, str]] = []
-        self.predictor: Predictor | None = None
-        self.started = datetime.now().astimezone()
-
-    def restore(self, jobs: Sequence["Job"], overwrite: bool) -> None:
-        """Take over what earlier runs finished."""
-        self.results, self.others = self.store.restore(jobs, self.kinds, overwrite)
-        if self.results:
-            logger.info("%d of %d images are finished already", len(self.results), len(jobs))
-
-    def run(self, jobs: Sequence["Job"]) -> None:
-        """Segment what is not finished yet."""
-        from tqdm import tqdm  # noqa: PLC0415
-        from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415
-
-        from ..inference.batch.pipeline import segment_all  # noqa: PLC0415
-        from ..inference.predictor import Predictor  # noqa: PLC0415
-
-        todo = [job for job in jobs if job not in self.results]
-        if not todo:
-            self.store.claim(jobs, self.kinds)
-            return
-        self.predictor = Predictor(**self.options)
-        logger.info("tile %d, magnification %g", self.predictor.tile, self.predictor.scale)
-        results = segment_all(todo, self.store, self.kinds, self.read, self.predictor.segment)
-        with logging_redirect_tqdm(), tqdm(total=len(todo), unit="image", disable=None) as bar:
-            for result in results:
-                self.results[result.job] = result
-                if result.error is not None:
-                    logger.error("error: %s", result.error)
-                bar.update()
-
-    def write(self, unreadable: Sequence[tuple[Path, str]], n_ignored: int, seconds: float) -> None:
-        """Write the tables and the page of all results in the folder."""
-        from ..inference.batch.store import PAGE_FILE, write_tables  # noqa: PLC0415
-
-        self.failures = [(printable(str(path)), printable(reason)) for path, reason in unreadable]
-        for _, reason in self.failures:
-            logger.error("error: %s", reason)
-        done = sorted([*self.results.values(), *self.others], key=lambda result: result.job.name)
-        self.output.mkdir(parents=True, exist_ok=True)
-        self.store.claim([result.job for result in done], self.kinds)  # a run that stops early has listed none yet
-        write_tables(self.store, done, self.kinds, self.failures)
-        if "page" in self.kinds:
-            self._write_page(done, n_ignored, seconds)
-        else:
-            self.store.manifest.remove([Path(PAGE_FILE)])
-        self.store.manifest.forget_missing()
-
-    def _write_page(self, done: Sequence["Result"], n_ignored: int, seconds: float) -> None:
-        from ..inference.batch.page import image_result, size_bins  # noqa: PLC0415
-        from ..inference.batch.store import PAGE_FILE, TABLE_FILES  # noqa: PLC0415
-        from ..report.page import ImageResult, Run, write_page  # noqa: PLC0415
-
-        column, edges, unit = size_bins(done)
-        notes = [f"saved: {', '.join(self.kinds)}"]
-        if self.predictor is not None:
-            notes.append(f"weights {self.predictor.weights}")
-            notes.append(f"tile {self.predictor.tile}, magnification {self.predictor.scale:g}")
-        run = Run(
-            title=self.output.resolve().name,
-            command=shlex.join(["cellbundle", *map(redact_text, sys.argv[1:])]),
-            bundle=f"{self.options['bundle']} {self.store.settings['version']}",
-            device=str(self.predictor.device) if self.predictor else "none: all images were finished",
-            versions=_versions(),
-            started=f"{self.started:%Y-%m-%d %H:%M}",
-            seconds=seconds,
-            size_edges=edges,
-            size_unit=unit,
-            ignored=n_ignored,
-            notes=notes,
-            tables=[name for name in TABLE_FILES if (self.output / name).is_file()],
-        )
-        folders = [ImageResult(name, None, {}, None, None, {}, [], error=reason) for name, reason in self.failures]
-        write_page(self.output / PAGE_FILE, run, [*folders, *(image_result(r, column, edges) for r in done)])
-
-    def report(self, others: str, seconds: float) -> int:
-        """Say what was done; return the exit code."""
-        failed = sum(r.error is not None for r in self.results.values()) + len(self.failures)
-        cells = sum(len(r.table) for r in self.results.values() if r.table is not None)
-        text = (
-            f"{len(self.results)} images, {cells} cells, {failed} failed{others and f', {others}'}, {seconds:.1f} s\n"
-            f"{self.output / ('index.html' if 'page' in self.kinds else '')}"
-        )
-        typer.echo(printable(text))
-        return 1 if failed else 0
+def _report(batch: "Batch", others: str, seconds: float) -> int:
+    """Print a summary; return the exit code."""
+    counts = batch.counts()
+    text = (
+        f"{counts.images} images, {counts.cells} cells, {counts.failed} failed{others and f', {others}'}, "
+        f"{seconds:.1f} s\n{batch.output / ('index.html' if 'page' in batch.kinds else '')}"
+    )
+    typer.echo(printable(text))
+    return 1 if counts.failed else 0
 
 
 def _other_files(ignored: Sequence[Path]) -> str:
     """Files that were left out; those with labels by name, because somebody may miss them."""
-    from ..inference.batch.inputs import is_image  # noqa: PLC0415
+    from ..io.folder import is_image  # noqa: PLC0415
 
     labels = sorted(path.name for path in ignored if is_image(path))
     n_others = len(ignored) - len(labels)
@@ -235,21 +143,3 @@ def _indices(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"--channels is {text!r}, expected numbers separated by commas, for example 0,2") from None
-
-
-def _identity(bundle: str, weights: Path | None) -> dict[str, Any]:
-    """What decides whether results belong together: version of the bundle, hash of its weights."""
-    import hashlib  # noqa: PLC0415
-
-    from ..bundles import describe_bundle, find_bundle  # noqa: PLC0415
-
-    info = describe_bundle(find_bundle(bundle))
-    file = weights or info.weights
-    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None
-    return {"version": info.version, "sha256": digest}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version  # noqa: PLC0415
-
-    return {name: version(name) for name in ("cellbundle", "torch", "monai", "numpy")}

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..io.failures import FAILURES
 from .convert import IMAGES, LABELS, Record
 from .facts import Facts
 from .manifest import MANIFEST
 from .model import Item, Problem
 
-FAILURES, REPORT = "failures.csv", "report.html"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..addresses import redact_text
 from ..datalists.datalist import SECTIONS
 from ..io import atomic_path
-from ..io.table import write_rows
+from ..io.failures import FAILURES, write_failures
 from .convert import Output, Record
 from .manifest import MANIFEST, Row, write_manifest
-from .model import Item, Problem
-from .prepared import FAILURES, REPORT, Prepared
+from .model import Item
+from .prepared import REPORT, Prepared
 from .report import write_report
 from .tree import Tree
 
@@ -30,7 +29,7 @@ def write_results(prepared: Prepared, tree: Tree) -> None:
         rows.append(_row(folder, f"{name}.json", n))
     write_report(folder / REPORT, prepared)
     rows.append(_row(folder, REPORT, prepared.instances))
-    if _write_failures(folder / FAILURES, prepared.problems):
+    if write_failures(folder, [(problem.name, problem.reason) for problem in prepared.problems], "name"):
         rows.append(_row(folder, FAILURES))
     write_manifest(folder, rows)
 
@@ -77,12 +76,3 @@ def _row(folder: Path, name: str, instances: int | None = None) -> Row:
     """Row of the manifest for a list, the report or the failures."""
     output = Output.of(folder, name)
     return Row(output.path, "", output.bytes, output.sha256, instances=instances)
-
-
-def _write_failures(path: Path, problems: Sequence[Problem]) -> bool:
-    """Write the table of what could not be converted; none and False, if nothing failed."""
-    if not problems:
-        path.unlink(missing_ok=True)
-        return False
-    write_rows(path, ("name", "reason"), ((problem.name, redact_text(problem.reason)) for problem in problems))
-    return True

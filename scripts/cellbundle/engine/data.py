@@ -20,6 +20,7 @@ from ..distributed import rank, world_size
 from ..errors import CellBundleError, ConfigError, DatalistError, original_errors
 from ..flags import as_bool
 from ..io import IMAGE_SUFFIXES
+from ..io.folder import is_image, scan_folder
 from .preemption import survive_signals
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def find_entries(
     if input_dir is not None:
         if not Path(input_dir).is_dir():
             raise DatalistError(f"input_dir is {input_dir}, which is no folder; give a folder of images")
-        paths = sorted(p for p in Path(input_dir).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        paths = sorted(path for path, _ in scan_folder(Path(input_dir), recursive=False) if is_image(path))
         if not paths:
             raise DatalistError(
                 f"{input_dir} has no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"

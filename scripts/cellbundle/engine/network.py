@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..distributed import is_distributed
 from ..errors import CheckpointError
 from ..flags import as_bool
+from ..record import BEST
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def find_weights(
     """
     if mode == "train" and (as_bool(resume) or (name is None and path is None)):
         return None
-    file = Path(path) if path else Path(ckpt_path) / (name or "model.pt")
+    file = Path(path) if path else Path(ckpt_path) / (name or BEST)
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; train first, or name a file with --pretrained_ckpt_path")
     return str(file)

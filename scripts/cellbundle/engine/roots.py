@@ -16,7 +16,7 @@ from .. import distributed
 from ..addresses import redact
 from ..datalists.datalist import read_datalist, select
 from ..errors import DatalistError
-from ..io import IMAGE_SUFFIXES
+from ..io.folder import is_image
 from ..io.ownership import is_record
 from ..io.remote import Copy, Mirror, RemoteError, is_url
 from ..record import LATEST, PREVIOUS
@@ -116,10 +116,10 @@ class Roots:
     def _images(self, url: str) -> str:
         copy = Copy(url)
         if self.leads:
-            names = [name for name in copy.listing() if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+            names = [name for name in copy.listing() if is_image(name)]
             copy.fetch(names)
             for file in copy.local.iterdir():  # of images that are not there any more
-                if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and file.name not in names:
+                if is_image(file) and file.is_file() and file.name not in names:
                     file.unlink()
         return str(copy.local)
 

@@ -18,6 +18,7 @@ from ..device import autocast, autocast_dtype
 from ..distributed import all_true
 from ..errors import CellBundleError, TrainingError, original_errors
 from ..flags import as_bool
+from ..inference.segment import forward
 
 logger = logging.getLogger(__name__)
 
@@ -135,9 +136,9 @@ class EvalStep:
         device = engine.state.device
         image = batch[Keys.IMAGE].to(device)
         engine.state.output = {key: batch[key] for key in (Keys.LABEL, "index") if key in batch} | {Keys.IMAGE: image}
-        with engine.mode(engine.network), autocast(device, self.amp, self.amp_dtype):
-            prediction = engine.inferer(image.as_tensor() if hasattr(image, "as_tensor") else image, engine.network)
-        engine.state.output[Keys.PRED] = prediction
+        tensor = image.as_tensor() if hasattr(image, "as_tensor") else image
+        with engine.mode(engine.network):
+            engine.state.output[Keys.PRED] = forward(tensor, engine.network, engine.inferer, self.amp, self.amp_dtype)
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         try:
             with original_errors():

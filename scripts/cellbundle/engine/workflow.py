@@ -20,8 +20,8 @@ from ..bundles import make_importable
 from ..errors import ArrayError, CellBundleError, ConfigError, PreemptedError, original_errors, redacted_errors
 from ..evaluation import REPORT_FILES, build_evaluation, format_report, write_evaluation
 from ..flags import as_bool
+from ..io.failures import FAILURES, write_failures
 from ..io.ownership import STATE, Manifest
-from ..io.table import write_rows
 from ..record import BEST, RECORD, apply_settings, read_record, settings_of, top_id
 from ..tracking import Tracker, end_status, forget_run, log_results, start_run
 from ..tracking.curves import write_curves
@@ -40,7 +40,7 @@ from .roots import Roots
 
 logger = logging.getLogger(__name__)
 
-FAILURES, HISTORY = "failures.csv", "history.csv"
+HISTORY = "history.csv"
 MONAI_LOGS = ("monai.bundle.scripts", "monai.bundle.workflows")  # have handlers of their own, and log all overrides
 MODES = {"train": "train", "eval": "infer", "infer": "infer"}
 TYPES = {
@@ -379,11 +379,7 @@ class CellWorkflow(ConfigWorkflow):
         counts = {"images/all": len(self.content("dataset")), "images/failed": len(failures)}
         self.tracker.log(counts, self.trained_epochs)
         if distributed.rank() == 0:
-            if failures:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_rows(folder / FAILURES, ("image", "reason"), failures)
-            else:
-                (folder / FAILURES).unlink(missing_ok=True)
+            write_failures(folder, failures)
         if failures:
             self._forget_missing()
             raise CellBundleError(

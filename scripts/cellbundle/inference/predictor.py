@@ -1,43 +1,29 @@
-"""From an array to instances: a bundle loaded once, used as often as wanted."""
+"""Segment arrays and files with a bundle: load it once, reuse it."""
 
 import logging
 from collections.abc import Sequence
 from copy import copy
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import psutil
 import torch
 from numpy.typing import NDArray
 
 from ..bundles import bundle_code, find_bundle, inference_parser
-from ..device import autocast, choose_device
+from ..device import choose_device
 from ..errors import ConfigError
 from ..instances import Instances
-from ..instances.measure import measure
 from ..io import DEFAULT_MAX_PIXELS, as_image, read_image
+from ..record import OWN_WEIGHTS
+from .segment import Segmentation, measured, segment
 
 logger = logging.getLogger(__name__)
 
 ENOUGH_MEMORY = 3 * 2**30  # bytes that are free
 SMALL_TILE = 512  # largest side of a tile where less is
-
-
-class Segmentation(NamedTuple):
-    """What a bundle finds in an image, before it is measured.
-
-    Attributes:
-        labels: (H, W) int32, ids 1..N.
-        scores: (N,) float32 in [0, 1].
-        classes: name of the class of each instance; None where the bundle knows no classes.
-    """
-
-    labels: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    classes: list[str] | None = None
 
 
 class Predictor:
@@ -73,7 +59,7 @@ class Predictor:
         weights: str | Path | None = None,
     ) -> None:
         self.root = find_bundle(bundle)
-        self.weights = str(weights or "models/model.pt")
+        self.weights = str(weights or OWN_WEIGHTS)
         self.device = choose_device(device)
         overrides: dict[str, Any] = {"device": self.device}
         if weights is not None:
@@ -163,9 +149,8 @@ class Predictor:
             images: each as for ``segment``.
         """
         with bundle_code(self.root):
-            with torch.inference_mode(), autocast(self.device, self.amp, self.amp_dtype):
-                prediction = self.inferer(self._batch(images).to(self.device), self.network)
-            return [self._decoded(one_of_batch(prediction, index)) for index in range(len(images))]
+            batch = self._batch(images).to(self.device)
+            return segment(batch, self.network, self.inferer, self.decoder, self.class_names, self.amp, self.amp_dtype)
 
     def _batch(self, images: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """Normalised images as (N, C, H, W); a single one is not copied, because it may take most of the memory."""
@@ -177,35 +162,9 @@ class Predictor:
         """Whether images of one shape can share a call of the network; detectors take them one by one."""
         return bool(getattr(self.inferer, "takes_batches", False))
 
-    def _decoded(self, prediction: Any) -> Segmentation:
-        decoded = self.decoder({"pred": prediction})
-        numbers = decoded.get("classes") if self.class_names else None
-        classes = None if numbers is None else [self.class_names[number - 1] for number in numbers]
-        return Segmentation(
-            np.asarray(decoded["pred"][0], np.int32), np.asarray(decoded["scores"], np.float32), classes
-        )
-
     def __call__(self, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None) -> Instances:
         """``segment``, with the measurements of ``instances.measure.measure``, scores and any classes in a table."""
         return measured(self.segment(image), image, pixel_size_um)
-
-
-def one_of_batch(prediction: Any, index: int) -> Any:
-    """One of a batch of predictions: tensors, or dictionaries of tensors as detectors give them."""
-    if isinstance(prediction, dict):
-        return {key: value[index] for key, value in prediction.items()}
-    return prediction[index]
-
-
-def measured(
-    found: Segmentation, image: NDArray[np.float32], pixel_size_um: tuple[float, float] | None = None
-) -> Instances:
-    """Instances with their measurements, scores and the names of their classes, if there are any."""
-    table: pd.DataFrame = measure(found.labels, image, pixel_size_um)
-    table.insert(1, "score", found.scores)
-    if found.classes is not None:
-        table.insert(2, "class", np.array(found.classes, object))
-    return Instances(found.labels, table, pixel_size_um)
 
 
 def predict(

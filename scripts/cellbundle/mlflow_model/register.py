@@ -19,6 +19,7 @@ from ..bundles import describe_bundle, find_bundle
 from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
 from ..inference.predictor import Predictor
 from ..packages.build import CORE, bundle_files, weight_files
+from ..record import OWN_WEIGHTS
 from ..tracking.names import resolve_uri
 from ..tracking.server import QuickRequests, check_database, find_experiment
 from ..tracking.session import training_run
@@ -81,7 +82,7 @@ def log_model(
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     root = find_bundle(bundle)
-    file = Path(weights) if weights is not None else root / "models" / "model.pt"
+    file = Path(weights) if weights is not None else root / OWN_WEIGHTS
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; train first, or name a file with --weights")
     Predictor(root, device="cpu", weights=file)  # weights of another network would be found out by a server only

@@ -18,7 +18,7 @@ from cellbundle.inference.batch import formats, pipeline
 from cellbundle.inference.batch.inputs import find_jobs
 from cellbundle.inference.batch.pipeline import FullDiskError, segment_all
 from cellbundle.inference.batch.store import Reading, Store, write_tables
-from cellbundle.inference.predictor import Segmentation
+from cellbundle.inference.segment import Segmentation
 from cellbundle.io import read_labels
 
 from ...damage import mutations

@@ -1,15 +1,15 @@
 """Which files a batch reads, and under which names it writes."""
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ConfigError, ImageReadError
-from ...io import IMAGE_SUFFIXES, find_ome_set, printable, stem
+from ...io import find_ome_set, printable, stem
+from ...io.folder import is_image, scan_folder
 from ...io.label_names import image_base, is_by_product, is_label_name
-from ...io.ownership import DATA_SET, STATE
+from ...io.ownership import STATE
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 RECORDS = Path(STATE)  # folder in that of the results by which it is known
@@ -64,7 +64,7 @@ def find_jobs(
         if given.resolve() == output:
             raise ConfigError(f"{given} is the input and the output; give another --output")
         is_folder = given.is_dir() and not is_image(given)
-        pairs = list(_walk(given, output, unreadable)) if is_folder else [(given, given.name)]
+        pairs = list(scan_folder(given, skip=(output,), unreadable=unreadable)) if is_folder else [(given, given.name)]
         bases = {image_base(relative) for source, relative in pairs if is_image(source)}
         for source, relative in pairs:
             if not is_image(source) or (is_folder and (is_label_name(relative, bases) or is_by_product(relative))):
@@ -102,41 +102,6 @@ def _join(found: dict[Path, Path]) -> dict[Path, tuple[Path, ...]]:
 def _kind(path: Path) -> str:
     """What is wrong with a path that is neither a regular file nor a folder."""
     return "is a FIFO, a device or a socket" if path.exists() else "is a link to a file that does not exist"
-
-
-def is_image(path: Path) -> bool:
-    """Whether the suffix is that of an image, in upper or lower case."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _walk(folder: Path, output: Path, unreadable: list[tuple[Path, str]]) -> Iterable[tuple[Path, str]]:
-    """Files (and OME-Zarr folders) below a folder, with their relative paths."""
-
-    def note(error: OSError) -> None:
-        unreadable.append((Path(error.filename), f"{error.filename}: cannot be listed ({error.strerror})"))
-
-    visited: set[Path] = set()
-    for root, folders, files in os.walk(folder, onerror=note, followlinks=True):
-        here = Path(root)
-        if here.resolve() in visited:  # a link to a folder above would never end
-            folders.clear()
-            continue
-        visited.add(here.resolve())
-        names = [name for name in files if not name.startswith(".")]
-        names += [name for name in folders if is_image(Path(name))]
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not (name.startswith(".") or is_image(Path(name)) or (here / name).resolve() == output)
-            and not _is_results(here / name)
-        ]
-        for name in names:
-            yield here / name, (here / name).relative_to(folder).as_posix()
-
-
-def _is_results(folder: Path) -> bool:
-    """Whether a folder holds results of cellbundle, but no data set that it prepared."""
-    return (folder / RECORDS).is_dir() and not (folder / DATA_SET).is_file()
 
 
 def _named(found: dict[Path, Path], joined: Mapping[Path, tuple[Path, ...]]) -> list[Job]:

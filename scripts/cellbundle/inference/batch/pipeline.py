@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CellBundleError
+from ...errors import CellBundleError, is_out_of_memory
 from ...io import Image, printable
-from ..predictor import Segmentation
+from ..segment import Segmentation
 from .formats import files_of, write_files
 from .inputs import Job
 from .store import Reading, Result, Store, with_table
@@ -25,7 +25,6 @@ FULL_DISK = "the disk is full"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What decoders, PyTorch and writers raise for an image that they cannot work with: it must not stop the others.
 EXPECTED = (CellBundleError, OSError, MemoryError, RuntimeError, ValueError, ArithmeticError, LookupError)
-OUT_OF_MEMORY = ("out of memory", "allocate memory")  # PyTorch says so in plain RuntimeErrors on CPU and MPS
 
 Segment = Callable[[NDArray[np.float32]], Segmentation]
 
@@ -142,7 +141,7 @@ def _finished(result: Result) -> "Future[Result]":
 def _one_line(error: Exception, job: Job) -> str:
     """Message of an error on one line, with the file and, for memory, what to do."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         text = "not enough memory; use a smaller --tile, for example 512, or crop the image"
     if job.source.name not in text:
         text = f"{job.source}: {text}"

@@ -19,15 +19,16 @@ from pandas.api.types import is_numeric_dtype
 from ...errors import ConfigError
 from ...instances import Instances
 from ...io import Exif, Image, atomic_path, printable, read_image
+from ...io.failures import FAILURES, write_failures
 from ...io.ownership import Manifest
 from ...io.table import write_csv, write_parquet
-from ..predictor import Segmentation, measured
+from ..segment import Segmentation, measured
 from .formats import FORMATS, KINDS, PAGE, TABLES, files_of
 from .inputs import RECORDS, Job
 
 logger = logging.getLogger(__name__)
 
-IMAGES, MEASUREMENTS, FAILURES = "images.csv", "measurements.csv", "failures.csv"
+IMAGES, MEASUREMENTS = "images.csv", "measurements.csv"
 PARQUET = "measurements.parquet"
 TABLE_FILES = (MEASUREMENTS, PARQUET, IMAGES, FAILURES)
 PAGE_FILE = "index.html"
@@ -276,7 +277,6 @@ def write_tables(
     rows = _all_rows(results) if set(kinds) & set(TABLES) else None
     tables = {
         IMAGES: pd.DataFrame(images) if images else pd.DataFrame(columns=["image", "cells"]),
-        FAILURES: pd.DataFrame(failed, columns=["image", "reason"]) if failed else None,
         MEASUREMENTS: rows if "measurements" in kinds else None,
         PARQUET: rows if "parquet" in kinds else None,
     }
@@ -285,6 +285,10 @@ def write_tables(
             store.manifest.remove([Path(name)])
         else:
             (write_parquet if name == PARQUET else write_csv)(store.folder / name, table)
+    if failed:
+        write_failures(store.folder, failed)
+    else:
+        store.manifest.remove([Path(FAILURES)])
 
 
 def summarise(result: Result) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ...io.overlay import JPEG_QUALITY, to_picture
 from ..masks import write_mask
 
 if TYPE_CHECKING:
-    from ...inference.predictor import Segmentation
+    from ...inference.segment import Segmentation
 
 Format = Literal["json", "geojson", "tiff", "png", "preview", "mask"]
 MEDIA_TYPES = {
@@ -168,6 +168,6 @@ WRITERS: dict[str, Callable[[Path, Image, Any], None]] = {
 
 
 def _instances(image: Image, found: "Segmentation") -> Instances:
-    from ...inference.predictor import measured  # noqa: PLC0415  (the service itself does without PyTorch)
+    from ...inference.segment import measured  # noqa: PLC0415  (the service itself does without PyTorch)
 
     return measured(found, image.data, image.pixel_size_um)

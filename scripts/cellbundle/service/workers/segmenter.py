@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CellBundleError, ConfigError, ImageReadError, ImageTooLargeError
+from ...errors import CellBundleError, ConfigError, ImageReadError, ImageTooLargeError, is_out_of_memory
 from ...io import Image, read_image
 from ..handles import pinned
 from ..masks import ForeignMaskError
@@ -21,7 +21,6 @@ from ..settings import shown_weights
 from .answers import Answer, Job, Refusal, answer, place, preview
 
 GPU_BATCH = 8  # images of one shape in one call of the network
-OUT_OF_MEMORY = ("out of memory", "allocate memory")  # PyTorch says so in plain RuntimeErrors
 BROKEN_GPU = "CUDA error"  # after it, nothing works in this process any more
 STATUSES = {OutsideError: (404, "not_found"), ForeignMaskError: (409, "foreign_mask")}
 UNSUITABLE = (422, "unsuitable")  # any other of our own errors
@@ -161,7 +160,7 @@ def guarded(work: Callable[..., Any], *args: Any) -> Any:
     except Exception as error:
         if BROKEN_GPU in str(error):
             raise
-        if any(words in str(error) for words in OUT_OF_MEMORY):
+        if is_out_of_memory(error):
             return refusal(MemoryError())
         return Refusal(500, "failed", "the image could not be segmented", place(error))
 
