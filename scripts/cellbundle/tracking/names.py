@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from monai.utils import path_to_sqlite_uri
 
-from ..addresses import is_address, redact, redact_values
+from ..addresses import is_address, redact, redact_values, split_scheme
 from ..errors import ConfigError
 
 MAX_KEY, MAX_VALUE = 250, 500  # characters; MLflow allows 6000 for a value, its older servers 500
@@ -19,7 +19,6 @@ FORBIDDEN = re.compile(r"[^\w./ -]")  # in names of metrics and parameters
 REMOTE = ("http", "https", "databricks")
 DATABASES = ("postgresql", "mysql", "mssql")
 SQLITE = "sqlite:///"
-SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/|(file):", re.I)
 DATABASE_NAME = "mlruns.db"  # in a folder that is given as the address
 ADVICE = "give a file such as mlruns.db, sqlite:///FILE, the address http://HOST:PORT of a server, or databricks"
 # Parts of a configuration that say nothing of a run, or are known as something else.
@@ -37,19 +36,18 @@ def resolve_uri(uri: str) -> str:
         ConfigError: if it is none of these, or a store of plain files, which MLflow 3 does not write any more.
     """
     text = str(uri).strip()
-    found = SCHEME.match(text)
-    scheme = (found[1] or found[2]).lower() if found else ""
+    scheme, n_slashes = split_scheme(text)
     is_server = scheme in REMOTE or scheme.partition("+")[0] in DATABASES
-    if text == "databricks" or (is_server and "://" in text):
+    if text == "databricks" or (is_server and n_slashes > 1):
         return text.rstrip("/")
     if text.startswith(SQLITE) and len(text) > len(SQLITE):
         name, _, query = text.removeprefix(SQLITE).partition("?")
         return SQLITE + os.path.abspath(name) + (f"?{query}" if query else "")  # noqa: PTH100  (name may be quoted)
-    if scheme == "file":
+    if text.lower().startswith("file:"):
         raise ConfigError(
             f"mlflow_tracking_uri is {redact(text)!r}, but MLflow 3 writes no plain files any more; {ADVICE}"
         )
-    if scheme or not text or is_address(text):
+    if not text or is_address(text):
         raise ConfigError(f"mlflow_tracking_uri is {redact(text)!r}, which is no place to track runs; {ADVICE}")
     path = Path(text).expanduser()
     return str(path_to_sqlite_uri(path / DATABASE_NAME if path.is_dir() or not path.suffix else path))

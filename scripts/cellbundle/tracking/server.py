@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any, ClassVar
 
-from ..addresses import redact_logs, redact_text
+from ..addresses import redact_logs, redact_message
 from ..io.write import atomic_path
 from .names import REMOTE, database_file, experiment_name, safe_name
 
@@ -57,7 +57,7 @@ def preload(uri: str) -> None:
 
 def reason(error: Exception, uri: str = "") -> str:
     """What went wrong, in one line without the secrets of an address, and what helps against it."""
-    text = redact_text(f"{type(error).__name__}: {' '.join(str(error).split())}", uri)
+    text = f"{type(error).__name__}: {redact_message(error, uri)}"
     denied = DENIED.search(text)
     if len(text) > MAX_REASON:  # the address and the kind of request come first, the cause last
         text = f"{text[: MAX_REASON // 3]} ... {text[-MAX_REASON // 2 :]}"
