@@ -25,7 +25,7 @@ from ..io.table import write_rows
 from ..record import BEST, RECORD, apply_settings, read_record, settings_of, top_id
 from ..report.curves import write_curves
 from ..tracking import Tracker, end_status, forget_run, log_results, start_run
-from ..tracking.session import RUN_FILE
+from ..tracking.spool import RUN_FILE
 from . import runs
 from .checkpoint import check_overwrite, remove_temporary, remove_weights
 from .claims import claim_files, planned_files
