@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from cellbundle.addresses import is_address, redact, redact_logs, redact_text, redact_values
+from cellbundle.addresses import (
+    is_address,
+    redact,
+    redact_logs,
+    redact_message,
+    redact_text,
+    redact_values,
+    redacted_name,
+    split_query,
+    split_scheme,
+)
 from cellbundle.errors import CellBundleError, DatalistError, DependencyError, redact_error, redacted_errors
 
 HIDDEN = [
@@ -159,6 +169,48 @@ def test_values():
 def test_what_is_an_address():
     assert all(map(is_address, ("s3://b", "s3:/b", "zip::s3://b", "dbfs:/x")))
     assert not any(map(is_address, ("C:/x", "/s3://b", "a: /b", "databricks", "")))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("S3://b", ("s3", 2)),
+        ("s3:/b", ("s3", 1)),
+        ("sqlite:///f", ("sqlite", 3)),
+        ("postgresql+psycopg2://u:p@h", ("postgresql+psycopg2", 2)),
+        ("zip::s3://b", ("", 0)),
+        ("C:/x", ("", 0)),
+        ("/s3://b", ("", 0)),
+    ],
+)
+def test_schemes(address, expected):
+    assert split_scheme(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://h/a.json?sig=S/x", ("https://h/a.json", "?sig=S/x")),
+        ("https://h/a#b", ("https://h/a", "#b")),
+        ("s3://b/a.json?versionId=1", ("s3://b/a.json", "?versionId=1")),
+        ("s3://b/what?/a#1.json", ("s3://b/what?/a#1.json", "")),
+    ],
+)
+def test_queries(address, expected):
+    assert split_query(address) == expected
+
+
+def test_names_of_copies():
+    assert redacted_name("s3://bucket/cells", "bucket/cells") == "cells-00c703dca62d60ad"
+    copies = [("s3://K:SEKRET@lab", "K:SEKRET@lab"), ("s3://lab", "lab"), ("s3://lab", "lab", "?sig=SEKRET")]
+    names = [redacted_name(*copy) for copy in copies]
+    assert len(set(names)) == 3
+    assert all(name.startswith("lab-") and "SEKRET" not in name for name in names)
+    assert redacted_name("file://", "").startswith("root-")
+
+
+def test_messages_are_redacted_on_one_line():
+    assert redact_message(ValueError("no\n  s3://K:S@b/x, K:S@b"), "s3://K:S@b") == "no s3://b/x, b"
 
 
 @pytest.mark.parametrize("part", ["a", "a::", "ab:/", "ab:/ ", "//", ":/@", "//a:@", "a%3a%2f", "with url: /", "'ab:/"])

@@ -30,6 +30,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from end2end_benchmark import tables
 from end2end_benchmark.inputs import Picture, cut_tiles, mosaic, real_pictures, synthetic_picture, write_picture
 from end2end_benchmark.memory import memory_variants, peak_memory
 from end2end_benchmark.overlaps import compare_overlaps
@@ -40,7 +41,6 @@ from tqdm import tqdm
 
 from cellbundle.device import choose_device, describe
 from cellbundle.kernels.parallel import n_threads
-from end2end_benchmark import tables
 
 PARTS = ("stages", "rest", "overlaps", "memory")
 PACKAGES = ("torch", "monai", "segment-anything", "cellpose", "numba", "numpy", "tifffile", "pillow")

@@ -1,9 +1,9 @@
-"""Addresses such as ``s3://KEY:SECRET@bucket/x?sig=…``: what of them may be shown, logged and written to files.
+"""Addresses such as ``s3://KEY:SECRET@bucket/x?sig=…``, and their redaction for messages, logs and files.
 
-This is the only place where secrets are removed from addresses. All functions depend on their arguments alone, but
-``redact_logs``.
+This is the only module that removes secrets from addresses. All functions except ``redact_logs`` are pure.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -12,12 +12,13 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-MIN_SECRET = 4  # characters of a part of an address that is looked for by itself in a text
+MIN_SECRET = 4  # characters of the shortest secret that is replaced outside of an address
 CONTAINERS = {"abfs", "abfss", "az", "wasb", "wasbs"}  # CONTAINER@ACCOUNT is a location
 PATHS = {"file", "local", "sqlite", "dbfs"}  # have no host: what follows three slashes is a path
 
 _NAME = r"[a-z0-9+.-]"  # in a scheme, which has at least two characters: one is a drive
 _SCHEME = re.compile(rf"\s*(?P<name>{_NAME}{{2,}}):(?P<slashes>/+)", re.I)
+_STRICT_SCHEME = re.compile(rf"(?P<name>[a-z]{_NAME}+):(?P<slashes>/+)", re.I)  # of RFC 3986
 _ADDRESS = re.compile(rf"\s*(?:{_NAME}+::)*{_NAME}{{2,}}:/", re.I)
 _LINK = re.compile(rf"::(?={_NAME}{{2,}}:/)", re.I)  # of a chain of fsspec
 _IN_TEXT = re.compile(rf"(?<!{_NAME})(?:{_NAME}+::){{0,8}}{_NAME}{{2,}}:/", re.I)
@@ -32,8 +33,25 @@ _PUNCTUATION = ")]}>,.;:!?'\"`\\"  # behind an address in a sentence
 
 
 def is_address(text: str) -> bool:
-    """Whether a text begins like an address, also a chain, or one that lost a slash as ``pathlib`` does to them."""
+    """Whether a string begins like an address, a chain of addresses, or an address that lost a slash in ``pathlib``."""
     return bool(_ADDRESS.match(text))
+
+
+def split_scheme(address: str) -> tuple[str, int]:
+    """Return the scheme in lower case and the number of slashes that follow; ``("", 0)`` for a path or a chain."""
+    match = _STRICT_SCHEME.match(address)
+    return (match["name"].lower(), len(match["slashes"])) if match else ("", 0)
+
+
+def split_query(address: str) -> tuple[str, str]:
+    """Split the address of a file into the address without the query, and the query with its mark.
+
+    In http addresses, the query begins at the first ``?`` or ``#``. Elsewhere both may be in a name, and it begins at a
+    ``?`` behind the last slash.
+    """
+    mark = r"[?#].*" if split_scheme(address)[0].startswith("http") else r"\?[^/]*$"
+    match = re.search(mark, address, re.DOTALL)
+    return (address[: match.start()], match.group()) if match else (address, "")
 
 
 def redact(address: str) -> str:
@@ -75,8 +93,28 @@ def redact_text(text: str, *addresses: str) -> str:
     return text
 
 
+def redact_message(error: BaseException, *addresses: str) -> str:
+    """Return the message of an error on one line, redacted; ``addresses`` are those of ``redact_text``."""
+    return redact_text(" ".join(str(error).split()), *addresses)
+
+
+def redacted_name(address: str, path: str, query: str = "") -> str:
+    """Return a unique file name for a copy of an address, without its secrets.
+
+    Args:
+        address: hashed with the query.
+        path: path of the address in its file system. The name begins with its last component, or with that of the
+            redacted address if the address has secrets.
+        query: query of the files at the address.
+    """
+    shown = redact(address)
+    readable = path if shown == address else re.sub(r"[^\w./-]", "_", shown)
+    digest = hashlib.sha256(f"{address}{query}".encode()).hexdigest()[:16]
+    return f"{PurePath(readable).name or 'root'}-{digest}"
+
+
 def redact_values(value: Any) -> Any:
-    """Return a copy of a value, perhaps nested mappings and lists, whose strings and paths are redacted."""
+    """Return a copy of a value, also of nested mappings and lists, with redacted strings and paths."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, PurePath):

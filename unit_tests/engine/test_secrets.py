@@ -14,7 +14,7 @@ from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CellBundleError
 from cellbundle.io.remote import RemoteError
 from cellbundle.tracking import sender
-from cellbundle.tracking.sync import find_runs
+from cellbundle.tracking.sender import find_runs
 
 from ..tracking.tracking_servers import misbehaving, only_run
 from .conftest import BUNDLE, SMALL

@@ -17,8 +17,8 @@ from cellbundle.tracking.names import (
     resolve_uri,
     safe_name,
 )
-from cellbundle.tracking.points import Point, Steps, missing
 from cellbundle.tracking.session import config_text, report_scores
+from cellbundle.tracking.upload import MetricRecord, Steps, missing
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,6 @@ def test_steps_in_a_row_take_one_entry():
     assert Steps(range(100_000)).ends == [99_999]
 
 
-def test_first_point_of_a_step_that_is_not_known():
-    points = [Point("a", 1.0, 5, 1), Point("a", 2.0, 6, 2), Point("a", 3.0, 7, 2), Point("b", 4.0, 8, 1)]
-    assert missing(points, {"a": Steps([1])}) == [points[1], points[3]]
+def test_first_record_of_a_step_that_is_not_known():
+    metrics = [MetricRecord(*row) for row in (("a", 1.0, 5, 1), ("a", 2.0, 6, 2), ("a", 3.0, 7, 2), ("b", 4.0, 8, 1))]
+    assert missing(metrics, {"a": Steps([1])}) == [metrics[1], metrics[3]]

@@ -8,8 +8,8 @@ import pytest
 
 from cellbundle.errors import CellBundleError, DependencyError
 from cellbundle.tracking import tracker as module
+from cellbundle.tracking.sender import find_runs
 from cellbundle.tracking.spool import Spool
-from cellbundle.tracking.sync import find_runs
 from cellbundle.tracking.upload import Upload
 
 from .tracking_servers import misbehaving, only_run, points
@@ -112,14 +112,14 @@ def test_lost_answers_change_nothing(uri, client, tmp_path):
     spool.state |= {"offset": 0, "run_id": None}
     again = Upload(spool, uri)
     again.send()
-    assert again.n_points == 0
+    assert again.n_metrics == 0
     blind = Upload(spool, uri)
     blind._connect()
     blind._known = {}
     spool.state["offset"] = 0
     blind.send()
     spool.close()
-    assert blind.n_points == 10
+    assert blind.n_metrics == 10
     run = only_run(client, "cells")
     assert points(client, run.info.run_id, "loss") == points(client, run.info.run_id, "nan") == [0, 1, 2, 3, 4]
 
@@ -152,9 +152,7 @@ def test_variables_of_the_user_stay(make_tracker, monkeypatch):
 
 
 def test_system_metrics(make_tracker, client, monkeypatch):
-    from cellbundle.tracking import system
-
-    monkeypatch.setattr(system.SystemMetrics.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr(module.SystemMetrics.__init__, "__defaults__", (0.05,))
     tracker = make_tracker(system_metrics=True)
     tracker.start()
     time.sleep(1)

@@ -8,8 +8,8 @@ import pytest
 
 from cellbundle.errors import CheckpointError
 from cellbundle.tracking import sender
+from cellbundle.tracking.sender import find_runs, sync_run
 from cellbundle.tracking.spool import Spool
-from cellbundle.tracking.sync import find_runs, sync_run
 from cellbundle.tracking.upload import Upload
 
 from .tracking_servers import misbehaving, only_run, points
@@ -148,7 +148,7 @@ def test_bad_address(make_tracker, address, caplog, tmp_path, client, uri):
     tracker.finish()
     assert any("cellbundle sync-runs" in text for text in warnings(caplog))
     synced = sync_run(*find_runs([tmp_path]), uri)
-    assert (synced.points, synced.remaining) == (1, 0)
+    assert (synced.metrics, synced.remaining) == (1, 0)
     assert only_run(client, "cells").info.status == "FINISHED"
 
 

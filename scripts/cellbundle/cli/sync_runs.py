@@ -20,17 +20,17 @@ def sync_runs(
 
     Exit code 1 if something remains.
     """
-    from ..tracking.sync import find_runs, sync_run  # noqa: PLC0415  (PyTorch takes seconds to import)
+    from ..tracking.sender import find_runs, sync_run  # noqa: PLC0415  (PyTorch takes seconds to import)
 
-    found = find_runs(folders or [Path()])
-    if not found:
+    runs = find_runs(folders or [Path()])
+    if not runs:
         typer.echo("nothing to send")
         return 0
     typer.echo(f"{'run':26s} {'experiment':16s} {'points':>8s} {'files':>6s} {'remain':>7s}")
     remaining = 0
-    for folder in found:
+    for folder in runs:
         run = sync_run(folder, tracking_uri)
         remaining += run.remaining
-        row = f"{run.key:26s} {run.experiment:16s} {run.points:8d} {run.files:6d} {run.remaining:7d}  {run.message}"
+        row = f"{run.key:26s} {run.experiment:16s} {run.metrics:8d} {run.files:6d} {run.remaining:7d}  {run.message}"
         typer.echo(printable(row))
     return 1 if remaining else 0

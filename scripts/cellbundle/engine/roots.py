@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from .. import distributed
-from ..addresses import redact
+from ..addresses import redact, split_query
 from ..datalists.datalist import read_datalist, select
 from ..errors import DatalistError
 from ..io.folder import is_image
@@ -106,7 +105,7 @@ class Roots:
         return str(copy.local)
 
     def _file(self, url: str) -> str:
-        address, query = _split_query(url)
+        address, query = split_query(url)
         folder, _, name = address.rpartition("/")
         copy = Copy(folder, query=query)
         if self.leads and copy.fetch([name]):
@@ -195,13 +194,6 @@ class Roots:
             logger.error("%s", "; ".join(problems))
         elif problems:
             raise RemoteError("; ".join(problems))
-
-
-def _split_query(url: str) -> tuple[str, str]:
-    """Address of a file without its query, and the query, which the name of the copy must not show."""
-    mark = r"[?#].*" if url.lower().startswith("http") else r"\?[^/]*$"  # elsewhere, ? and # may be in a name
-    found = re.search(mark, url, re.S)
-    return (url[: found.start()], found.group()) if found else (url, "")
 
 
 def _finish(mirror: Mirror) -> Iterator[str]:

@@ -23,9 +23,9 @@ from ..flags import as_bool
 from ..io.failures import FAILURES, write_failures
 from ..io.ownership import STATE, Manifest
 from ..record import BEST, RECORD, apply_settings, read_record, settings_of, top_id
+from ..report.curves import write_curves
 from ..tracking import Tracker, end_status, forget_run, log_results, start_run
-from ..tracking.curves import write_curves
-from ..tracking.session import RUN_FILE
+from ..tracking.spool import RUN_FILE
 from . import runs
 from .checkpoint import check_overwrite, remove_temporary, remove_weights
 from .claims import claim_files, planned_files

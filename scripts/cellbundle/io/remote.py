@@ -1,10 +1,8 @@
 """Folders on other file systems, through fsspec: what is read is copied here once, what is written is copied back."""
 
-import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..addresses import is_address, redact, redact_text
+from ..addresses import is_address, redact, redact_message, redacted_name, split_scheme
 from ..errors import CellBundleError, ConfigError, DependencyError, redact_error
 from . import atomic_path
 from .ownership import is_record
@@ -26,30 +24,25 @@ THREADS = 16  # files under way at once
 WITH_RENAME = {"file", "local", "sftp", "ssh"}  # write in place; object stores show a file when it is complete
 VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")  # what fsspec tells
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
-_ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.I)
-
 
 class RemoteError(CellBundleError):
     """A file system elsewhere cannot be reached, or refuses."""
 
 
 def is_url(value: Any) -> bool:
-    """Whether a root is elsewhere: ``s3://…``, ``file://…``, ``dbfs:/…``. A plain path, also ``/Volumes/…``, is not.
+    """Whether a root is an address: ``s3://…``, ``file://…``, ``dbfs:/…``. A plain path, also ``/Volumes/…``, is not.
 
     Raises:
-        ConfigError: for an address that lost a slash, as ``pathlib`` does to them, or a chain of addresses.
+        ConfigError: for an address that lost a slash in ``pathlib``, or a chain of addresses.
     """
     if not isinstance(value, str):
         return False
-    one_slash = _ONE_SLASH.match(value)
-    if one_slash and one_slash[1].lower() != "dbfs":
-        raise ConfigError(
-            f"{redact(value)} has one slash after {one_slash[1]}:, expected two; write {one_slash[1]}://…"
-        )
-    if "::" in value and is_address(value) and not _URL.match(value):
+    scheme, n_slashes = split_scheme(value)
+    if n_slashes == 1 and scheme != "dbfs":
+        raise ConfigError(f"{redact(value)} has one slash after {scheme}:, expected two; write {scheme}://…")
+    if "::" in value and is_address(value) and n_slashes < 2:
         raise ConfigError(f"{redact(value)} is a chain of addresses; give the address of the folder or file itself")
-    return bool(one_slash or _URL.match(value))
+    return bool(scheme)
 
 
 def open_url(url: str) -> tuple[Any, str]:
@@ -79,7 +72,7 @@ def open_url(url: str) -> tuple[Any, str]:
             raise ConfigError(
                 f"{redact(url)}: {protocol}:// is not known to fsspec; use s3://, file:// or others"
             ) from cause
-        reason = redact_text(str(error), url)
+        reason = redact_message(error, url)
         raise RemoteError(f"{redact(url)} cannot be opened ({type(error).__name__}: {reason})") from cause
     return files, path.rstrip("/")
 
@@ -110,17 +103,9 @@ class Copy:
     def __init__(self, url: str, kind: str = "data", query: str = "") -> None:
         self.url, self.query = url.rstrip("/"), query
         self.files, self.root = open_url(self.url)
-        self.local = cache_folder() / kind / self._name()
+        self.local = cache_folder() / kind / redacted_name(self.url, self.root, query)
         self.state: dict[str, list[Any]] = {}  # version there and stamp here by name
         self.state.update(_read_state(self.local / STATE))
-
-    def _name(self) -> str:
-        """Name of the folder here."""
-        shown, root = redact(self.url), self.root
-        if shown != self.url:
-            root = re.sub(r"[^\w./-]", "_", shown)
-        digest = hashlib.sha256(f"{self.url}{self.query}".encode()).hexdigest()[:16]
-        return f"{Path(root).name or 'root'}-{digest}"
 
     def _there(self, name: str) -> str:
         """Path of a file there."""
@@ -135,7 +120,7 @@ class Copy:
             raise
         except Exception as error:  # noqa: BLE001  (raised again)
             address = f"{self.url}{self.query}"
-            reason = redact_text(" ".join(str(error).split()), address) or "no reason given"
+            reason = redact_message(error, address) or "no reason given"
             message = f"{redact(self.url)}: {type(error).__name__}: {reason}"
             raise RemoteError(message) from redact_error(error, address)
         finally:

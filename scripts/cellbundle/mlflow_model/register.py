@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from ..addresses import redact, redact_text
+from ..addresses import redact, redact_message
 from ..bundles import describe_bundle, find_bundle
 from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
 from ..inference.predictor import Predictor
@@ -98,8 +98,7 @@ def log_model(
                     experiment = find_experiment(client, uri, experiment_name or root.name, uuid4().hex)
             return _log(client, root, file, experiment, run_id, registered_name, max_pixels)
     except (MlflowException, sqlite3.Error, ValueError) as error:
-        reason = redact_text(" ".join(str(error).split()), uri)
-        message = f"the model of {root.name} cannot be logged to {redact(uri)}: {reason}"
+        message = f"the model of {root.name} cannot be logged to {redact(uri)}: {redact_message(error, uri)}"
         raise CellBundleError(message) from redact_error(error, uri)
 
 

@@ -1,6 +1,5 @@
-"""What is asked of an MLflow server, and what its errors mean."""
+"""Requests to MLflow servers, and their errors."""
 
-import json
 import logging
 import os
 import re
@@ -8,17 +7,16 @@ import sqlite3
 from contextlib import closing
 from typing import Any, ClassVar
 
-from ..addresses import redact_logs, redact_text
-from ..io.write import atomic_path
+from ..addresses import redact_logs, redact_message
 from .names import REMOTE, database_file, experiment_name, safe_name
 
 logger = logging.getLogger(__name__)
 
 MAX_REASON = 300  # characters
-REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # what is wrong now will be wrong later
-GONE = ("RESOURCE_DOES_NOT_EXIST", *REFUSED)
+# Errors that another attempt does not change: the run was deleted, or the server refuses the values.
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 DENIED = re.compile(r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|CUSTOMER_UNAUTHORIZED")
-# For requests while a run is open. The library's own retries would block for minutes, and create a run twice.
+# For requests while a run is open. MLflow's own retries block for minutes, and may create a run twice.
 QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -28,10 +26,13 @@ QUICK = {
 
 
 class QuickRequests:
-    """While one is held, MLflow answers or fails soon, without retries of its own, unless the user chose otherwise."""
+    """Set MLflow's environment variables for short time-outs without retries; variables of the user are kept.
+
+    Contexts may overlap in any order; the end of the last one removes the variables.
+    """
 
     _holders = 0
-    _names: ClassVar[list[str]] = []  # variables that were set here
+    _names: ClassVar[list[str]] = []  # variables to remove
 
     def __enter__(self) -> None:
         if QuickRequests._holders == 0:
@@ -47,7 +48,7 @@ class QuickRequests:
 
 
 def preload(uri: str) -> None:
-    """Import now what the thread needs: a process that is forked during an import may wait for it forever."""
+    """Import the modules of the sending thread now: a process forked during an import may wait for it forever."""
     import mlflow.tracking  # noqa: PLC0415  (optional)
 
     if not uri.startswith(REMOTE):
@@ -56,18 +57,18 @@ def preload(uri: str) -> None:
 
 
 def reason(error: Exception, uri: str = "") -> str:
-    """What went wrong, in one line without the secrets of an address, and what helps against it."""
-    text = redact_text(f"{type(error).__name__}: {' '.join(str(error).split())}", uri)
-    denied = DENIED.search(text)
+    """Return an error as one redacted line, with advice if access was denied."""
+    text = f"{type(error).__name__}: {redact_message(error, uri)}"
+    is_denied = DENIED.search(text)
     if len(text) > MAX_REASON:  # the address and the kind of request come first, the cause last
         text = f"{text[: MAX_REASON // 3]} ... {text[-MAX_REASON // 2 :]}"
-    if denied:
+    if is_denied:
         text += "; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     return text
 
 
 def find_run(client: Any, run_id: str) -> Any:
-    """A run by its id; None if it does not exist or was deleted."""
+    """Return a run by its id; None if it does not exist or was deleted."""
     from mlflow import MlflowException  # noqa: PLC0415  (optional)
 
     try:
@@ -80,7 +81,7 @@ def find_run(client: Any, run_id: str) -> Any:
 
 
 def find_experiment(client: Any, uri: str, name: str, key: str) -> str:
-    """Id of an experiment, made when needed; one that was deleted is left alone and another name is used."""
+    """Return the id of an experiment, which is created when needed; under another name if it was deleted."""
     wanted = experiment_name(uri, name)
     for candidate in (wanted, f"{wanted}-{key[:8]}", f"{wanted}-{key}"):
         experiment = client.get_experiment_by_name(candidate)
@@ -102,34 +103,24 @@ def _create_experiment(client: Any, uri: str, name: str) -> Any:
     from mlflow import MlflowException  # noqa: PLC0415  (optional)
 
     database = database_file(uri)
-    place = (database.parent / "mlruns" / safe_name(name)).as_uri() if database else None
+    location = (database.parent / "mlruns" / safe_name(name)).as_uri() if database else None
     try:
-        client.create_experiment(name, artifact_location=place)
+        client.create_experiment(name, artifact_location=location)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # created by another process
             raise
     return client.get_experiment_by_name(name)
 
 
 def check_database(uri: str) -> None:
-    """Raise at once if a database file cannot be used; MLflow would try for an hour.
+    """Raise if a database file cannot be used; MLflow retries for an hour.
 
     Raises:
-        OSError: if its folder cannot be made.
-        sqlite3.Error: if it cannot be opened.
+        OSError: if the folder of the file cannot be made.
+        sqlite3.Error: if the file cannot be opened.
     """
     path = database_file(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=5)) as connection:
             connection.execute("PRAGMA schema_version")
-
-
-def write_run_file(state: dict[str, Any]) -> None:
-    """Write ``run.json``, from which evaluations know the run that their weights come from."""
-    names = ("run_id", "key", "experiment", "experiment_id", "run_name", "tracking_uri")
-    try:
-        with atomic_path(state["run_file"]) as temporary:
-            temporary.write_text(json.dumps({name: state.get(name) for name in names}, indent=2) + "\n")
-    except OSError as error:
-        logger.warning("tracking: %s cannot be written: %s", state["run_file"], error)

@@ -1,4 +1,4 @@
-"""From a workflow to a run: when it begins and ends, what is known of it, which files belong to it."""
+"""Run of a workflow: start and end, parameters, tags, scores and files."""
 
 import contextlib
 import getpass
@@ -11,32 +11,33 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser
 
-from ..addresses import redact_text, redact_values
+from ..addresses import redact_message, redact_values
 from ..errors import PreemptedError
 from ..version import __version__
 from .names import flat_scores, plain_parameters
+from .spool import RUN_FILE, read_run_file
 from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
-TRAINING_ID, TRAINING_KEY = "training_run_id", "training_run_key"
-# What an evaluation writes, relative to its folder, with the folder of the run.
+CONFIG_FILE = "config.yaml"
+TRAINING_TAGS = {"run_id": "training_run_id", "key": "training_run_key"}  # by key of run.json
+# Files of an evaluation, relative to its folder.
 RESULTS = ("report.html", "report.json", "scores.csv", "failures.csv", "predictions.png", "results/metrics.json")
-COUNT = re.compile(r"/(tp|fp|fn|iou_sum)\d+$")
+COUNTS = re.compile(r"/(tp|fp|fn|iou_sum)\d+$")
 GIT_SECONDS = 5
 
 
 @contextlib.contextmanager
 def end_status(tracker: Tracker) -> Iterator[None]:
-    """Close the run, if one was opened, with the status that fits how the block ends. SIGTERM ends it like Ctrl-C."""
+    """Close the run with the status of the block: FINISHED, FAILED, or KILLED by Ctrl-C, SIGTERM or preemption."""
     if not tracker.is_on:
         yield
         return
@@ -54,9 +55,9 @@ def end_status(tracker: Tracker) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_exits() -> Iterator[None]:
-    """Without this, SIGTERM ends Python at once; a handler of somebody else stays."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    """Raise ``SystemExit`` at SIGTERM, which otherwise ends Python immediately; an existing handler is kept."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -76,13 +77,13 @@ def start_run(
     """Open the run of a workflow, with the configuration as parameters and as a file.
 
     Args:
-        tracker: does nothing if it is off.
-        parser: of the workflow; what is resolved by now is logged as it is.
+        tracker: nothing happens if it is off.
+        parser: parser of the workflow. Expressions that it has resolved are logged with their values.
         mode: train, eval or infer.
-        known: of a checkpoint, see ``Tracker.state_dict``.
-        further: parameters beside those of the configuration.
+        known: ``Tracker.state_dict`` of the checkpoint to resume from.
+        further: parameters in addition to those of the configuration.
     """
-    if not tracker.is_on or tracker.is_open:  # the next phase goes on in the same run
+    if not tracker.is_on or tracker.is_open:  # all phases of a training are one run
         return
     config: dict[str, Any] = parser.get()
     tags = _tried(run_tags, parser, mode)
@@ -98,18 +99,18 @@ def start_run(
 
 
 def forget_run(folder: str | Path) -> None:
-    """Remove ``run.json``: a training that nobody tracks is about to replace the weights that it speaks of."""
+    """Remove ``run.json`` before a training without tracking replaces the weights beside it."""
     (Path(folder) / RUN_FILE).unlink(missing_ok=True)
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """A configuration as YAML, with redacted addresses."""
+    """Return a configuration as redacted YAML."""
     plain = redact_values(json.loads(json.dumps(config, default=str)))
     return yaml.safe_dump(plain, sort_keys=False, width=1000)
 
 
 def run_tags(parser: ConfigParser, mode: str) -> dict[str, str]:
-    """What to find a run by: bundle, versions, commit, data lists, mode, user, and the training of the weights."""
+    """Return the tags of a run: bundle, versions, commit, datalists, mode, user, and the training of the weights."""
     root = bundle_folder(parser)
     tags = {"bundle": root.name, "mode": mode, "cellbundle_version": __version__, "mlflow.source.name": root.name}
     with contextlib.suppress(OSError, ValueError):
@@ -118,7 +119,7 @@ def run_tags(parser: ConfigParser, mode: str) -> dict[str, str]:
         tags |= {"git_commit": commit, "mlflow.source.git.commit": commit}
     if hashes := data_list_hashes(parser.get_parsed_content("data_list_files")):
         tags["data_list_sha256"] = ", ".join(hashes)
-    with contextlib.suppress(Exception):  # a container may have no name for its user
+    with contextlib.suppress(Exception):  # the user of a container may have no name
         tags["mlflow.user"] = getpass.getuser()
     if mode != "train":
         tags |= training_run(parser.get_parsed_content("weights"))
@@ -126,22 +127,18 @@ def run_tags(parser: ConfigParser, mode: str) -> dict[str, str]:
 
 
 def bundle_folder(parser: ConfigParser) -> Path:
-    """Folder of the bundle that a configuration belongs to."""
+    """Return the folder of the bundle of a configuration."""
     return Path(parser.get_parsed_content("bundle_root")).resolve()
 
 
 def training_run(weights: str | Path | None) -> dict[str, str]:
-    """Tags that name the training of some weights, from the ``run.json`` beside them; none if it is not known."""
-    try:
-        run = json.loads((Path(str(weights)).resolve().parent / RUN_FILE).read_bytes())
-        found = {TRAINING_ID: run["run_id"], TRAINING_KEY: run["key"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {name: str(value) for name, value in found.items() if value}
+    """Return the tags of the tracked training of weights, from the ``run.json`` beside them; none without that file."""
+    run = read_run_file(Path(str(weights)).resolve().parent)
+    return {tag: str(run[key]) for key, tag in TRAINING_TAGS.items() if run.get(key)}
 
 
 def data_list_hashes(specs: Any) -> list[str]:
-    """SHA-256 of each data list, in order; with its name where there are several."""
+    """Return the SHA-256 of each datalist, in order; after its name if there are several."""
     lists = ConfigParser.load_config_file(specs) if isinstance(specs, str) else specs
     paths = [Path(spec["datalist"]) for spec in lists or () if spec.get("datalist")]
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
@@ -149,12 +146,12 @@ def data_list_hashes(specs: Any) -> list[str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Commit of the repository that a folder is in; None without one, or without git."""
+    """Return the commit of the repository of a folder; None without a repository or git."""
     git = shutil.which("git")
     if git is None:
         return None
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [git, "-C", str(folder), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
@@ -163,17 +160,17 @@ def git_commit(folder: Path) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def log_results(tracker: Tracker, folder: str | Path, split: str, step: int = 0) -> None:
-    """Log the scores and the files that an evaluation has written.
+    """Log the scores and the files of an evaluation.
 
     Args:
-        tracker: with an open run.
-        folder: the output folder.
-        split: what the names of the metrics begin with.
-        step: of the metrics: the epoch of the weights, where it is known.
+        tracker: tracker with an open run.
+        folder: output folder of the evaluation.
+        split: first part of the names of the metrics, and folder of the files.
+        step: epoch of the weights.
     """
     folder = Path(folder)
     for name in ("report.json", "results/metrics.json"):
@@ -185,23 +182,23 @@ def log_results(tracker: Tracker, folder: str | Path, split: str, step: int = 0)
 
 
 def report_scores(content: dict[str, Any], split: str) -> dict[str, float]:
-    """The scores of ``report.json`` or ``metrics.json`` by name, without the counts at each threshold.
+    """Return the scores of ``report.json`` or ``metrics.json`` by name, without the counts at each threshold.
 
     Args:
-        content: of the file. A single group says what ``all`` says and is left out.
-        split: what the names begin with.
+        content: content of the file. A single group equals ``all`` and is left out.
+        split: first part of the names.
     """
     groups = content.pop("groups", {})
     scores = flat_scores(content.pop("all", None) or {}, split) | flat_scores(content, split)
     if len(groups) > 1:
         scores |= flat_scores(groups, f"{split}/groups")
-    return {name: value for name, value in scores.items() if not COUNT.search(name)}
+    return {name: value for name, value in scores.items() if not COUNTS.search(name)}
 
 
-def _tried(function: Any, *args: Any) -> dict[str, str]:
+def _tried(function: Callable[..., dict[str, str]], *args: Any) -> dict[str, str]:
+    """Call a function; an error is logged, and the result is empty."""
     try:
         return function(*args)
-    except Exception as error:  # noqa: BLE001  (a run without its tags is better than no training)
-        text = redact_text(str(error))
-        logger.warning("tracking: %s failed: %s: %s", function.__name__, type(error).__name__, text)
+    except Exception as error:  # noqa: BLE001  (errors of tracking never end a training)
+        logger.warning("tracking: %s failed: %s: %s", function.__name__, type(error).__name__, redact_message(error))
         return {}

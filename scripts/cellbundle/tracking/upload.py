@@ -1,48 +1,106 @@
-"""Sends what the spool of a run holds to MLflow, so that it arrives once however often it is sent."""
+"""Send the spool of a run to MLflow. Records that are sent twice arrive once."""
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..addresses import redact
 from .names import MAX_TAG
-from .points import Point, Steps, missing
-from .server import GONE, check_database, find_experiment, find_run, reason, write_run_file
+from .server import GONE, check_database, find_experiment, find_run, reason
 from .spool import Record, Spool
 
 logger = logging.getLogger(__name__)
 
 KEY_TAG = "cellbundle.run_key"
 REPLACES_TAG, CHANGES_TAG = "cellbundle.replaces_run", "cellbundle.resumed_with"
-MAX_POINTS, MAX_OTHERS = 1000, 100  # MLflow's limits of one request
+MAX_METRICS, MAX_OTHERS = 1000, 100  # MLflow's limits of one request
+
+
+class MetricRecord(NamedTuple):
+    """Value of a metric at a step.
+
+    Attributes:
+        key: name of the metric.
+        value: a number; may be NaN or infinite.
+        time: when it was logged, in milliseconds since 1970. It never changes, so MLflow drops a duplicate.
+        step: integer.
+    """
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+class Steps:
+    """A set of integers, stored as ranges of consecutive integers."""
+
+    def __init__(self, steps: Iterable[int] = ()) -> None:
+        self.starts: list[int] = []  # first integer of each range, ascending
+        self.ends: list[int] = []  # last integer of each range
+        for step in sorted(steps):
+            self.add(step)
+
+    def __contains__(self, step: int) -> bool:
+        index = bisect_right(self.starts, step) - 1
+        return index >= 0 and step <= self.ends[index]
+
+    def add(self, step: int) -> None:
+        """Add an integer."""
+        if step in self:
+            return
+        index = bisect_right(self.starts, step)
+        follows = index > 0 and self.ends[index - 1] == step - 1
+        precedes = index < len(self.starts) and self.starts[index] == step + 1
+        if follows and precedes:
+            self.ends[index - 1] = self.ends.pop(index)
+            del self.starts[index]
+        elif follows:
+            self.ends[index - 1] = step
+        elif precedes:
+            self.starts[index] = step
+        else:
+            self.starts.insert(index, step)
+            self.ends.insert(index, step)
+
+
+def missing(metrics: Iterable[MetricRecord], known: Mapping[str, Steps]) -> list[MetricRecord]:
+    """Return the first record of each metric and step that is not known."""
+    first: dict[tuple[str, int], MetricRecord] = {}
+    for metric in metrics:
+        if metric.key not in known or metric.step not in known[metric.key]:
+            first.setdefault((metric.key, metric.step), metric)
+    return list(first.values())
 
 
 class Upload:
-    """The way of one spool to one server. Whatever MLflow raises comes through; ``send`` may then be called again.
+    """Sends one spool to one server. Errors of MLflow are raised; ``send`` may be called again after them.
 
     Args:
-        spool: of the run, locked by this process.
-        uri: as ``resolve_uri`` gives it.
+        spool: spool of the run, locked by this process.
+        uri: address from ``resolve_uri``.
 
     Attributes:
-        progress: when the server last answered, of ``time.monotonic``.
-        sends_file: a file is on its way, which may take long.
-        n_points: points that have arrived.
-        n_files: files that have arrived.
+        address: redacted ``uri``, for messages.
+        progress: ``time.monotonic`` of the last response.
+        sends_file: whether a file is being sent, which may take long.
+        n_metrics: number of metric records that were sent.
+        n_files: number of files that were sent.
     """
 
     def __init__(self, spool: Spool, uri: str) -> None:
-        self.spool, self.state, self.uri = spool, spool.state, uri
+        self.spool, self.state, self.uri, self.address = spool, spool.state, uri, redact(uri)
         self.progress, self.sends_file = time.monotonic(), False
-        self.n_points = self.n_files = 0
+        self.n_metrics = self.n_files = 0
         self._client: Any = None
         self._known: dict[str, Steps] = {}
         self._parameters: dict[str, str] = {}
 
     def send(self) -> None:
-        """Send everything that is there; to another run if somebody deleted this one meanwhile."""
+        """Send the spool; to a new run if this one was deleted."""
         try:
             self._send_all()
         except Exception as error:
@@ -52,9 +110,9 @@ class Upload:
             self._send_all()
 
     def _is_gone(self, error: Exception) -> bool:
-        """Whether an error is because the run was deleted."""
-        suspicious = self._client is not None and getattr(error, "error_code", None) in GONE
-        return suspicious and find_run(self._client, self.state["run_id"]) is None
+        """Whether an error was raised because the run was deleted."""
+        is_possible = self._client is not None and getattr(error, "error_code", None) in GONE
+        return is_possible and find_run(self._client, self.state["run_id"]) is None
 
     def _send_all(self) -> None:
         if self._client is None:
@@ -66,27 +124,25 @@ class Upload:
         self._send_files()
 
     def _connect(self) -> None:
-        """Find the run, or make it."""
+        """Find or create the run, and read the steps and parameters that it has."""
         from mlflow import MlflowClient  # noqa: PLC0415  (optional)
 
         check_database(self.uri)
         client = MlflowClient(tracking_uri=self.uri)
-        run = self._take_up(client)
-        if run is None:
-            run = self._create(client)
+        run = self._find(client) or self._create(client)
         self._known = {key: Steps(m.step for m in self._history(client, run, key)) for key in run.data.metrics}
         self._parameters = dict(run.data.params)
         self.state |= {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id}
         self.spool.save()
-        self._write_run_file()
+        self.spool.write_run_file()
         self._client, self.progress = client, time.monotonic()
 
     def _history(self, client: Any, run: Any, key: str) -> Any:
         self.progress = time.monotonic()
         return client.get_metric_history(run.info.run_id, key)
 
-    def _take_up(self, client: Any) -> Any:
-        """The run that this one goes on with; None if there is none or the server does not have it any more."""
+    def _find(self, client: Any) -> Any:
+        """Return the run of the state; None without one, or if the server does not have it."""
         run_id = self.state.get("run_id")
         if run_id is None:
             return None
@@ -95,7 +151,7 @@ class Upload:
             logger.warning(
                 "tracking: %s does not have the run %s (deleted, or of another server); a new run goes on, its tag %s "
                 "names the old one",
-                redact(self.uri),
+                self.address,
                 run_id,
                 REPLACES_TAG,
             )
@@ -103,29 +159,25 @@ class Upload:
         return run
 
     def _create(self, client: Any) -> Any:
-        """The run of this key: perhaps it was made, and the answer got lost."""
+        """Return the run of this key; it exists already if the response to its creation was lost."""
         experiment = find_experiment(client, self.uri, self.state["experiment"], self.state["key"])
-        found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{self.state['key']}'", max_results=1)
-        if found:
-            return found[0]
+        runs = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{self.state['key']}'", max_results=1)
+        if runs:
+            return runs[0]
         tags = {KEY_TAG: self.state["key"]}
         if self.state.get("replaces"):
             tags[REPLACES_TAG] = self.state["replaces"]
         return client.create_run(experiment, self.state["started"], tags, self.state.get("run_name"))
 
-    def _write_run_file(self) -> None:
-        if self.state.get("run_file"):
-            write_run_file(self.state)
-
     def _send_records(self, records: Sequence[Record]) -> None:
         from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415  (optional)
 
-        points, params, tags = self._sort(records)
-        for some in batches(missing(points, self._known), MAX_POINTS):
-            self._log("metrics", [Metric(p.key, p.value, p.time, p.step) for p in some])
-            for point in some:
-                self._known.setdefault(point.key, Steps()).add(point.step)
-            self.n_points += len(some)
+        metrics, params, tags = self._sort(records)
+        for batch in batches(missing(metrics, self._known), MAX_METRICS):
+            self._log("metrics", [Metric(*metric) for metric in batch])
+            for metric in batch:
+                self._known.setdefault(metric.key, Steps()).add(metric.step)
+            self.n_metrics += len(batch)
         new = {name: value for name, value in params.items() if name not in self._parameters}
         changed = [f"{k}={v}" for k, v in params.items() if self._parameters.get(k, v) != v]
         if changed:  # a parameter of MLflow never changes
@@ -136,23 +188,24 @@ class Upload:
         for pairs in batches(list(tags.items()), MAX_OTHERS):
             self._log("tags", [RunTag(*pair) for pair in pairs])
 
-    def _sort(self, records: Sequence[Record]) -> tuple[list[Point], dict[str, str], dict[str, str]]:
-        """Points, parameters and tags of some records; files and the status wait in the state."""
-        points: list[Point] = []
+    def _sort(self, records: Sequence[Record]) -> tuple[list[MetricRecord], dict[str, str], dict[str, str]]:
+        """Return metrics, parameters and tags of records; files and the status are kept in the state."""
+        metrics: list[MetricRecord] = []
         params: dict[str, str] = {}
         tags: dict[str, str] = {}
         for record in records:
-            points += [Point(k, v, record["time"], record["step"]) for k, v in record.get("values", {}).items()]
+            values = record.get("values", {})
+            metrics += [MetricRecord(key, value, record["time"], record["step"]) for key, value in values.items()]
             params |= record.get("params", {})
             tags |= record.get("tags", {})
             if record.get("file") and record["file"] not in self.state["files"]:
                 self.state["files"].append(record["file"])
             if record.get("status"):
                 self.state["status"] = {"status": record["status"], "time": record["time"]}
-        return points, params, tags
+        return metrics, params, tags
 
     def _log(self, kind: str, items: list[Any]) -> None:
-        """Log a batch; what the server refuses for good is left out, so that it does not stop what follows."""
+        """Log a batch without the items that the server refuses, found by bisection; their number is in the state."""
         from mlflow import MlflowException  # noqa: PLC0415  (optional)
 
         try:
@@ -172,13 +225,13 @@ class Upload:
         self.progress = time.monotonic()
 
     def _send_status(self) -> None:
-        waiting = self.state.get("status")
-        if not waiting:
+        change = self.state.get("status")
+        if not change:
             return
-        if waiting["status"] == "RUNNING":
+        if change["status"] == "RUNNING":
             self._client.update_run(self.state["run_id"], status="RUNNING")
         else:
-            self._client.set_terminated(self.state["run_id"], waiting["status"], waiting["time"])
+            self._client.set_terminated(self.state["run_id"], change["status"], change["time"])
         self.state["status"], self.progress = None, time.monotonic()
         self.spool.save()
 
@@ -199,6 +252,6 @@ class Upload:
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    """Items in lists of at most ``size``."""
+    """Yield lists of at most ``size`` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

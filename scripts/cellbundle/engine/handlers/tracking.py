@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ignite.engine import Engine, Events
 
 from ...record import BEST
-from ...tracking.curves import write_curves
+from ...report.curves import write_curves
 from ...tracking.tracker import Tracker
 from .training import History
 

@@ -1,4 +1,4 @@
-"""The curves of a training as a picture, drawn with Pillow alone."""
+"""Draw the curves of a training, with Pillow only."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,10 @@ from ..io.write import atomic_path
 
 SIZE = 640, 400  # pixels of a panel
 LEFT, TOP, RIGHT, BOTTOM = 64, 16, 12, 30  # pixels around the axes
-TEXT, LEGEND_ROW = 13, 17  # pixels
+TEXT, LEGEND_ROW = 13, 17  # pixels: size of the font, height of a line of the legend
 INK, FRAME = (20, 20, 20), (190, 190, 190)
 COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
-# Columns that say when something was, not how good.
-NOT_DRAWN = ("phase", "epoch", "seconds", "learning_rate")
+NOT_DRAWN = ("phase", "epoch", "seconds", "learning_rate")  # prefixes of columns that are neither losses nor scores
 
 Curve = list[tuple[float, float]]
 
@@ -23,23 +22,23 @@ def write_curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
     """Draw losses on the left and validation scores on the right, over the epochs.
 
     Args:
-        rows: of a history; the epochs of several phases follow each other.
+        rows: rows of a history; the epochs of several phases follow each other.
         path: PNG file.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
-    curves = history_curves(rows)
+    curves = _history_curves(rows)
     panels = [{k: v for k, v in curves.items() if k.startswith("val_") == right} for right in (False, True)]
-    sheet = Image.new("RGB", (2 * SIZE[0], SIZE[1]), "white")
+    figure = Image.new("RGB", (2 * SIZE[0], SIZE[1]), "white")
     for index, panel in enumerate(panels):
-        sheet.paste(_draw(panel), (index * SIZE[0], 0))
+        figure.paste(_draw(panel), (index * SIZE[0], 0))
     with atomic_path(path) as temporary:
-        sheet.save(temporary)
+        figure.save(temporary)
 
 
-def history_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Curve]:
-    """(epoch, value) of each loss and score that is finite, by name."""
+def _history_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Curve]:
+    """Return the finite values of each loss and score, as (epoch, value) by name."""
     curves: dict[str, Curve] = {}
     for epoch, row in enumerate(rows, start=1):
         for name, value in row.items():
@@ -49,7 +48,7 @@ def history_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Curve]:
 
 
 def _draw(curves: Mapping[str, Curve]) -> Image.Image:
-    """One panel: frame, range of both axes, curves, legend."""
+    """Draw a panel: frame, range of both axes, curves, legend."""
     image = Image.new("RGB", SIZE, "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(TEXT)
     box = LEFT, TOP, SIZE[0] - RIGHT, SIZE[1] - BOTTOM
@@ -57,15 +56,15 @@ def _draw(curves: Mapping[str, Curve]) -> Image.Image:
     points = [point for curve in curves.values() for point in curve]
     if not points:
         return image
-    (first, last), (lowest, highest) = (_range([p[axis] for p in points]) for axis in (0, 1))
+    (first, last), (lowest, highest) = (_range([point[axis] for point in points]) for axis in (0, 1))
     labels = (
         (highest, (box[0] - 6, box[1]), "ra"),
         (lowest, (box[0] - 6, box[3]), "rd"),
         (first, (box[0], box[3] + 6), "la"),
         (last, (box[2], box[3] + 6), "ra"),
     )
-    for value, place, anchor in labels:
-        draw.text(place, f"{value:.3g}", INK, font, anchor=anchor)
+    for value, position, anchor in labels:
+        draw.text(position, f"{value:.3g}", INK, font, anchor=anchor)
     draw.text(((box[0] + box[2]) / 2, box[3] + 6), "epoch", INK, font, anchor="ma")
     for index, (name, curve) in enumerate(curves.items()):
         colour = COLOURS[index % len(COLOURS)]
@@ -84,6 +83,6 @@ def _draw(curves: Mapping[str, Curve]) -> Image.Image:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value, apart from each other."""
+    """Return the lowest and the highest value; a range of width 1 around equal values."""
     lowest, highest = min(values), max(values)
     return (lowest, highest) if highest > lowest else (lowest - 0.5, highest + 0.5)
