@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source scripts/environment.sh test,yolo
-marker=(-m "not gpu and not slow and not very_slow")
+marker=(-m "not gpu and not slow")
 if [ "${1:-}" = "--all" ]; then
     marker=(-m "not gpu")
     shift
@@ -15,4 +15,5 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports --no-logo
-python -m pytest "${marker[@]}" "$@"
+# One process for each core, but at most four: each takes up to 4 GB. -n 0 runs all tests in one.
+python -m pytest -n logical --maxprocesses 4 --dist worksteal "${marker[@]}" "$@"

@@ -208,6 +208,8 @@ def _become(request):
     sys.path[:] = paths + [path for path in sys.path[1:] if path not in old]
     random.seed()
     np.random.seed()  # noqa: NPY002 - programs may use the global generator
+    if "numba" in sys.modules:
+        sys.modules["numba.core.config"].reload_config()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     words = request["arguments"]
     while words[0] in ("-u", "-B"):

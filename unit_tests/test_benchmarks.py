@@ -1,7 +1,6 @@
 """The benchmarks of whole bundles run, and their pages say what was compared."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,12 +8,14 @@ import pytest
 
 from cellbundle.synthetic import write_dataset
 
+from . import forked
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(script, *arguments):
     command = [sys.executable, str(ROOT / "scripts" / "benchmarks" / script), *map(str, arguments)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = forked.run(command)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

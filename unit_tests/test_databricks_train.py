@@ -3,11 +3,14 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cellbundle.errors import ConfigError
 from cellbundle.synthetic import write_dataset
+
+from . import forked
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "databricks_train.py"
 PLACE = {"catalog": "lab", "schema": "cells", "volume": "data"}
@@ -61,6 +64,7 @@ def test_trains_evaluates_registers_and_goes_on(script, volume, tmp_path, monkey
     pytest.importorskip("fsspec")
     monkeypatch.setenv("CELLBUNDLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(script, "subprocess", SimpleNamespace(run=lambda command, cwd, check: forked.run(command, cwd)))
     values = script.read_parameters(
         [*(f"--{name}={value}" for name, value in PLACE.items()), f"--volumes={tmp_path}", f"--overrides={TINY}"]
     )

@@ -10,7 +10,7 @@ ENVIRONMENT = ROOT / ".venv-monailabel"
 
 
 @pytest.mark.consumer
-@pytest.mark.very_slow
+@pytest.mark.slow
 def test_every_bundle_infers_and_trains():
     if not (ENVIRONMENT / "installed").is_file():
         pytest.skip("there is no environment with MONAI Label; scripts/monailabel_check.sh makes it")

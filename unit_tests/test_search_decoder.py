@@ -1,6 +1,5 @@
 """The search for the options of a decoder: never worse than the start, repeatable, for a bundle as a command."""
 
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,8 @@ from cellbundle.decode.hover import decode_hover
 from cellbundle.synthetic import generate, write_dataset
 from cellbundle.targets.hover import labels_to_hover
 from cellbundle.transforms.detections import DecodeDetectionsd
+
+from . import forked
 
 pytest.importorskip("optuna")
 
@@ -126,7 +127,7 @@ def test_the_command_prints_a_table_and_overrides(tmp_path):
         str(SCRIPTS.parents[1] / "bundles/cell_unet"),
     ]
     command += ["--datalist", str(tmp_path / "datalist.json"), "--basedir", str(tmp_path), "--trials", "4"]
-    done = subprocess.run([*command, "--device_name", "cpu"], check=False, capture_output=True, text=True)
+    done = forked.run([*command, "--device_name", "cpu"])
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith(("|", "--"))]  # MONAI logs there too
     assert lines[0].startswith("| trial | cell_threshold |")
@@ -134,5 +135,5 @@ def test_the_command_prints_a_table_and_overrides(tmp_path):
     best, first = (float(line.split("|")[-2]) for line in (lines[2], lines[-2]))
     assert best >= first > 0.5
     assert lines[-1].startswith("--decoder#cell_threshold ")
-    bad = subprocess.run([*command, "--metric", "map"], check=False, capture_output=True, text=True)
+    bad = forked.run([*command, "--metric", "map"])
     assert "metric is 'map'; give one of n_true" in bad.stderr

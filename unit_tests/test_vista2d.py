@@ -7,4 +7,4 @@ import pytest
 
 if __name__ == "__main__":
     tests = sorted(map(str, Path(__file__).parent.glob("bundles/test_vista2d*.py")))
-    raise SystemExit(pytest.main([*tests, "-m", "not very_slow", *sys.argv[1:]]))
+    raise SystemExit(pytest.main([*tests, *sys.argv[1:]]))

@@ -40,9 +40,15 @@ def run(folder: Path, *options: str, launcher: tuple[str, ...] = ()) -> None:
     where += ["--output_dir", str(folder / "eval"), "--device_name", "cuda" if ON_GPUS and launcher else "cpu"]
     command = [*(launcher or [sys.executable]), "scripts/workflow.py", "--config_file", files, *where, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        command, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    if ON_GPUS and launcher:
+        done = subprocess.run(
+            command, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+    else:
+        from . import forked  # not when this file is started as a program
+
+        words = [sys.executable, *command[len(launcher or "1") :]]
+        done = forked.run_group(words, 2 if launcher else 1, BUNDLE, environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

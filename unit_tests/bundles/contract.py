@@ -25,13 +25,15 @@ from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.io import read_labels
 from cellbundle.synthetic import write_dataset
 
+from .. import forked
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command with two threads in all and return what it printed."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900, check=False)
+    return forked.run(command, cwd, env, timeout=900)
 
 
 def bundle_modules(name: str, *modules: str) -> list[Any]:

@@ -1,13 +1,14 @@
 """The data sets on MONAI's command line."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from .. import forked
 
 ROOT = Path(__file__).parents[2] / "download_preprocessor"
 
@@ -18,7 +19,7 @@ def run(*options, config="dsb2018"):
     """``monai.bundle run_workflow`` as the README has it."""
     command = [sys.executable, "-m", "monai.bundle", "run_workflow", "scripts.workflow.PreprocessDataset"]
     command += ["--config_file", f"configs/{config}.yaml", *map(str, options)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return forked.run(command, ROOT)
 
 
 @pytest.fixture

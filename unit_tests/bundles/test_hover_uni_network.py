@@ -1,5 +1,6 @@
 """The network of hover_uni: sizes, images of any size, adapters, gradients, several processes."""
 
+import os
 import sys
 
 import pytest
@@ -9,7 +10,8 @@ from torch.nn import functional as F
 from cellbundle.errors import ConfigError
 from cellbundle.losses.hover import HoverLoss
 
-from .contract import picture, run
+from .. import forked
+from .contract import picture
 from .tiny_hover_uni import BUNDLE, module, on_meta, tiny
 
 
@@ -214,13 +216,11 @@ finalise()
 def test_two_processes_equal_one_with_the_double_batch(lora, tmp_path):
     """In float32, with batch normalisation as it is: its statistics in training are those of one process."""
     results = []
-    for launcher in (
-        [sys.executable],
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
-    ):
+    for processes in (1, 2):
         path = str(tmp_path / f"{len(results)}.pt")
         (tmp_path / "program.py").write_text(PROGRAM.format(bundle=str(BUNDLE), lora=lora, path=path))
-        done = run([*launcher, str(tmp_path / "program.py")], tmp_path, CUDA_VISIBLE_DEVICES="")
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = forked.run_group([sys.executable, str(tmp_path / "program.py")], processes, tmp_path, environment)
         assert done.returncode == 0, done.stderr[-2000:]
         results.append(torch.load(path, weights_only=True))
     one, two = results

@@ -137,7 +137,7 @@ print(next(line for line in status.splitlines() if line.startswith("VmHWM:")).sp
 """
 
 
-@pytest.mark.very_slow
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_peak_memory_of_four_windows_is_below_half_of_plain_attention():
     """Plain attention holds logits and weights, 12 heads of 4096 x 4096 in float32 each, for four windows at once."""

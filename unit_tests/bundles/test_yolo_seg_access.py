@@ -1,7 +1,6 @@
 """How yolo_seg imports ultralytics: quietly, offline, and with an explanation where that fails."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from cellbundle.errors import DependencyError
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
+from .. import forked
 from .contract import REPOSITORY, bundle_modules
 
 (access,) = bundle_modules("yolo_seg", "ultralytics_access")
@@ -36,7 +36,7 @@ def test_it_asks_for_no_network_and_writes_to_the_cache_only(tmp_path: Path):
     environment = {**kept, "HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / ".cache" / "matplotlib")}
     folder = REPOSITORY / "bundles" / "yolo_seg"
     command = [sys.executable, "-c", CODE]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = forked.run(command, folder, environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is AGPL-3.0") == 1, "the notice, once a process"
     written = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}

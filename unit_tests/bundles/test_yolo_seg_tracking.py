@@ -1,7 +1,6 @@
 """A training of yolo_seg logs to a real MLflow server, is killed, and goes on in the same run."""
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from cellbundle.synthetic import write_dataset
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
 pytest.importorskip("mlflow")
+from .. import forked
 from ..tracking.tracking_servers import MlflowServer, only_run, points
 from .contract import REPOSITORY, flags
 
@@ -39,19 +39,14 @@ def server(tmp_path: Path):
     made.stop()
 
 
-def launch(data: Path, folder: Path, uri: str, *options: str) -> subprocess.Popen:
+def launch(data: Path, folder: Path, uri: str, *options: str) -> forked.Process:
     where = {"datalist": data, "basedir": data.parent, "ckpt_path": folder, "output_dir": folder / "eval"}
     command = [sys.executable, "-m", "monai.bundle", "run_workflow", "scripts.workflow.CellYolo"]
     command += ["--config_file", "configs/hyper_parameters.yaml", *flags({**where, **SMALL})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    with (folder.parent / "log").open("ab") as log:
-        return subprocess.Popen(
-            [*command, "--mlflow_tracking_uri", uri, *options],
-            cwd=REPOSITORY / "bundles" / "yolo_seg",
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
+    log = folder.parent / "log"
+    command += ["--mlflow_tracking_uri", uri, *options]
+    return forked.Process(command, REPOSITORY / "bundles" / "yolo_seg", environment, log, log)
 
 
 def test_killed_and_resumed_is_one_run(server: MlflowServer, tmp_path: Path):

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from cellbundle.errors import CheckpointError, ConfigError, TrainingError
 from cellbundle.synthetic import write_dataset
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
+from .. import forked
 from .contract import REPOSITORY, bundle_modules, flags, history_rows
 
 training, network_module, workflow_module = bundle_modules("yolo_seg", "training", "network", "workflow")
@@ -163,19 +163,18 @@ def test_kill_in_the_middle_of_an_epoch_loses_and_doubles_none(data: Path, tiles
     start = ["-m", "monai.bundle", "run_workflow", "scripts.workflow.CellYolo"]
     command = [sys.executable, *start, "--config_file", "configs/hyper_parameters.yaml", *flags({**where, **SMALL})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=BUNDLE, env=environment, **quiet)
-    for line in process.stderr:  # an epoch has ended; the next one is under way
-        if re.search(r"training_files: epoch 2,", line):
-            break
+    log = tmp_path / "log"
+    process = forked.Process(command, BUNDLE, environment, stderr=log)
+    while not (log.is_file() and re.search(r"training_files: epoch 2,", log.read_text())):  # the next one is under way
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.01)
     while not (tmp_path / "model_epoch_0002.pt").exists() or weights(tmp_path / "latest.pt")["epoch"] < 2:
         time.sleep(0.01)
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    process.stderr.close()
     assert len(history_rows(tmp_path)) < 6
-    done = subprocess.run([*command, "--resume", "True"], cwd=BUNDLE, env=environment, check=False, **quiet)
+    done = forked.run([*command, "--resume", "True"], BUNDLE, environment)
     assert done.returncode == 0, done.stderr
     rows = history_rows(tmp_path)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]

@@ -12,6 +12,8 @@ from cellbundle.engine import roots
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.synthetic import write_dataset
 
+from .. import forked
+
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "cell_unet"
 SMALL = {
     "network_def#features": [8, 8],
@@ -24,6 +26,7 @@ SMALL = {
     "train#trainer#max_epochs": 2,
     "weights_dtype": "float32",
 }
+START = ("-m", "monai.bundle", "run_workflow", "scripts.workflow.CellUNet")
 
 
 @pytest.fixture(scope="session")
@@ -59,16 +62,19 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def command(data: Path, tmp_path: Path):
     """Runs the bundle as users do: in its folder, in a process of its own."""
 
-    def run(*options: str, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.CompletedProcess[str]:
+    def run(
+        *options: str, launcher: tuple[str, ...] = (sys.executable,), processes: int = 1, start: tuple[str, ...] = START
+    ) -> subprocess.CompletedProcess[str]:
         small = [item for key, value in SMALL.items() for item in (f"--{key}", str(value))]
         where = ["--datalist", str(data), "--basedir", str(data.parent)]
         files = ["--ckpt_path", str(tmp_path / "run"), "--output_dir", str(tmp_path / "run" / "eval")]
-        start = ["-m", "monai.bundle", "run_workflow", "scripts.workflow.CellUNet"]
         config = ["--config_file", "configs/hyper_parameters.yaml"]
         line = [*launcher, *start, *config, *where, *files, *small, *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        return subprocess.run(
-            line, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=600, check=False
-        )
+        if launcher != (sys.executable,):
+            return subprocess.run(
+                line, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=600, check=False
+            )
+        return forked.run_group(line, processes, BUNDLE, environment)
 
     return run

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -31,29 +30,20 @@ def test_two_processes(command, tmp_path):
     check(command("--mode", "eval"))
     one = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
     assert two == one
-    check(command("--mode", "eval", launcher=TORCHRUN))
+    check(command("--mode", "eval", processes=2))
     assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text()) == one
-    check(command("--mode", "infer", launcher=TORCHRUN))
+    check(command("--mode", "infer", processes=2))
     assert len(list((tmp_path / "run" / "eval").glob("*_labels.tif"))) == 3
 
 
 def test_two_processes_resume(command, tmp_path):
-    check(command(launcher=TORCHRUN))
-    check(command("--resume", "True", "--train#trainer#max_epochs", "3", launcher=TORCHRUN))
+    check(command(processes=2))
+    check(command("--resume", "True", "--train#trainer#max_epochs", "3", processes=2))
     assert torch.load(tmp_path / "run" / "latest.pt", weights_only=True)["epoch"] == 3
 
 
 def test_workflow_file(command, tmp_path):
-    script = Path(BUNDLE / "scripts" / "workflow.py")
-    done = command(
-        launcher=(
-            sys.executable,
-            "-c",
-            f"import runpy, sys; sys.argv = ['workflow.py', *sys.argv[5:]]; "
-            f"runpy.run_path({str(script)!r}, run_name='__main__')",
-        )
-    )
-    check(done)
+    check(command(start=(str(BUNDLE / "scripts" / "workflow.py"),)))
     assert (tmp_path / "run" / "model.pt").is_file()
 
 

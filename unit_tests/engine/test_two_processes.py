@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ from torch.utils.data import TensorDataset
 
 from cellbundle.engine.data import PADDING, EachOnceSampler
 
+from .. import forked
 from .conftest import BUNDLE
 
 ROOT = BUNDLE.parent / "swin_unet"  # has no batch normalisation, whose statistics are of each process on CPUs
@@ -40,29 +40,29 @@ def test_each_item_comes_once_and_all_processes_take_equally_many_steps(n, proce
 
 @pytest.mark.slow
 def test_two_processes_train_and_score_as_one(data, tmp_path):
-    def run(folder, launcher, **options):
+    def run(folder, processes, **options):
         given = {"datalist": data, "basedir": data.parent, "ckpt_path": tmp_path / folder, **SMALL, **options}
         given.setdefault("output_dir", tmp_path / folder / "eval")
-        command = [*launcher, "-m", "monai.bundle", "run_workflow", "scripts.workflow.CellSwinUNet"]
+        command = [sys.executable, "-m", "monai.bundle", "run_workflow", "scripts.workflow.CellSwinUNet"]
         command += ["--config_file", "configs/hyper_parameters.yaml"]
         command += [text for key, value in given.items() for text in (f"--{key}", str(value))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = forked.run_group(command, processes, ROOT, environment)
         assert done.returncode == 0, done.stderr[-3000:]
 
-    run("one", (sys.executable,), batch_size=4)
-    run("two", TORCHRUN, batch_size=2)
+    run("one", 1, batch_size=4)
+    run("two", 2, batch_size=2)
     one, two = (torch.load(tmp_path / name / "model_final.pt", weights_only=True) for name in ("one", "two"))
     for key in one:
         if key.endswith("qkv.bias"):  # softmax does not see the bias of keys: AdamW scales up the rounding of its 0
             one[key], two[key] = (torch.cat([part[key].chunk(3)[i] for i in (0, 2)]) for part in (one, two))
     assert max(float((one[key] - two[key]).abs().max()) for key in one) <= 1e-5, "after 20 steps"
-    run("one", (sys.executable,), mode="eval")
-    run("one", TORCHRUN, mode="eval", output_dir=tmp_path / "both")
+    run("one", 1, mode="eval")
+    run("one", 2, mode="eval", output_dir=tmp_path / "both")
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one/eval", "both"))
     assert first == second
-    run("one", TORCHRUN, mode="infer", output_dir=tmp_path / "both")
+    run("one", 2, mode="infer", output_dir=tmp_path / "both")
     assert len(list((tmp_path / "both").glob("*_labels.tif"))) == 3
     # The same run goes on with another number of processes and as many crops a step.
-    run("one", TORCHRUN, batch_size=2, resume=True, **{"train#trainer#max_epochs": 2})
+    run("one", 2, batch_size=2, resume=True, **{"train#trainer#max_epochs": 2})
     assert len((tmp_path / "one" / "history.csv").read_text().splitlines()) == 3

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from cellbundle.cli import main
 from cellbundle.engine.phases import PhasedWorkflow
 from cellbundle.engine.preemption import EXIT_CODE
 
+from .. import forked
 from ..engine.conftest import BUNDLE, SMALL
 from .tracking_servers import MlflowServer, only_run, points
 
@@ -40,7 +40,7 @@ def launch(data, tmp_path):
     """Starts the bundle in a process of its own."""
     processes = []
 
-    def start(uri: str, experiment: str, *options: str, folder: str = "run") -> subprocess.Popen:
+    def start(uri: str, experiment: str, *options: str, folder: str = "run") -> forked.Process:
         flat = {
             **SMALL,
             **OPTIONS,
@@ -58,8 +58,8 @@ def launch(data, tmp_path):
             *options,
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        with (tmp_path / f"{folder}.log").open("ab") as log:
-            processes.append(subprocess.Popen(command, cwd=BUNDLE, env=environment, stdout=log, stderr=log))
+        log = tmp_path / f"{folder}.log"
+        processes.append(forked.Process(command, BUNDLE, environment, log, log))
         return processes[-1]
 
     yield start
@@ -68,7 +68,7 @@ def launch(data, tmp_path):
         process.wait()
 
 
-def finish(process: subprocess.Popen, log: Path, code: int = 0) -> None:
+def finish(process: forked.Process, log: Path, code: int = 0) -> None:
     assert process.wait(300) == code, log.read_text()[-3000:]
 
 
@@ -76,7 +76,7 @@ def lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b'"step/loss"') for path in folder.glob("tracking/*/points.jsonl"))
 
 
-def wait_for_lines(folder: Path, count: int, process: subprocess.Popen) -> None:
+def wait_for_lines(folder: Path, count: int, process: forked.Process) -> None:
     while lines(folder) < count:
         assert process.poll() is None
         time.sleep(0.005)
