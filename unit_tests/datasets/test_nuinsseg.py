@@ -254,7 +254,7 @@ def test_real_polygons_come_back(real_data, tmp_path):
 
     prepared = prepare("nuinsseg", folder, tmp_path, workers=1)
     assert prepared.problems == prepared.leaks == []
-    assert prepared.remarks == ["there are 4 folds instead of 5, because of published folds or too few groups"]
+    assert prepared.remarks == [Like("4 folds.* 5,")]
     overlaps = []
     for item in prepared.items:
         lines = item.labels[0].read_text().splitlines()

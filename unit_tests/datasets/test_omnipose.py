@@ -190,7 +190,7 @@ def test_a_field_in_training_and_testing_is_named(tmp_path):
     for seed, (part, tile) in enumerate([("train", 1), ("train", 2), ("test", 3)]):
         write(tmp_path / "raw" / "bact_phase" / f"{part}_sorted" / "A22", f"a22_t1xy5_tile{tile}", seed)
     prepared = prepare("omnipose", tmp_path / "raw", tmp_path / "out", n_folds=2, workers=1)
-    assert prepared.leaks == ["group 'A22 a22_xy5' stands in fold 0 and testing"]
+    assert prepared.leaks == [Like("group 'A22 a22_xy5' .*fold 0 and testing")]
 
 
 def test_the_order_of_directories_changes_nothing(published, tmp_path, shuffled_listing):

@@ -216,7 +216,7 @@ def test_names_that_lead_elsewhere(tmp_path, name):
         opened() as paths,
         pytest.raises(
             ImageReadError,
-            match=r"metadata.*same folder|metadata.*one folder|metadata.*regular file|File name too long",
+            match=r"metadata.*(folder|regular file)|File name too long",
         ),
     ):
         read_image(folder / "a.tif", join=True)
