@@ -54,7 +54,7 @@ def test_parameters_from_widgets_and_the_command_line_are_the_same(script):
 
 def test_a_missing_volume(script, tmp_path):
     values = script.read_parameters(["--volumes", str(tmp_path), "--catalog", "none"])
-    with pytest.raises(ConfigError, match=r"there is no volume .*none/default/cells"):
+    with pytest.raises(ConfigError, match=r"no volume.*none/default/cells"):
         script.train(values)
 
 

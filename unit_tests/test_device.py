@@ -1,6 +1,7 @@
 """Choice of device and precision; CUDA and MPS are pretended."""
 
 import logging
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -66,14 +67,14 @@ def test_torchrun_without_gpu(hardware, monkeypatch):
 def test_more_processes_than_gpus(hardware, monkeypatch):
     hardware(n_gpus=1)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(ConfigError, match=r"'cuda:1' is not available.*one process for each GPU"):
+    with pytest.raises(ConfigError, match=r"'cuda:1'.*not available.*one process for each GPU"):
         choose_device()
 
 
 @pytest.mark.parametrize("requested", ["cuda", "cuda:2", "mps", "gpu", "xpu", "cuda:x"])
 def test_no_silent_fallback(hardware, requested):
     hardware(n_gpus=0 if requested == "cuda" else 2)
-    with pytest.raises(ConfigError, match=r"not available; choose one of auto, .*cpu"):
+    with pytest.raises(ConfigError, match=rf"'{requested}.*not available.* auto, .*cpu"):
         choose_device(requested)
 
 
@@ -81,7 +82,7 @@ def test_choice_is_logged(hardware, caplog):
     hardware(n_gpus=1)
     with caplog.at_level(logging.INFO, "cellbundle.device"):
         choose_device("auto")
-    assert "cuda:0: Test GPU, 80 GiB, capability 8.0 (asked for auto, available: cuda:0, cpu)" in caplog.text
+    assert re.search(r"cuda:0.*Test GPU, 80 GiB.* 8\.0 .*auto.*cuda:0, cpu", caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,8 @@ def test_precision(hardware, device, name, machine, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("fp16", "choose one of auto, float16, bfloat16, float32"), ("float16", "too slow on a CPU")]
+    ("name", "message"),
+    [("fp16", "amp_dtype.*'fp16'.*auto, float16, bfloat16, float32"), ("float16", "float16.*slow on a CPU")],
 )
 def test_bad_precision(name, message):
     with pytest.raises(ConfigError, match=message):

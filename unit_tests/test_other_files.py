@@ -1,6 +1,7 @@
 """An OME-TIFF that names another file, in every command: its own pixels are used, and no other file is opened."""
 
 import base64
+import re
 import threading
 from types import SimpleNamespace
 
@@ -114,15 +115,15 @@ def test_joined(tmp_path, predictor, capsys):
     assert call(*command) == 0
     assert table(out / "images.csv", "cells") == {"0.tif": 1, "1.tif": 2, "dna.tif": 6}
     assert table(out / "images.csv", "joined")["dna.tif"] == "actin.tif"
-    assert "dna.tif: joined with actin.tif" in capsys.readouterr().err
+    assert re.search(r"dna\.tif.*actin\.tif", capsys.readouterr().err)
     assert sorted(path.name for path in out.glob("*_labels.tif")) == ["0_labels.tif", "1_labels.tif", "dna_labels.tif"]
     assert call(*command) == 0
-    assert "3 of 3 images are finished already" in capsys.readouterr().err
+    assert "3 of 3 images are finished" in capsys.readouterr().err
     assert table(out / "images.csv", "joined")["dna.tif"] == "actin.tif"
     assert call("predict", images / "0.tif", "-o", out, "--save", "labels", "--join-ome") == 0
     assert table(out / "images.csv", "joined")["dna.tif"] == "actin.tif", "an image of an earlier run"
     assert call(*command[:-1]) == 2
-    assert "was made with join_ome True, not None" in capsys.readouterr().err
+    assert "join_ome True, not None" in capsys.readouterr().err
 
 
 def test_a_changed_file_of_a_set_is_segmented_again(tmp_path, predictor, capsys):

@@ -1,5 +1,6 @@
 """The search for the options of a decoder: never worse than the start, repeatable, for a bundle as a command."""
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,7 +114,7 @@ def test_the_raw_prediction_of_a_detector_is_kept(script, detected):
 def test_overrides(script):
     found = script.read_overrides(["--backbone", "vit_tiny_4", "--scale", "1.5", "--amp", "false"])
     assert found == {"backbone": "vit_tiny_4", "scale": 1.5, "amp": False}
-    with pytest.raises(SystemExit, match="as --key value, got --scale"):
+    with pytest.raises(SystemExit, match=r"--key value.* --scale"):
         script.read_overrides(["--scale"])
 
 
@@ -136,4 +137,4 @@ def test_the_command_prints_a_table_and_overrides(tmp_path):
     assert best >= first > 0.5
     assert lines[-1].startswith("--decoder#cell_threshold ")
     bad = forked.run([*command, "--metric", "map"])
-    assert "metric is 'map'; give one of n_true" in bad.stderr
+    assert re.search("metric.*'map'.*n_true", bad.stderr)

@@ -243,17 +243,17 @@ def test_processes_without_gpus_and_a_root_elsewhere(cluster):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "the first argument is ''"),
-        (("--ckpt_path", "/runs/1"), "the first argument is '--ckpt_path'"),
-        (("cellunet", "--ckpt_path", "/runs/1"), "'cellunet'; give the name of a bundle"),
-        (("cell_unet", *DATA), "--ckpt_path is ''; give the absolute path"),
-        (("cell_unet", "--ckpt_path", "runs/1"), "--ckpt_path is 'runs/1'; give the absolute path"),
+        ((), "first argument.*''"),
+        (("--ckpt_path", "/runs/1"), "first argument.*'--ckpt_path'"),
+        (("cellunet", "--ckpt_path", "/runs/1"), "'cellunet'.*bundle"),
+        (("cell_unet", *DATA), "--ckpt_path.*''.*absolute"),
+        (("cell_unet", "--ckpt_path", "runs/1"), "--ckpt_path.*'runs/1'.*absolute"),
     ],
 )
 def test_wrong_calls(cluster, script, arguments, message):
     status, output = cluster.call(script, *arguments, SLURM_ARRAY_TASK_ID="0")
     assert status == REFUSED
-    assert message in output
+    assert re.search(message, output)
     assert not cluster.recorded("torchrun")
 
 
@@ -276,14 +276,14 @@ def test_a_task_of_an_array_is_requeued_alone(cluster):
 def test_a_cancelled_job_stays_cancelled(cluster):
     status, output = cluster.stop(signal.SIGTERM, JOB_STATE="COMPLETING")
     assert (status, cluster.requeued) == (PREEMPTED, [])
-    assert "is not running any more" in output
+    assert "not running" in output
 
 
 @needs_pkill
 def test_a_cluster_that_refuses_to_requeue(cluster):
     status, output = cluster.stop(signal.SIGUSR1, REQUEUE_STATUS="1")
     assert status == PREEMPTED
-    assert "Submit it again with the same arguments" in output
+    assert "Submit it again" in output
 
 
 @pytest.mark.parametrize("marked", [False, True])

@@ -66,7 +66,7 @@ def test_what_to_measure_must_be_said_once(run, tmp_path, capsys):
     for arguments in ([], ["--datalist", "a.json"], [tmp_path, "--datalist", "a.json", "--basedir", "b"]):
         with pytest.raises(SystemExit):
             run(*arguments)
-        assert "give a folder of label maps, or --datalist FILE --basedir DIR" in capsys.readouterr().err
+        assert "--datalist FILE --basedir DIR" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ class TestHoverUni(BundleContract):
         workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
         workflow.run()
         assert (latest(parts)["phase"], latest(parts)["epoch"]) == (2, 1)
-        with pytest.raises(CheckpointError, match="was written in phase 2; resume with --phase both or --phase 2"):
+        with pytest.raises(CheckpointError, match=r"latest\.pt.*phase 2;.*--phase both or --phase 2"):
             self.make(data, parts, phase=1, resume=True, **options).run()
         self.trained(data, parts, resume=True, phase="both", **options)
         assert same(latest(tmp_path / "whole")["network"], latest(parts)["network"])
@@ -92,7 +92,7 @@ class TestHoverUni(BundleContract):
         assert len(list((tmp_path / "features").rglob("*.pt"))) == cache.misses
 
     def test_feature_cache_without_a_limit_is_refused(self, data: Path, tmp_path: Path):
-        with pytest.raises(ConfigError, match="--augmentation_variants 8"):
+        with pytest.raises(ConfigError, match=r"feature_cache.*--augmentation_variants 8"):
             self.make(data, tmp_path, feature_cache="memory").run()
 
     def test_classes(self, data: Path, tmp_path: Path):
@@ -114,12 +114,12 @@ class TestHoverUni(BundleContract):
         self.make(listed, tmp_path, mode="infer", basedir=str(data.parent), **names).run()
         tables = list((tmp_path / "eval").glob("*_classes.csv"))
         assert [table.read_text().splitlines()[0] for table in tables] == ["id,class,name,class_score,score"] * 2
-        with pytest.raises(DatalistError, match="has no 'classes'"):
+        with pytest.raises(DatalistError, match=r"odd, even.*no 'classes'"):
             self.make(data, tmp_path / "unlabelled", **names).run()
-        with pytest.raises(CellBundleError, match=r"2 of 2 images failed, the first: .*has no 'classes'"):
+        with pytest.raises(CellBundleError, match=r"2 of 2 images.*no 'classes'"):
             self.make(data, tmp_path, mode="eval").run()  # the weights know their classes
         (tmp_path / "run.yaml").unlink()
-        with pytest.raises(CheckpointError, match=r"3 classes, here vit_tiny_4 .* 0 classes; give the --backbone"):
+        with pytest.raises(CheckpointError, match=r"3 classes.*vit_tiny_4.* 0 classes.*--backbone and --n_classes"):
             self.make(data, tmp_path, mode="eval").run()
 
     def test_predictor(self, data: Path, tmp_path: Path):
@@ -140,9 +140,9 @@ class TestHoverUni(BundleContract):
         assert len(scores) == labels.max()
 
     def test_what_is_missing(self, data: Path, tmp_path: Path):
-        with pytest.raises(ConfigError, match="phase is 3; choose one of both, 1, 2"):
+        with pytest.raises(ConfigError, match=r"phase.* 3;.*both, 1, 2"):
             self.make(data, tmp_path, phase=3).run()
-        with pytest.raises(CheckpointError, match=r"model_phase1\.pt does not exist, and phase 2 starts from"):
+        with pytest.raises(CheckpointError, match=r"model_phase1\.pt.*--phase both.*--pretrained_ckpt_path"):
             self.make(data, tmp_path, phase=2).run()
-        with pytest.raises(CheckpointError, match=r"uni\.bin or uni\.safetensors in .*models does not exist; they are"):
+        with pytest.raises(CheckpointError, match=r"uni\.bin or uni\.safetensors in .*models.*--backbone_weights"):
             self.make(data, tmp_path, backbone="uni", **{"network_def#backbone": "@backbone"}).run()

@@ -69,7 +69,7 @@ def test_adapter_of_every_backbone(name, embed_dim, patch, prefix_tokens, grid, 
 
 
 def test_unknown_backbone():
-    with pytest.raises(ConfigError, match="'resnet'; choose one of uni, uni2_h, vit_large"):
+    with pytest.raises(ConfigError, match=r"backbone.*'resnet'.*uni, uni2_h, vit_large"):
         module.HoverUniNetwork("resnet")
 
 

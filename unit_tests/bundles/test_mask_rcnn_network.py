@@ -174,23 +174,23 @@ def test_weights_of_a_backbone_come_from_a_file(tmp_path):
 
 
 def test_what_cannot_be_a_backbone(tmp_path):
-    with pytest.raises(ConfigError, match="timm does not have"):
+    with pytest.raises(ConfigError, match=r"'no_such_model'.*timm"):
         module.FeatureBackbone("no_such_model")
-    with pytest.raises(ConfigError, match="strides"):
+    with pytest.raises(ConfigError, match=r"test_vit.*strides.*\[4, 8, 16, 32\]"):
         module.FeatureBackbone("test_vit")
-    with pytest.raises(ConfigError, match="test_maxvit takes images of one size only"):
+    with pytest.raises(ConfigError, match=r"test_maxvit.*one size"):
         module.FeatureBackbone("test_maxvit")
-    with pytest.raises(ConfigError, match="num_classes is 1, expected 2 or more"):
+    with pytest.raises(ConfigError, match=r"num_classes.* 1, .* 2 "):
         tiny(num_classes=1)
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"broken\.pth"):
         module.FeatureBackbone("test_convnext", str(tmp_path / "broken.pth"))
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"no weights of the backbone test_convnext"):
+    with pytest.raises(CheckpointError, match=r"test_convnext.*other\.pth.*KeyError"):
         module.FeatureBackbone("test_convnext", str(tmp_path / "other.pth"))
-    with pytest.raises(ConfigError, match="training needs targets"):
+    with pytest.raises(ConfigError, match=r"targets.*eval\(\)"):
         tiny().train()(torch.rand(1, 3, 64, 64))
-    with pytest.raises(ConfigError, match="expected one for each of 5 levels"):
+    with pytest.raises(ConfigError, match=r"anchor_sizes.* 2 sizes.* 5 levels"):
         tiny(anchor_sizes=(8, 16))
 
 

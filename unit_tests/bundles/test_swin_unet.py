@@ -98,10 +98,10 @@ class TestSwinUNet(BundleContract):
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"instances": "flow"}, "instances is 'flow'; choose one of flows, components, watershed"),
-            ({"image_mode": "tiles"}, "image_mode is 'tiles'; choose one of tile, resize"),
-            ({"schedule": "step"}, "schedule is 'step'; choose cosine or restarts"),
-            ({"image_mode": "resize", "scale": 2}, "scale is 2, but whole images are resized"),
+            ({"instances": "flow"}, "instances.*'flow'.*flows, components, watershed"),
+            ({"image_mode": "tiles"}, "image_mode.*'tiles'.*tile, resize"),
+            ({"schedule": "step"}, "schedule.*'step'.*cosine or restarts"),
+            ({"image_mode": "resize", "scale": 2}, r"scale.* 2, .*\(64, 64\)"),
         ],
     )
     def test_choices_that_are_none(self, data: Path, tmp_path: Path, options: dict, message: str):
@@ -122,7 +122,7 @@ class TestSwinUNet(BundleContract):
         assert labels.shape == (70, 90)
         assert len(scores) == labels.max()
         assert Predictor(copy, device="cpu", rescale=1.5).inferer.network_tile() == [48, 48]
-        with pytest.raises(ConfigError, match="has windows of one size; leave tile out"):
+        with pytest.raises(ConfigError, match=r"small.*one size.*tile"):
             Predictor(copy, device="cpu", tile=512)
 
     def test_pictures_for_monai_label(self):

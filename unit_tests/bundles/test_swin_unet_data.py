@@ -58,11 +58,9 @@ def phase(size=(96, 120), seed=0):
 
 def published_livecell():
     """The writer of files in the published layout, from the tests of the data set."""
-    path = REPOSITORY / "unit_tests" / "datasets" / "test_livecell.py"
-    spec = importlib.util.spec_from_file_location("livecell_files", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from ..datasets import test_livecell
+
+    return test_livecell
 
 
 # LIVECell
@@ -150,14 +148,14 @@ def test_pictures_in_place_of_labels_are_refused(tmp_path):
     (tmp_path / "binary").mkdir()
     mask, ids = (255 * (labels > 0)).astype(np.uint8), labels.astype(np.uint16)
     datalist = save(tmp_path / "binary", [image] * 3, [mask, ids, ids])
-    with pytest.raises(CellBundleError, match=r"1 of 3 images failed.*0_labels\.tif: this looks like a binary mask"):
+    with pytest.raises(CellBundleError, match=r"1 of 3 images.*0_labels\.tif.*binary mask"):
         run(datalist, tmp_path / "a", mode="eval", pretrained_ckpt_path=str(weights_of(tmp_path)))
     workflow = run(datalist, tmp_path / "b", binary_labels="components", **{"train#trainer#max_epochs": 1})
     assert workflow.content("dataset")[0]["label"].max() > 1
     (tmp_path / "colour").mkdir()
     colours = np.stack([image, image // 2, 255 - image], axis=-1)
     datalist = save(tmp_path / "colour", [image] * 3, [colours] * 3)
-    with pytest.raises(LabelReadError, match=r"holds colours \(3 channels that differ\), expected one id"):
+    with pytest.raises(LabelReadError, match=r"1_labels\.tif.*colours.*3 channels.*integer id"):
         run(datalist, tmp_path / "c", **{"train#trainer#max_epochs": 1})
 
 

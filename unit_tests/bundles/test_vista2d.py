@@ -91,7 +91,7 @@ class TestVista2D(BundleContract):
 
     def test_a_training_that_learns_nothing_stops(self, data: Path, tmp_path: Path):
         slow = {"learning_rate": 0.0, "train#trainer#max_epochs": 3, "train#handlers#5#epochs": 2}
-        with pytest.raises(TrainingError, match=r"after 2 epochs the best ap50 is 0\.0000, expected at least 0\.01"):
+        with pytest.raises(TrainingError, match=r"2 epochs.*ap50.* 0\.0000, .* 0\.01;.*stop_on_lowacc"):
             self.trained(data, tmp_path, **slow)
         self.trained(data, tmp_path / "all", stop_on_lowacc=False, **slow)
 
@@ -137,9 +137,9 @@ class TestVista2D(BundleContract):
         sam, vista = sam_file(tiny(), tmp_path / "sam.pth"), vista_file(tiny(), tmp_path / "vista.pt")
         config = yaml.safe_load((self.root / "configs" / "hyper_parameters.yaml").read_text())
         reads_sam = {"network_def#sam_checkpoint": config["network_def"]["sam_checkpoint"]}
-        with pytest.raises(CheckpointError, match="this is a SAM file"):
+        with pytest.raises(CheckpointError, match=r"sam\.pth.*--sam_checkpoint"):
             self.make(data, tmp_path, mode="infer", pretrained_ckpt_path=str(sam)).run()
-        with pytest.raises(CheckpointError, match="this is a whole VISTA2D network"):
+        with pytest.raises(CheckpointError, match=r"vista\.pt.*--pretrained_ckpt_path"):
             self.make(data, tmp_path, sam_checkpoint=str(vista), **reads_sam).run()
         options = {"sam_checkpoint": str(tmp_path / "none.pth"), **reads_sam}
         with pytest.raises(CheckpointError, match=r"none\.pth does not exist"):
@@ -179,9 +179,9 @@ class TestVista2D(BundleContract):
         assert predictor.inferer.network_tile() == [256, 256]
         image = generate("he", (70, 90), 9, diameter=18, seed=1)[0].transpose(2, 0, 1).astype(np.float32)
         assert predictor.segment(image)[0].shape == (70, 90)
-        with pytest.raises(ConfigError, match="has windows of one size; leave tile out"):
+        with pytest.raises(ConfigError, match=r"vista2d_tiny.*one size.*tile"):
             Predictor(bundle, device="cpu", tile=512)
-        with pytest.raises(ConfigError, match="give rescale instead"):
+        with pytest.raises(ConfigError, match=r"diameter.*rescale"):
             Predictor(bundle, device="cpu", diameter=20)
 
     @pytest.mark.slow

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -63,19 +64,19 @@ def test_pickles_of_ultralytics_only_if_they_are_trusted(name, key, ours, tmp_pa
     """Whatever their names, by some of which ultralytics would look for others in the network."""
     content = {"model": SegmentationModel("yolo11s-seg.yaml", nc=1, verbose=False), "ema": None, key: ours.model}
     path = saved(tmp_path / name, {**content, "train_args": {"task": "segment"}})
-    with pytest.raises(CheckpointError, match=r"is a pickle.*ultralytics\.nn.*can run code.*--trust_checkpoint True"):
+    with pytest.raises(CheckpointError, match=r"pickle.*ultralytics\.nn.*run code.*--trust_checkpoint True"):
         checkpoints.load_yolo_weights(network.YoloNetwork(), path)
     other = network.YoloNetwork()
     checkpoints.load_yolo_weights(other, path, trust=True)
     assert equal(ours, other)
-    with pytest.raises(CheckpointError, match="is a pickle"):  # nothing stays allowed
+    with pytest.raises(CheckpointError, match=r"pickle.*--trust_checkpoint True"):  # nothing stays allowed
         checkpoints.load_yolo_weights(network.YoloNetwork(), path)
 
 
 @pytest.mark.parametrize("trust", [False, True])
 def test_code_in_a_pickle_does_not_run(trust, tmp_path):
     path = saved(tmp_path / "best.pt", {"model": Command(tmp_path / "ran")})
-    message = "types outside the supported" if trust else r"is a pickle.*mkdir.*can run code"
+    message = r"best\.pt.*ultralytics.*types outside" if trust else r"pickle.*mkdir.*--trust_checkpoint True"
     with pytest.raises(CheckpointError, match=message):
         checkpoints.load_yolo_weights(network.YoloNetwork(), path, trust=trust)
     assert not (tmp_path / "ran").exists()
@@ -84,9 +85,9 @@ def test_code_in_a_pickle_does_not_run(trust, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        (DetectionModel, "yolo11n", r"holds a DetectionModel \(boxes without masks\), expected .* end.* with -seg"),
-        (ClassificationModel, "yolo11n-cls", r"holds a ClassificationModel \(classes of whole images\)"),
-        (PoseModel, "yolo11n-pose", r"holds a PoseModel \(key points\)"),
+        (DetectionModel, "yolo11n", "DetectionModel.*SegmentationModel.*-seg"),
+        (ClassificationModel, "yolo11n-cls", "ClassificationModel.*SegmentationModel.*-seg"),
+        (PoseModel, "yolo11n-pose", "PoseModel.*SegmentationModel.*-seg"),
     ],
 )
 def test_models_of_other_tasks_are_refused(kind, name, message, tmp_path):
@@ -100,16 +101,16 @@ def test_weights_of_a_detector_are_refused(tmp_path):
     model = DetectionModel("yolo11n.yaml", nc=1, verbose=False)
     path = saved(tmp_path / "model.pt", {f"model.{key}": value for key, value in model.state_dict().items()})
     for partial in (False, True):
-        with pytest.raises(CheckpointError, match=r"62 missing .*a network that detects boxes without masks"):
+        with pytest.raises(CheckpointError, match=r"62 missing.*boxes without masks"):
             checkpoints.load_yolo_weights(network.YoloNetwork(), path, partial=partial)
 
 
 @pytest.mark.parametrize(
     ("architecture", "classes", "message"),
     [
-        ("yolo11s-seg", 1, "yolo11s-seg with 1 classes, this .* yolo11n-seg with 1; set architecture to yolo11s-seg$"),
-        ("yolo11n-seg", 3, "yolo11n-seg with 3 classes, .*; set class_names, or the data list, to 3 classes$"),
-        ("yolo11s-seg", 2, "; set architecture to yolo11s-seg and class_names, or the data list, to 2 classes$"),
+        ("yolo11s-seg", 1, "yolo11s-seg with 1 .*yolo11n-seg with 1;.*architecture to yolo11s-seg$"),
+        ("yolo11n-seg", 3, "yolo11n-seg with 3 .*; set class_names.* 3 classes$"),
+        ("yolo11s-seg", 2, "yolo11s-seg with 2 .*architecture to yolo11s-seg.*class_names.* 2 classes$"),
     ],
 )
 def test_weights_of_another_network_are_named(architecture, classes, message, tmp_path):
@@ -124,11 +125,11 @@ def test_training_takes_what_fits(ours, tmp_path, caplog):
     head = other.model.model[-1].cv3[0][-1].weight.clone()
     with caplog.at_level(logging.INFO):
         checkpoints.prepare_yolo(other, torch.device("cpu"), str(path), partial=True)
-    assert "6 of 561 tensors do not fit and start anew: model.model.23.cv3.0.2.weight, " in caplog.text
-    assert "555 of 561 tensors from" in caplog.text
+    assert re.search(r"\b6 of 561 tensors.*anew.*model\.model\.23\.cv3\.0\.2\.weight, ", caplog.text)
+    assert "555 of 561 tensors" in caplog.text
     assert torch.equal(other.model.model[0].conv.weight, ours.model.model[0].conv.weight)
     assert torch.equal(other.model.model[-1].cv3[0][-1].weight, head)
-    with pytest.raises(CheckpointError, match="set architecture to yolo11n-seg"):
+    with pytest.raises(CheckpointError, match="architecture to yolo11n-seg"):
         checkpoints.load_yolo_weights(network.YoloNetwork("yolo11s-seg"), path, partial=True)
 
 
@@ -138,8 +139,8 @@ def test_damaged_files(ours, tmp_path):
     for name, content in contents.items():
         (tmp_path / f"{name}.pt").write_bytes(content)
     saved(tmp_path / "number.pt", {"epoch": 1})
-    messages = dict.fromkeys(contents, "not a readable checkpoint|holds no state dict")
-    messages |= {"missing": "missing.pt does not exist", "number": "holds no state dict"}
+    messages = dict.fromkeys(contents, "not a readable checkpoint|no state dict")
+    messages |= {"missing": "missing.pt does not exist", "number": "no state dict"}
     for name, message in messages.items():
         for trust in (False, True):
             with pytest.raises(CheckpointError, match=message):

@@ -125,7 +125,7 @@ def test_scale_makes_tiles_smaller(tmp_path):
     assert all(pixels.shape == (16, 16, 3) for pixels, _, _ in tiles(info).values())
     assert list(tiles(prepare(tmp_path, [entry], imgsz=32, scale=0.5))) == [(0, 0)]
     for scale in (0, -1, 4):
-        with pytest.raises(ConfigError, match=f"imgsz 32 and scale {scale} make tiles of . pixels; expected at least"):
+        with pytest.raises(ConfigError, match=f"imgsz 32.*scale {scale} .* . pixels.* 10"):
             prepare(tmp_path, [entry], imgsz=32, scale=scale)
 
 
@@ -156,19 +156,19 @@ def test_classes_count_from_0(tmp_path, classed):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a", "c"], r"a\.tif.*instance 30 has the class 'b'; expected 1..2 or one of a, c"),
-        (["b"], r"a\.tif.*instance 20 has the class 'a'; expected 1..1 or one of b"),
+        (["a", "c"], r"a\.tif.*instance 30.*class 'b'.* 1\.\.2 .* a, c"),
+        (["b"], r"a\.tif.*instance 20.*class 'a'.* 1\.\.1 .* b"),
     ],
 )
 def test_a_class_without_a_name_is_an_error_that_names_the_image(tmp_path, classed, names, message):
     with pytest.raises(LabelReadError, match=message):
         prepare(tmp_path, [classed[0]], [classed[1]], class_names=names)
     transforms = [LoadCelld(), LoadClassesd(["a", "b"]), Bytes()]
-    with pytest.raises(LabelReadError, match=r"a\.tif: has class 2, but data.yaml has only b"):
+    with pytest.raises(LabelReadError, match=r"a\.tif.*class 2, .*data\.yaml.* b"):
         prepare(tmp_path, [classed[0]], [classed[1]], class_names=["b"], transforms=transforms)
     path = Path(classed[0]["image"]).parent / "classes.json"
     path.write_text(json.dumps(classed[0]["classes"]))
-    with pytest.raises(LabelReadError, match=r"images.a\.tif: .*classes\.json: instance"):
+    with pytest.raises(LabelReadError, match=r"images.a\.tif.*classes\.json.*instance"):
         prepare(tmp_path, [classed[0] | {"classes": str(path)}], [classed[1]], class_names=names)
     assert not list((tmp_path / "c").iterdir())
 
@@ -179,14 +179,14 @@ def test_images_without_instances(tmp_path):
     files = sorted((info.data_yaml.parent / "labels" / "train").iterdir())
     assert [bool(path.read_text()) for path in files] == [True, False]
     assert info.counts["training tiles without instances"] == 1
-    with pytest.raises(DatalistError, match="none of 2 training images has an instance"):
+    with pytest.raises(DatalistError, match=r"2 training images.*instance.*labels"):
         prepare(tmp_path, [empty, empty])
-    with pytest.raises(DatalistError, match=r"empty\.tif: has no 'label'"):
+    with pytest.raises(DatalistError, match=r"empty\.tif.*no 'label'"):
         prepare(tmp_path, [{"image": empty["image"]}])
 
 
 def test_a_data_yaml_is_no_data_list():
-    with pytest.raises(DatalistError, match=r"my/data\.yaml, expected a JSON .* cellbundle data prepare custom"):
+    with pytest.raises(DatalistError, match=r"my/data\.yaml.*JSON.*cellbundle data prepare custom"):
         module.data_lists("my/data.yaml", "my")
     assert module.data_lists("a.json", "b") == [{"datalist": "a.json", "basedir": "b"}]
     assert module.data_lists(None, None) == [{"datalist": None, "basedir": None}]

@@ -1,5 +1,7 @@
 """The network of yolo_seg: sizes, all that is found, masks as ultralytics makes them, whole images, bad options."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -66,13 +68,13 @@ def test_networks_by_name():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "yolo11n"}, "'yolo11n' is not one for instance segmentation; choose one of yolo11n-seg, "),
-        ({"architecture": "yolo99"}, "'yolo99' is not known to ultralytics; choose one of yolo11n-seg, "),
-        ({"num_classes": 0}, "num_classes is 0, expected 1 or more"),
-        ({"max_detections": 300}, "max_detections is 300, expected 1000 or more"),
-        ({"score_threshold": 1.5}, "score_threshold is 1.5, expected a number from 0 to 1"),
-        ({"nms_iou": -0.1}, "nms_iou is -0.1, expected a number from 0 to 1"),
-        ({"mask_size": 0}, "mask_size is 0, expected 1 or more"),
+        ({"architecture": "yolo11n"}, "architecture.*'yolo11n'.*instance segmentation.* yolo11n-seg, "),
+        ({"architecture": "yolo99"}, "architecture.*'yolo99'.*not known.* yolo11n-seg, "),
+        ({"num_classes": 0}, "num_classes.* 0, .* 1 "),
+        ({"max_detections": 300}, "max_detections.* 300, .* 1000 "),
+        ({"score_threshold": 1.5}, "score_threshold.* 1.5, .* 0 to 1"),
+        ({"nms_iou": -0.1}, "nms_iou.* -0.1, .* 0 to 1"),
+        ({"mask_size": 0}, "mask_size.* 0, .* 1 "),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -207,7 +209,7 @@ def test_a_thousand_cells_are_a_thousand_detections(caplog):
     assert len(segment(network, labels)["detections"]) == 1369
     network.limit = 1000
     assert len(segment(network, labels)["detections"]) == 1000
-    assert "more than 1000 detections; give a larger network_def#max_detections" in caplog.text
+    assert re.search("1000 detections.*network_def#max_detections", caplog.text)
 
 
 def test_a_large_image_gives_each_cell_once():

@@ -182,7 +182,7 @@ def test_kill_in_the_middle_of_an_epoch_loses_and_doubles_none(data: Path, tiles
 
 
 def test_nothing_to_resume_says_what_to_do(make):
-    with pytest.raises(CheckpointError, match=r"latest\.pt does not exist, .* start without --resume"):
+    with pytest.raises(CheckpointError, match=r"latest\.pt.*without --resume"):
         make(resume=True).run()
 
 
@@ -195,15 +195,15 @@ def test_another_run_is_not_resumed(make, data: Path, tmp_path: Path):
     assert len(history_rows(tmp_path / "run")) == 1
     assert "epochs: 1," in (tmp_path / "run" / "training_summary.md").read_text()
     for options, text in (
-        ({"batch_size": 2}, r"batch 4 instead of 2.*--pretrained_ckpt_path .*run.model\.pt"),
-        ({"architecture": "yolov8n-seg"}, "architecture 'yolo11n-seg' instead of 'yolov8n-seg'"),
-        ({"learning_rate": 0.01}, r"lr0 0\.001 instead of 0\.01"),
-        ({"fold": 1}, "data '[0-9a-f]+' instead of"),
+        ({"batch_size": 2}, r"batch 4 .* 2.*--pretrained_ckpt_path .*run.model\.pt"),
+        ({"architecture": "yolov8n-seg"}, "architecture 'yolo11n-seg' .*'yolov8n-seg'"),
+        ({"learning_rate": 0.01}, r"lr0 0\.001 .* 0\.01"),
+        ({"fold": 1}, "data '[0-9a-f]+' .*'[0-9a-f]+'"),
     ):
         with pytest.raises(CheckpointError, match=text):
             make(resume=True, allow_changes=True, **options).run()
     torch.save({"model": torch.zeros(1)}, tmp_path / "run" / "latest.pt")
-    with pytest.raises(CheckpointError, match="not the state of a training of yolo_seg"):
+    with pytest.raises(CheckpointError, match=r"latest\.pt.*yolo_seg.*without --resume"):
         make(resume=True).run()
 
 
@@ -239,23 +239,23 @@ def test_an_epoch_with_a_loss_that_is_not_finite_is_repeated(make, tmp_path: Pat
     assert [row["epoch"] for row in history_rows(tmp_path / "run")] == ["1", "2"]
     assert len(spoilt) == 1
     failures = 99
-    with pytest.raises(TrainingError, match="epoch 2 are not finite, for 4 times"):
+    with pytest.raises(TrainingError, match=r"epoch 2 .*not finite.* 4 times"):
         make("other", **options).run()
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"val_interval": 5}, "ultralytics validates after each epoch"),
-        ({"imgsz": 100}, "imgsz is 100, expected a multiple of 32"),
-        ({"imgsz": 96, "architecture": "yolov8n-seg-p6"}, "imgsz is 96, expected a multiple of 64"),
-        ({"batch_size": -1}, "batch_size is -1"),
-        ({"train#schedule#optimizer": "auto"}, "auto would ignore learning_rate"),
-        ({"train#schedule#cos_lr": "often"}, "cos_lr is 'often', expected true or false"),
-        ({"train#schedule": {"epochs": 3}}, "epochs: an option of the bundle decides this"),
-        ({"roi_size": [64, 64]}, "--roi_size has no meaning for yolo_seg: .*--imgsz"),
-        ({"validate#evaluator#device": "cpu"}, "has no meaning for yolo_seg"),
-        ({"train#augmentation#mosiac": 0.5}, "did you mean --train#augmentation#mosaic"),
+        ({"val_interval": 5}, "val_interval.* 5, .* 1$"),
+        ({"imgsz": 100}, "imgsz.* 100, .*multiple of 32"),
+        ({"imgsz": 96, "architecture": "yolov8n-seg-p6"}, "imgsz.* 96, .*multiple of 64"),
+        ({"batch_size": -1}, "batch_size.* -1"),
+        ({"train#schedule#optimizer": "auto"}, "optimizer.*'auto'.* Adam, AdamW.*learning_rate"),
+        ({"train#schedule#cos_lr": "often"}, "cos_lr.*'often'.*true or false"),
+        ({"train#schedule": {"epochs": 3}}, "^epochs.*README"),
+        ({"roi_size": [64, 64]}, "--roi_size .*yolo_seg.*--imgsz"),
+        ({"validate#evaluator#device": "cpu"}, "--validate#evaluator#device .*yolo_seg.*--train#validation"),
+        ({"train#augmentation#mosiac": 0.5}, "--train#augmentation#mosiac .*--train#augmentation#mosaic "),
     ],
 )
 def test_what_ultralytics_cannot_do_is_refused(make, options, text: str):
@@ -278,5 +278,5 @@ def test_several_processes_need_a_gpu_each(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigError, match=r"2 processes .* cpu"):
         training.device_names(torch.device("cpu"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    with pytest.raises(ConfigError, match="one computer"):
+    with pytest.raises(ConfigError, match=r"2 processes.* cuda.*one computer"):
         training.device_names(torch.device("cuda", 0))

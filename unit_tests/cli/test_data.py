@@ -1,5 +1,6 @@
 """``cellbundle data``: what it prints and how it ends."""
 
+import re
 import subprocess
 import sys
 
@@ -60,14 +61,14 @@ def test_prepare_prints_counts_and_the_next_step_and_verify_agrees(raw, tmp_path
     (tmp_path / "out/labels/3a.tif").unlink()
     code, out, _ = run(capsys, "verify", "dsb2018", "--output_dir", tmp_path / "out")
     assert code == 1
-    assert out.startswith("labels/3a.tif: is missing\n1 damaged files in ")
+    assert re.match(r"labels/3a\.tif: .*missing\n1 damaged", out)
 
 
 def test_broken_pairs_are_printed_and_end_with_1(raw, tmp_path, capsys):
     (raw / "stage1_train/2a/images/2a.png").unlink()
     code, out, _ = run(capsys, "prepare", "dsb2018", "--raw-dir", raw, "-o", tmp_path / "out", "--workers", 1)
     assert code == 1
-    assert "error: 2a: stage1_train/2a has 0 images and 2 masks" in out
+    assert re.search("error: 2a: stage1_train/2a.* 0 images.* 2 masks", out)
     assert (tmp_path / "out/dsb2018.json").is_file()
 
 
@@ -77,7 +78,7 @@ def test_prepare_names_foreign_files(raw, tmp_path, capsys):
     (tmp_path / "out/report.html").write_text("mine")
     code, _, err = run(capsys, *arguments)
     assert code == 2
-    assert "did not write: report.html; choose another folder for the results, or replace them with" in err
+    assert re.search(r" report\.html;.*--replace-foreign", err)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
     assert run(capsys, *arguments, "--replace-foreign")[0] == 0
     assert run(capsys, *arguments)[0] == 0
@@ -86,17 +87,17 @@ def test_prepare_names_foreign_files(raw, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["prepare", "dsb2081"], 1, "did you mean dsb2018?"),
-        (["prepare", "dsb2018", "--raw-dir", "missing"], 1, "missing is not there. Get stage1_train.zip"),
-        (["prepare", "dsb2018", "--raw-dir", "missing", "--option", "x"], 2, "write it as KEY=VALUE"),
-        (["verify", "nowhere"], 1, "has no manifest.csv"),
+        (["prepare", "dsb2081"], 1, "'dsb2081'.*dsb2018"),
+        (["prepare", "dsb2018", "--raw-dir", "missing"], 1, r"missing.*stage1_train\.zip"),
+        (["prepare", "dsb2018", "--raw-dir", "missing", "--option", "x"], 2, "KEY=VALUE"),
+        (["verify", "nowhere"], 1, r"nowhere.*no manifest\.csv"),
     ],
 )
 def test_errors_are_one_line(arguments, code, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found, _, err = run(capsys, *arguments)
     assert found == code
-    assert message in err
+    assert re.search(message, err)
     assert err.count("\n") == 1
 
 

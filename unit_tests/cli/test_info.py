@@ -1,5 +1,7 @@
 """``cellbundle info``."""
 
+import re
+
 import pytest
 import torch
 import yaml
@@ -86,17 +88,15 @@ def test_odd_content_is_shown_and_not_executed(tmp_path, capsys, monkeypatch):
 
 def test_errors_have_one_line(run, tmp_path, capsys):
     assert call("info", tmp_path / "none.pt") == 1
-    assert (
-        capsys.readouterr().err == f"error: {tmp_path / 'none.pt'} does not exist; train first, or give other weights\n"
-    )
+    assert re.search(r"^error: .*none\.pt does not exist.*weights\n$", capsys.readouterr().err)
     (tmp_path / "junk.pt").write_text("junk")
     assert call("info", tmp_path / "junk.pt") == 1
-    assert "junk.pt: not a readable checkpoint" in capsys.readouterr().err
+    assert re.search(r"junk\.pt.*not a readable checkpoint", capsys.readouterr().err)
     (run / "model.pt").unlink()
     assert call("info", run) == 1
     output = capsys.readouterr()
     assert "epochs    7 of 20" in output.out
-    assert output.err == f"error: {run / 'model.pt'} does not exist; train first, or give other weights\n"
+    assert re.search(r"^error: .*model\.pt does not exist.*weights\n$", output.err)
     (run / "run.yaml").write_text("form: 1\n")
     assert call("info", run) == 1
-    assert "run.yaml is damaged" in capsys.readouterr().err
+    assert re.search(r"run\.yaml.*damaged", capsys.readouterr().err)

@@ -1,5 +1,7 @@
 """``cellbundle install``."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -29,7 +31,7 @@ def test_install(archive, home, capsys):
     assert call("install", archive) == 0
     printed = capsys.readouterr()
     assert printed.out == done % "is installed in"
-    assert printed.err == f"tiny has no weights; see {home / 'tiny' / 'docs' / 'README.md'}\n"
+    assert re.search(rf"^tiny .*no weights.* {home / 'tiny' / 'docs' / 'README.md'}\n$", printed.err)
     assert call("install", archive) == 0
     assert capsys.readouterr().out == done % "is installed already in"
     assert call("list") == 0
@@ -42,9 +44,7 @@ def test_names_of_missing_packages(tmp_path, capsys):
     required = {"no-such-package": "1.2", "numpy": "1"}
     archive = make_package(tmp_path, with_metadata(required_packages_version=required))
     assert call("install", archive) == 0
-    assert "tiny needs no-such-package, which is not installed; pip install no-such-package==1.2\n" in (
-        capsys.readouterr().err
-    )
+    assert re.search("tiny .*no-such-package.*pip install no-such-package==1.2\n", capsys.readouterr().err)
 
 
 def test_exit_codes(archive, home, tmp_path, capsys):
@@ -54,12 +54,10 @@ def test_exit_codes(archive, home, tmp_path, capsys):
     assert call("install", archive) == 0
     capsys.readouterr()
     assert call("install", newer) == 2
-    assert capsys.readouterr().err == (
-        f"error: tiny 1.2.3 is installed in {home / 'tiny'}, the package has 2.0.0; replace it with --overwrite\n"
-    )
+    assert re.search(rf"^error: tiny 1\.2\.3 .*{home / 'tiny'}.* 2\.0\.0.*--overwrite\n$", capsys.readouterr().err)
     assert call("install", newer, "--overwrite") == 0
     assert call("install", "--help") == 0
-    assert "install bundles only from people you trust" in " ".join(capsys.readouterr().out.split())
+    assert "people you trust" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """``cellbundle evaluate``, ``validate-data``, ``doctor`` and ``list``."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -82,7 +83,7 @@ def test_evaluate_names_foreign_files_before_it_scores(perfect, data, tmp_path, 
         assert call("evaluate", source, *options(data), "--output", folder) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
-        assert "did not write: report.html, report.json, scores.csv; " in printed.err
+        assert re.search(r" report\.html, report\.json, scores\.csv;.*--replace-foreign", printed.err)
     assert {path.read_text() for path in folder.iterdir()} == {"mine"}
     for arguments in (["--replace-foreign"], []):
         assert call("evaluate", perfect, *options(data), "--output", folder, *arguments) == 0
@@ -93,7 +94,7 @@ def test_validate_data_keeps_foreign_files(data, tmp_path, capsys, text):
     path = tmp_path / "findings.json"
     path.mkdir() if text is None else path.write_text(text)
     assert call("validate-data", *options(data), "--output", path) == 2
-    assert "findings.json exists and was not written by this command" in capsys.readouterr().err
+    assert re.search(r"findings\.json exists.*--replace-foreign", capsys.readouterr().err)
     if text is not None:
         assert path.read_text() == text
         assert call("validate-data", *options(data), "--output", path, "--replace-foreign") == 0
@@ -106,7 +107,7 @@ def test_validate_data_does_not_open_fifos(data, capsys):
     path.unlink()
     with fifo(path):
         assert call("validate-data", *options(data)) == 1
-    assert f"unreadable-image: {entry['image']}: is a FIFO" in capsys.readouterr().out
+    assert re.search(f"unreadable-image: {entry['image']}.*FIFO", capsys.readouterr().out)
 
 
 def test_doctor(capsys):
@@ -129,7 +130,7 @@ def test_doctor_names_what_is_missing(capsys, monkeypatch, tmp_path):
     assert call("doctor") == 1
     printed = capsys.readouterr().out
     assert "pip install 'cellbundle[zarr]'" in printed
-    assert "problem: no bundle has weights" in printed
+    assert re.search("problem: .*no bundle.*weights", printed)
 
 
 def test_list(capsys):

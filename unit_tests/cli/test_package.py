@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import zipfile
 
@@ -145,18 +146,18 @@ def test_a_run_of_a_packaged_bundle(run, packaged, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "code", "message"),
     [
-        ({}, ["--bundle", BUNDLE.parent / "swin_unet"], 1, "these are cell_unet's weights, not swin_unet's"),
-        ({"bundle": "swin_unet"}, ["--bundle", BUNDLE], 1, "these are swin_unet's weights, not cell_unet's"),
+        ({}, ["--bundle", BUNDLE.parent / "swin_unet"], 1, "cell_unet's.*not swin_unet's"),
+        ({"bundle": "swin_unet"}, ["--bundle", BUNDLE], 1, "swin_unet's.*not cell_unet's"),
         ({"bundle": "unknown"}, [], 2, "no bundle 'unknown'"),
-        ({"bundle": str(BUNDLE)}, [], 1, "expected a name"),
-        ({"status": "failed", "weights": False}, [], 1, "has no model.pt (status of the run: failed); resume"),
+        ({"bundle": str(BUNDLE)}, [], 1, "cell_unet'.*name"),
+        ({"status": "failed", "weights": False}, [], 1, r"no model\.pt.*failed.*resume"),
         (
             {"settings": {**SETTINGS, "scale": "$__import__('os').abort()"}},
             [],
             1,
-            "neither a setting nor code of cell_unet",
+            "abort.*code of cell_unet",
         ),
-        ({"settings": {}}, [], 1, "belongs to another network"),
+        ({"settings": {}}, [], 1, r"model\.pt.*another network"),
     ],
 )
 def test_what_is_refused(tmp_path, capsys, changes, options, code, message):
@@ -164,16 +165,16 @@ def test_what_is_refused(tmp_path, capsys, changes, options, code, message):
     assert call("package", run, "--output", tmp_path / "dist", *options) == code
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
-    assert message in error
+    assert re.search(message, error)
     assert not (tmp_path / "dist").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("model.pt", "junk", "not a readable checkpoint"),
-        ("run.yaml", "bundle: [", "run.yaml is damaged"),
-        ("run.yaml", None, "has no run.yaml"),
+        ("model.pt", "junk", r"model\.pt.*not a readable checkpoint"),
+        ("run.yaml", "bundle: [", r"run\.yaml.*damaged"),
+        ("run.yaml", None, r"no run\.yaml"),
     ],
 )
 def test_damaged_runs(run, tmp_path, capsys, name, text, message):
@@ -182,9 +183,9 @@ def test_damaged_runs(run, tmp_path, capsys, name, text, message):
     if text is not None:
         (copied / name).write_text(text)
     assert call("package", copied, "--output", tmp_path / "dist") == 1
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
     assert call("package", tmp_path / "none", "--output", tmp_path / "dist") == 1
-    assert "has no run.yaml" in capsys.readouterr().err
+    assert "no run.yaml" in capsys.readouterr().err
     assert not (tmp_path / "dist").exists()
 
 
@@ -193,18 +194,18 @@ def test_only_packages_are_replaced(run, packaged, tmp_path, capsys):
     foreign.mkdir(parents=True)
     (foreign / "mine.txt").write_text("mine")
     assert call("package", run, "--output", tmp_path / "dist") == 1
-    assert "has no BUILD.json" in capsys.readouterr().err
+    assert "no BUILD.json" in capsys.readouterr().err
     assert content(foreign) == {"mine.txt": b"mine"}
     assert call("package", run, "--output", BUNDLE.parent) == 1
-    assert "so it is no package" in capsys.readouterr().err
+    assert re.search(r"cell_unet.*no BUILD\.json.*--output", capsys.readouterr().err)
     again = shutil.copytree(packaged, tmp_path / "again" / "cell_unet")
     (again / "notes.md").write_text("mine")
     assert call("package", run, "--output", again.parent) == 1
-    assert "would be lost: notes.md" in capsys.readouterr().err
+    assert re.search(r"lost.* notes\.md", capsys.readouterr().err)
     (again / "notes.md").unlink()
     (again.parent / ARCHIVE).write_text("mine")
     assert call("package", run, "--output", again.parent) == 1
-    assert "exists and is no package" in capsys.readouterr().err
+    assert re.search(rf"{ARCHIVE}.*no package.*--output", capsys.readouterr().err)
 
 
 def test_an_error_leaves_the_older_package(run, packaged, monkeypatch):
@@ -224,7 +225,7 @@ def test_trials_and_unfinished_runs_are_named(tmp_path, capsys, monkeypatch):
     run = write_run(tmp_path / "1", status="preempted", quick=True)
     assert call("package", run, "--output", tmp_path / "dist") == 0
     warnings = capsys.readouterr().err
-    for text in ("did not finish (preempted)", "was a trial with --quick", "use the folder"):
+    for text in ("preempted", "--quick", "use the folder"):
         assert text in warnings
     with zipfile.ZipFile(tmp_path / "dist" / ARCHIVE) as file:
         assert "cell_unet/models/run.yaml" in file.namelist()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from cellbundle.inference.batch.formats import FORMATS
 from cellbundle.io import read_labels
 from cellbundle.synthetic import generate
 
+from ..words import Like
 from .conftest import call
 
 
@@ -38,7 +40,7 @@ def test_a_run_that_fails_at_once_leaves_nothing_that_stops_the_next_one(images,
     assert call("predict", images, "--output", tmp_path / "out", "--device", "cuda:99") == 2
     assert (tmp_path / "out" / "failures.csv").exists()
     assert call("predict", images, "--output", tmp_path / "out", "--device", "cpu", "--save", "labels") == 1
-    assert "did not write" not in capsys.readouterr().err
+    assert "--replace-foreign" not in capsys.readouterr().err
 
 
 def test_a_folder_with_a_bad_file(images, tmp_path, capsys):
@@ -49,11 +51,11 @@ def test_a_folder_with_a_bad_file(images, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == str(out / "index.html")
     assert "3 images" in printed.out
-    assert "1 failed, 1 other files ignored, 1 label files left out (a_cp_masks.tif)" in printed.out
+    assert re.search(r"1 failed, 1 other files.*1 label files.*\(a_cp_masks\.tif\)", printed.out)
     assert "computing on cpu" in printed.err
     assert "tile" in printed.err
     assert [line for line in printed.err.splitlines() if line.startswith("error")] == [
-        f"error: {images / 'bad.png'}: is not a PNG, JPEG, BMP or TIFF image by its content; convert it to one of these"
+        Like(r"^error: .*bad\.png.*not a PNG, JPEG, BMP or TIFF.*convert")
     ]
     assert pd.read_csv(out / "failures.csv")["image"].tolist() == ["bad.png"]
     counts = pd.read_csv(out / "images.csv").set_index("image")["cells"]
@@ -79,9 +81,9 @@ def test_a_rerun_goes_on_and_other_settings_do_not_mix(images, tmp_path, capsys,
     assert call("predict", images, "-o", out) == 0
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*_labels.tif")} == before
     assert (out / "measurements.csv").read_text() == table
-    assert "2 of 2 images are finished already" in capsys.readouterr().err
+    assert "2 of 2 images are finished" in capsys.readouterr().err
     assert call("predict", images, "-o", out, "--diameter", 30) == 2
-    assert "holds other results: a.tif was made with diameter None, not 30.0 (1 more)" in capsys.readouterr().err
+    assert re.search(r"a\.tif.*diameter None, not 30\.0 \(1 more\).*--overwrite", capsys.readouterr().err)
 
 
 def test_files_of_others_are_named_and_stay(images, tmp_path, capsys):
@@ -98,7 +100,7 @@ def test_files_of_others_are_named_and_stay(images, tmp_path, capsys):
     for kinds in (",".join(FORMATS), "labels", "measurements,page"):
         for options in ((), ("--overwrite",)):
             assert call(*command, kinds, *options) == 2
-            assert "did not write: images.csv, failures.csv" in capsys.readouterr().err
+            assert re.search(r" images\.csv, failures\.csv.*--replace-foreign", capsys.readouterr().err)
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == set(names)
     assert all((out / name).read_text() == "mine" for name in names)
     assert call(*command, "labels", "--replace-foreign") == 1, "bad.png fails"
@@ -136,7 +138,7 @@ def test_diameter_and_channels_reach_the_network(tmp_path, cells, capsys):
     tifffile.imwrite(tmp_path / "a.tif", channels, metadata={"axes": "CYX"}, photometric="minisblack")
     out = tmp_path / "out"
     assert call("predict", tmp_path / "a.tif", "-o", out, "--save", "labels") == 1
-    assert "the image has 4; choose some" in capsys.readouterr().err
+    assert re.search(r"a\.tif.* has 4;.*channels=", capsys.readouterr().err)
     assert call("predict", tmp_path / "a.tif", "-o", tmp_path / "b", "--channels", "1", "--diameter", 31.5) == 0
     assert "magnification 1\n" in capsys.readouterr().err
     assert read_labels(tmp_path / "b" / "a_labels.tif").max() > 3
@@ -154,7 +156,7 @@ def test_ctrl_c_keeps_what_is_finished(images, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "_segment_one", interrupted)
         assert call("predict", images, "-o", out) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "same command" in capsys.readouterr().err
     assert read_labels(out / "a_labels.tif").max() > 3
     assert not [p for p in out.rglob("*") if p.name.startswith(".") and p.name != ".cellbundle"]
     first = (out / "a_labels.tif").stat().st_mtime_ns
@@ -166,19 +168,19 @@ def test_ctrl_c_keeps_what_is_finished(images, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{missing}", "-o", "{out}"], "does not exist"),
-        (["{images}", "-o", "{images}"], "is the input and the output"),
-        (["{images}", "-o", "{out}", "--save", "labels,gif"], "cannot save gif; choose from labels"),
+        (["{missing}", "-o", "{out}"], "missing does not exist"),
+        (["{images}", "-o", "{images}"], "input.*output.*--output"),
+        (["{images}", "-o", "{out}", "--save", "labels,gif"], "gif.* labels"),
         (["{images}", "-o", "{out}", "--bundle", "nope"], "no bundle 'nope'"),
-        (["{images}", "-o", "{out}", "--channels", "red"], "expected numbers separated by commas"),
-        (["{images}", "-o", "{out}", "--diameter", "-3"], "expected a number above 0"),
-        (["{images}", "-o", "{out}", "--diameter", "9", "--rescale", "2"], "choose one"),
-        (["{images}", "-o", "{out}", "--tile", "100"], "expected multiples of 32"),
-        (["{images}", "-o", "{out}", "--tile", "-32"], "expected multiples of 32"),
-        (["{images}", "-o", "{out}", "--diameter", "0.1"], "in pixels, not µm"),
-        (["{images}", "-o", "{out}", "--min-score", "-1"], "min_score is -1.0, expected a number from 0"),
-        (["{images}", "-o", "{out}", "--device", "tpu"], "device 'tpu' is not available"),
-        (["{images}/notes.txt", "-o", "{out}"], "no images among"),
+        (["{images}", "-o", "{out}", "--channels", "red"], "'red'.*commas"),
+        (["{images}", "-o", "{out}", "--diameter", "-3"], "diameter.* -3.*above 0"),
+        (["{images}", "-o", "{out}", "--diameter", "9", "--rescale", "2"], "diameter.*rescale.*choose one"),
+        (["{images}", "-o", "{out}", "--tile", "100"], r"\[100, 100\].*multiples of 32"),
+        (["{images}", "-o", "{out}", "--tile", "-32"], r"\[-32, -32\].*multiples of 32"),
+        (["{images}", "-o", "{out}", "--diameter", "0.1"], "magnification.*pixels, not µm"),
+        (["{images}", "-o", "{out}", "--min-score", "-1"], r"min_score.* -1\.0.* 0 "),
+        (["{images}", "-o", "{out}", "--device", "tpu"], "'tpu'.*not available"),
+        (["{images}/notes.txt", "-o", "{out}"], r"no images.*notes\.txt"),
         (["{images}"], "--output"),
     ],
 )
@@ -186,7 +188,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(images, tmp_path, capsys, argum
     places = {"images": images, "out": tmp_path / "out", "missing": tmp_path / "missing"}
     assert call("predict", *(a.format(**places) for a in arguments)) == 2
     printed = capsys.readouterr().err
-    assert message in printed
+    assert re.search(message, printed)
     assert "Traceback" not in printed
 
 
@@ -195,7 +197,7 @@ def test_a_checkpoint_of_another_network(images, tmp_path, capsys):
 
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
     assert call("predict", images, "-o", tmp_path / "out", "--weights", tmp_path / "other.pt") == 1
-    assert "belongs to another network" in capsys.readouterr().err
+    assert re.search(r"other\.pt.*another network", capsys.readouterr().err)
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path):
@@ -224,7 +226,7 @@ def test_bad_files_are_named_each_in_one_line(images, tmp_path, capsys):
     for name, word in {
         "nan.tif": "only NaN",
         "stack.tif": "z-stack",
-        "many.tif": "choose some",
+        "many.tif": "channels=",
         "zero.png": "0 bytes",
     }.items():
         assert word in failures[name]
@@ -237,7 +239,7 @@ def test_bad_files_are_named_each_in_one_line(images, tmp_path, capsys):
 def test_too_many_pixels_are_refused_before_decoding(tmp_path, capsys):
     Image.new("L", (600, 600)).save(tmp_path / "big.png")
     assert call("predict", tmp_path / "big.png", "-o", tmp_path / "out", "--max-pixels", 1000) == 1
-    assert "more than max_pixels=1000" in capsys.readouterr().err
+    assert re.search(r"big\.png.*360000 pixels.*max_pixels=1000", capsys.readouterr().err)
 
 
 def test_without_a_terminal_there_is_no_progress_bar(images, tmp_path, capsys):

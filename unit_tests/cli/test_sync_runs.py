@@ -57,4 +57,4 @@ def test_a_run_that_is_being_written_is_left_alone(tmp_path, capsys):
     tracker.log({"loss": 1.0}, 1)
     assert call(tmp_path) == 1
     tracker.finish()
-    assert "a training is writing it; it sends by itself" in capsys.readouterr().out
+    assert "a training is writing it" in capsys.readouterr().out

@@ -17,6 +17,8 @@ from cellbundle.datalists.datalist import (
 )
 from cellbundle.errors import DatalistError
 
+from ..words import Like
+
 CONTENT = {
     "training": [
         {"image": "images/a.png", "label": "labels/a.tif", "fold": 0, "group": "slide 1"},
@@ -69,21 +71,21 @@ def test_relative_basedir(data, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "expected an object with 'training' or 'testing', got list"),
-        ({"train": [], "test": []}, "got test, train"),
-        ({"training": {}}, "'training' is dict; expected a list"),
-        ({"training": [], "validation": []}, "move its entries to 'training' with a 'fold'"),
-        ({"training": ["a.png"]}, r"training\[0\] is str"),
-        ({"testing": [{"label": "a.tif"}]}, r"testing\[0\]: 'image' is missing"),
-        ({"testing": [{"image": "a.png"}]}, r"testing\[0\]: 'label' is missing"),
-        ({"testing": [{"image": "", "label": "a.tif"}]}, "'image' is ''"),
-        ({"testing": [{"image": ["a.png"], "label": "a.tif"}]}, r"'image' is \['a.png'\]"),
-        ({"training": [{"image": "a", "label": "b", "fold": "0"}]}, "'fold' is '0'; expected a whole number"),
-        ({"training": [{"image": "a", "label": "b", "fold": True}]}, "'fold' is True"),
-        ({"training": [{"image": "a", "label": "b", "fold": None}]}, "'fold' is None"),
-        ({"testing": [{"image": "../a.png", "label": "b"}]}, "not below the basedir"),
-        ({"testing": [{"image": "/etc/passwd", "label": "b"}]}, "not below the basedir"),
-        ({"testing": [{"image": ".", "label": "b"}]}, "not below the basedir"),
+        ([], "'training' or 'testing'.* list"),
+        ({"train": [], "test": []}, "'training' or 'testing'.* test, train"),
+        ({"training": {}}, "'training'.* dict;.* list"),
+        ({"training": [], "validation": []}, "'validation'.*'training'.*'fold'"),
+        ({"training": ["a.png"]}, r"training\[0\].* str;.*'image' and 'label'"),
+        ({"testing": [{"label": "a.tif"}]}, r"testing\[0\].*'image'.*missing"),
+        ({"testing": [{"image": "a.png"}]}, r"testing\[0\].*'label'.*missing"),
+        ({"testing": [{"image": "", "label": "a.tif"}]}, r"testing\[0\].*'image'.* '';"),
+        ({"testing": [{"image": ["a.png"], "label": "a.tif"}]}, r"testing\[0\].*'image'.*\['a\.png'\]"),
+        ({"training": [{"image": "a", "label": "b", "fold": "0"}]}, r"training\[0\].*'fold'.*'0'.*whole number"),
+        ({"training": [{"image": "a", "label": "b", "fold": True}]}, r"training\[0\].*'fold'.*True.*whole number"),
+        ({"training": [{"image": "a", "label": "b", "fold": None}]}, r"training\[0\].*'fold'.*None.*whole number"),
+        ({"testing": [{"image": "../a.png", "label": "b"}]}, r"'image'.*'\.\./a\.png'.*not below.*basedir"),
+        ({"testing": [{"image": "/etc/passwd", "label": "b"}]}, "'image'.*'/etc/passwd'.*not below.*basedir"),
+        ({"testing": [{"image": ".", "label": "b"}]}, r"'image'.*'\.'.*not below.*basedir"),
     ],
 )
 def test_schema_errors(tmp_path, content, message):
@@ -95,25 +97,25 @@ def test_schema_errors(tmp_path, content, message):
 
 def test_sibling_of_basedir_is_outside(tmp_path):
     path = write_list(tmp_path, {"testing": [{"image": "../data_2/a.png", "label": "b"}]})
-    with pytest.raises(DatalistError, match="not below the basedir"):
+    with pytest.raises(DatalistError, match=r"'\.\./data_2/a\.png'.*not below.*basedir"):
         read_datalist(path, tmp_path / "data", check_files=False)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
 def test_not_json(tmp_path, content):
     (tmp_path / "list.json").write_bytes(content)
-    with pytest.raises(DatalistError, match="cannot be read as JSON"):
+    with pytest.raises(DatalistError, match=r"list\.json.*JSON"):
         read_datalist(tmp_path / "list.json", tmp_path)
 
 
 def test_no_such_list(tmp_path):
-    with pytest.raises(DatalistError, match=r"none\.json: cannot be read"):
+    with pytest.raises(DatalistError, match=r"none\.json.*No such file"):
         read_datalist(tmp_path / "none.json", tmp_path)
 
 
 def test_missing_files_are_counted(tmp_path):
     path = write_list(tmp_path, {"testing": [{"image": f"{i}.png", "label": f"{i}.tif"} for i in range(4)]})
-    with pytest.raises(DatalistError, match="8 files are missing") as caught:
+    with pytest.raises(DatalistError, match=r"8 files.*missing.*basedir") as caught:
         read_datalist(path, tmp_path)
     assert "2.png" in str(caught.value)
     assert "2.tif" not in str(caught.value)
@@ -146,7 +148,7 @@ def assert_agrees_with_monai(path, basedir, fold):
 
 
 def test_select_unknown_split():
-    with pytest.raises(DatalistError, match="'test'; choose one of training, validation, testing"):
+    with pytest.raises(DatalistError, match=r"split.*'test'.*training, validation, testing"):
         select(CONTENT, "test")
 
 
@@ -166,13 +168,16 @@ def test_load_looks_only_for_files_of_the_split(data):
     (data.parent / "images/a.png").unlink()
     specs = [{"datalist": str(data), "basedir": str(data.parent)}]
     assert len(load_datalists(specs, "testing")) == 1
-    with pytest.raises(DatalistError, match="1 files are missing"):
+    with pytest.raises(DatalistError, match=r"1 files.*missing.*images/a\.png"):
         load_datalists(specs, "validation")
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
-    [(("datalist",), "expected 'datalist', 'basedir'"), (("datalist", "basedir", "fold"), "has the keys")],
+    [
+        (("datalist",), r"\['datalist'\].*'datalist', 'basedir'"),
+        (("datalist", "basedir", "fold"), r"\['basedir', 'datalist', 'fold'\].*'datalist', 'basedir'"),
+    ],
 )
 def test_load_bad_spec(keys, message):
     with pytest.raises(DatalistError, match=message):
@@ -180,7 +185,7 @@ def test_load_bad_spec(keys, message):
 
 
 def test_load_empty_split(data):
-    with pytest.raises(DatalistError, match="no validation entries for fold 7"):
+    with pytest.raises(DatalistError, match=r"validation.*fold 7 .*list\.json"):
         load_datalists([{"datalist": str(data), "basedir": str(data.parent)}], "validation", fold=7)
 
 
@@ -188,7 +193,7 @@ def test_load_warns_of_leaks(data, caplog):
     content = {"training": CONTENT["training"], "testing": CONTENT["training"][:1]}
     write_list(data.parent, content)
     load_datalists([{"datalist": str(data), "basedir": str(data.parent)}], "testing")
-    assert "stands in fold 0 and testing" in caplog.text
+    assert "fold 0 and testing" in caplog.text
 
 
 def test_groups_stay_together_and_folds_are_balanced():
@@ -214,7 +219,7 @@ def test_split_is_the_same_everywhere():
 
 @pytest.mark.parametrize("n_folds", [0, 3])
 def test_split_needs_enough_groups(n_folds):
-    with pytest.raises(DatalistError, match=f"cannot make {n_folds} folds from 2 groups"):
+    with pytest.raises(DatalistError, match=f"{n_folds} folds.* 2 groups"):
         split_by_group(["a", "b", "b"], n_folds)
 
 
@@ -229,24 +234,24 @@ def entry(name, **extra):
         ({"training": [entry("a", fold=0, group="g"), entry("b", fold=0, group="g")]}, []),
         (
             {"training": [entry("a", fold=0, group="g"), entry("b", fold=1, group="g")]},
-            ["group 'g' stands in fold 0 and fold 1"],
+            ["group 'g' .*fold 0 and fold 1"],
         ),
         (
             {"training": [entry("a", fold=0, group="g"), entry("b", group="g")]},
-            ["group 'g' stands in fold 0 and fold none"],
+            ["group 'g' .*fold 0 and fold none"],
         ),
         (
             {"training": [entry("a", fold=2, group=7)], "testing": [entry("b", group=7)]},
-            ["group '7' stands in fold 2 and testing"],
+            ["group '7' .*fold 2 and testing"],
         ),
         (
             {"training": [{"image": "x/../a.png", "fold": 0}], "testing": [{"image": "a.png"}]},
-            ["image 'a.png' stands in fold 0 and testing"],
+            [r"image 'a\.png' .*fold 0 and testing"],
         ),
     ],
 )
 def test_leaks(datalist, expected):
-    assert find_leaks(datalist) == expected
+    assert find_leaks(datalist) == [Like(message) for message in expected]
     if expected:
         with pytest.raises(DatalistError, match=expected[0]):
             check_leakage(datalist)
@@ -269,5 +274,5 @@ def test_class_names(tmp_path, given, expected):
 @pytest.mark.parametrize("given", ["round", ["round", "round"], [1, 2], {"1": "round"}])
 def test_bad_class_names(tmp_path, given):
     (tmp_path / "list.json").write_text(json.dumps({"training": [], "class_names": given}))
-    with pytest.raises(DatalistError, match=r"'class_names' is .*; expected a list of different names"):
+    with pytest.raises(DatalistError, match=r"list\.json.*'class_names'.*different names"):
         read_class_names(tmp_path / "list.json")

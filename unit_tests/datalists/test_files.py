@@ -10,6 +10,7 @@ from cellbundle.datalists.validate import SplitCounts, inspect_datalist
 from cellbundle.errors import ConfigError
 from cellbundle.io import read_labels, write_labels
 
+from ..words import Like
 from .conftest import SIZE, blank
 
 
@@ -24,11 +25,11 @@ def test_sound(data):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "expected an object with 'training' or 'testing', got list"),
-        ('{"training": []}', "has no entries"),
-        ('{"training": {}}', "expected a list of entries"),
-        ('{"validation": [], "training": []}', "section 'validation'"),
+        ("{", "JSON"),
+        ("[]", "'training' or 'testing'.* list"),
+        ('{"training": []}', "no entries"),
+        ('{"training": {}}', "'training'.* dict;.* list"),
+        ('{"validation": [], "training": []}', "'validation'.*'fold'"),
     ],
 )
 def test_malformed_list(data, content, message):
@@ -36,7 +37,7 @@ def test_malformed_list(data, content, message):
     result = inspect_datalist(data.list, data.folder)
     (finding,) = result.findings
     assert (finding.severity, finding.kind, finding.path) == ("error", "malformed-list", str(data.list))
-    assert message in finding.message
+    assert finding.message == Like(message)
     assert not finding.message.startswith(str(data.list))
     assert result.counts == {}
 
@@ -51,9 +52,9 @@ def test_no_list_and_no_basedir(data):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"fold": "x"}, "'fold' is 'x'"),
-        ({"label": None}, "'label' is missing"),
-        ({"image": 3}, "'image' is 3"),
+        ({"fold": "x"}, "'fold'.*'x'.*whole number"),
+        ({"label": None}, "'label'.*missing"),
+        ({"image": 3}, "'image'.* 3;"),
     ],
 )
 def test_malformed_entry_leaves_the_others_checked(data, values, message):
@@ -61,7 +62,7 @@ def test_malformed_entry_leaves_the_others_checked(data, values, message):
     data.path("image", 3).unlink()
     first, second = data.findings()
     assert (first.severity, first.kind, first.path) == ("error", "malformed-entry", "training[1]")
-    assert message in first.message
+    assert first.message == Like(message)
     assert second.kind == "missing-file"
 
 
@@ -132,7 +133,7 @@ def test_unreadable_image(data):
         "unreadable-image",
         data.content["training"][0]["image"],
     )
-    assert finding.message.startswith("is truncated")
+    assert "truncated" in finding.message
 
 
 def test_blank_image(data):
@@ -166,5 +167,5 @@ def test_interruption_stops_soon(data):
 
 
 def test_bad_workers(data):
-    with pytest.raises(ConfigError, match="workers is 0"):
+    with pytest.raises(ConfigError, match=r"workers.* 0"):
         data.findings(workers=0)

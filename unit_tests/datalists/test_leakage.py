@@ -8,6 +8,8 @@ from PIL import Image
 from cellbundle.datalists.validate import Finding
 from cellbundle.io import read_image
 
+from ..words import Like
+
 
 def copy_image(data, target, section, transform):
     """Give an image the pixels of the first training image, in another file."""
@@ -28,9 +30,8 @@ def test_equal_pixels_leak(data, write):
     copy_image(data, 2, "training", write)
     (finding,) = data.findings()
     assert (finding.severity, finding.kind, finding.path) == ("error", "leakage", data.content["training"][0]["image"])
-    assert finding.message == (
-        "(fold 0) has the same pixels as images/002_fluorescence.tif (fold 2), images/005_fluorescence.tif (testing); "
-        "keep one, or move all to one place"
+    assert finding.message == Like(
+        r"\(fold 0\).*images/002_fluorescence\.tif \(fold 2\), images/005_fluorescence\.tif \(testing\)"
     )
 
 
@@ -39,7 +40,7 @@ def test_grey_as_rgb_leaks_and_channels_differ(data):
     findings = data.findings()
     assert [(f.severity, f.kind) for f in findings] == [("error", "leakage"), ("warning", "channels")]
     assert findings[1].path == data.content["testing"][0]["image"]
-    assert "5 with 1 channels (such as images/000_fluorescence.tif), 1 with 3 channels" in findings[1].message
+    assert findings[1].message == Like(r"5 with 1 channels.*images/000_fluorescence\.tif.* 1 with 3 channels")
 
 
 def test_equal_pixels_in_one_fold(data):
@@ -54,7 +55,7 @@ def test_one_file_twice(data):
     data.change(1, fold=1)
     findings = data.findings()
     assert [f.kind for f in findings] == ["leakage", "leakage"], "image and label, named once each"
-    assert findings[0].message.startswith("image 'images/000_fluorescence.tif' stands in fold 0 and fold 1")
+    assert findings[0].message == Like(r"image 'images/000_fluorescence\.tif' .*fold 0 and fold 1")
 
 
 @pytest.mark.parametrize(("section", "places"), [("training", "fold 0 and fold 1"), ("testing", "fold 0 and testing")])
@@ -65,6 +66,6 @@ def test_group_leakage(data, section, places):
             "error",
             "group-leakage",
             str(data.list),
-            f"group '000_fluorescence' stands in {places}; move it to one place",
+            Like(f"group '000_fluorescence' .*{places}"),
         )
     ]

@@ -52,7 +52,7 @@ def test_selection(tmp_path):
 
 
 def test_archive_without_wanted_files(tmp_path):
-    with pytest.raises(DatasetError, match="has none of the files that are needed"):
+    with pytest.raises(DatasetError, match=r"a\.zip.*none of the files"):
         extract(make(tmp_path / "a.zip"), tmp_path / "out", members=lambda _: False)
 
 
@@ -87,7 +87,7 @@ def test_full_disk_loses_nothing(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     archive, target = make(tmp_path / "a.zip"), tmp_path / "out"
-    with pytest.raises(DatasetError, match="No space left on device; put that right, and the same command goes on"):
+    with pytest.raises(DatasetError, match=r"No space left.*same command"):
         extract(archive, target, progress=fill)
     assert set(contents(tmp_path / "out.incomplete")) == {"images/a.png", "images/Zürich 細胞.png"}
     assert contents(extract(archive, target)) == FILES
@@ -100,7 +100,7 @@ def test_too_little_space_is_seen_before_writing(tmp_path, monkeypatch):
     archive, target = make(tmp_path / "a.zip"), tmp_path / "new" / "out"
     monkeypatch.setattr(archives, "SPARE", 1000)
     leave(2700)
-    with pytest.raises(DatasetError, match=r"out\.incomplete: needs 3\.6 KiB, but only 2\.6 KiB are free there"):
+    with pytest.raises(DatasetError, match=r"out\.incomplete.*3\.6 KiB.*2\.6 KiB"):
         extract(archive, target)
     assert not target.parent.exists()
     leave(3700)
@@ -112,7 +112,7 @@ def test_too_little_space_is_seen_before_writing(tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match=r"cannot be unpacked: .*file.*: Not a directory"):
+    with pytest.raises(DatasetError, match=r"a\.zip.*file.*Not a directory"):
         extract(make(tmp_path / "a.zip"), tmp_path / "file" / "out")
 
 
@@ -121,7 +121,7 @@ def test_goes_on_when_a_damaged_archive_was_replaced(tmp_path):
     content = archive.read_bytes()
     position = content.index("細胞.png".encode()) + 15
     archive.write_bytes(content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :])
-    with pytest.raises(DatasetError, match="is damaged or incomplete"):
+    with pytest.raises(DatasetError, match="is damaged"):
         extract(archive, target)
     time = (tmp_path / "out.incomplete" / "images" / "a.png").stat().st_mtime_ns
     archive.write_bytes(content)

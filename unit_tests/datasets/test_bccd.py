@@ -14,6 +14,8 @@ from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError, LabelReadError
 from cellbundle.io import read_labels
 
+from ..words import Like
+
 DEFAULTS = {"min_size": 16, "split_touching": False}
 SHAPE = (32, 40)
 
@@ -83,7 +85,7 @@ def test_corners_connect_and_specks_are_left_out(tmp_path):
     expected[2:6, 2:6] = expected[6:10, 6:10] = 1
     expected[20:24, 2:6] = 2
     np.testing.assert_array_equal(sample.labels, expected)
-    assert sample.remarks == ("specks of fewer than 16 pixels are left out: 1",)
+    assert sample.remarks == (Like(r"16 pixels.*left out\D*1$"),)
     everything = bccd.convert(mask_of(255 * white, tmp_path), DEFAULTS | {"min_size": 1})
     assert everything.labels.max() == 3
     assert everything.remarks == ()
@@ -117,7 +119,7 @@ def test_single_cells_are_not_cut(tmp_path, white):
 
 
 def test_a_mask_without_white_is_refused(tmp_path):
-    with pytest.raises(LabelReadError, match=r"mask\.png: the largest value is 1; expected black \(0\) and white"):
+    with pytest.raises(LabelReadError, match=r"mask\.png.*value is 1.*255"):
         bccd.convert(mask_of(discs((8, 8, 4)), tmp_path), DEFAULTS)
 
 
@@ -143,15 +145,15 @@ def test_broken_pairs_are_named(tmp_path):
         save(tmp_path / path, np.zeros(SHAPE))
     found = locate(tmp_path)
     assert [item.name for item in found.items] == ["a"]
-    assert [(problem.name, problem.reason.split(";")[0]) for problem in found.problems] == [
-        ("test/a", "test/mask/a.png has no image"),
-        ("train/b", "train/original/b.png has no label file"),
+    assert [(problem.name, problem.reason) for problem in found.problems] == [
+        ("test/a", Like(r"test/mask/a\.png.*no image")),
+        ("train/b", Like(r"train/original/b\.png.*no label file")),
     ]
 
 
 def test_nothing_to_pair_is_an_error(tmp_path):
     save(tmp_path / "train/original/a.png", np.zeros(SHAPE))
-    with pytest.raises(DatasetError, match=r"no image has a mask; expected train/original/\*\.png beside train/mask"):
+    with pytest.raises(DatasetError, match=r"train/original/\*\.png.*train/mask"):
         locate(tmp_path)
 
 

@@ -14,6 +14,8 @@ from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError, LabelReadError
 from cellbundle.io import read_labels
 
+from ..words import Like
+
 SHAPE = (30, 40)
 
 
@@ -96,8 +98,8 @@ def test_images_and_labels_without_the_other_are_reported(published, tmp_path):
     (published / "test" / "000_img.png").unlink()  # its number is in train, too
     prepared = prepare("cellpose", published, tmp_path / "out", workers=1)
     assert prepared.problems == [
-        Problem("test_000", "test/000_masks.png has no image; get the missing part of the data"),
-        Problem("train_013", "train/013_img.png has no label file; get the missing part of the data"),
+        Problem("test_000", Like(r"test/000_masks\.png.*no image")),
+        Problem("train_013", Like(r"train/013_img\.png.*no label file")),
     ]
     assert len(json.loads(prepared.datalists["cellpose"].read_text())["testing"]) == 2
 
@@ -135,11 +137,11 @@ def test_later_images_can_be_left_out(with_later_images):
 def test_a_black_and_white_mask_is_refused(tmp_path):
     write_pair(tmp_path / "train", 0, np.uint8(stripes(3, 1) > 0) * 255)
     (item,) = locate(tmp_path).items
-    with pytest.raises(LabelReadError, match=r"000_masks\.png: this looks like a binary mask"):
+    with pytest.raises(LabelReadError, match=r"000_masks\.png.*binary mask"):
         cellpose.convert(item, {})
 
 
 def test_images_outside_of_the_folders_are_not_taken(tmp_path):
     write_pair(tmp_path, 0, stripes(3, 1))
-    with pytest.raises(DatasetError, match="no image or label file lies where the data set has them"):
+    with pytest.raises(DatasetError, match=r"no image or label file.*layout"):
         locate(tmp_path)

@@ -12,6 +12,7 @@ from cellbundle.datasets.sets import custom
 from cellbundle.errors import ConfigError, DatasetError, LabelReadError
 from cellbundle.io import read_labels
 
+from ..words import Like
 from .own_images import (
     CELLS,
     COLOURS,
@@ -68,7 +69,7 @@ def test_run_lengths_along_rows_need_the_option(own):
 
 def test_black_and_white_masks_are_refused_until_they_are_asked_for(own):
     folder = own("binary")
-    with pytest.raises(DatasetError, match=r"masks/a\.png do not tell cells apart.*option encoding: binary"):
+    with pytest.raises(DatasetError, match=r"masks/a\.png.*encoding: binary"):
         locate(folder)
     joined = np.where(truth("a") == 3, 1, truth("a"))  # they touch at a corner
     np.testing.assert_array_equal(read(folder, encoding="binary")["a"].labels, joined)
@@ -79,7 +80,7 @@ def test_one_id_in_several_places_is_taken_for_a_black_and_white_mask(own):
     folder = own("binary")
     for stem in CELLS:
         save(folder / "masks" / f"{stem}.png", np.uint8(truth(stem) > 0))
-    with pytest.raises(DatasetError, match="option encoding: binary"):
+    with pytest.raises(DatasetError, match="encoding: binary"):
         locate(folder)
     assert read(folder, encoding="label_map")["b"].labels.max() == 1
     assert read(folder, encoding="binary")["b"].labels.max() == 4
@@ -89,28 +90,26 @@ def test_a_black_and_white_mask_among_label_maps_names_the_option(own):
     folder = own("label_map")
     save(folder / "labels/b.tif", np.uint8(truth("b") > 0) * 255)
     last = locate(folder).items[1]
-    with pytest.raises(LabelReadError, match=r"b\.tif: .*the option encoding: binary"):
+    with pytest.raises(LabelReadError, match=r"b\.tif.*encoding: binary"):
         custom.convert(last, DEFAULTS)
 
 
 def test_masks_that_are_not_black_and_white_are_no_binary_masks(own):
     folder = own("label_map")
-    with pytest.raises(LabelReadError, match=r"holds 3 values besides 0 \(1, 2, 3"):
+    with pytest.raises(LabelReadError, match=r"a\.tif.*3 values.*\(1, 2, 3.*encoding: label_map"):
         custom.convert(locate(folder, encoding="binary").items[0], DEFAULTS | {"encoding": "binary"})
 
 
 def test_colours_without_a_table_are_refused(own):
-    with pytest.raises(
-        DatasetError, match=r"hold colours, not ids.*option colours.*suggests .\"0,0,0\": \"background\", "
-    ):
+    with pytest.raises(DatasetError, match=r"masks/a\.png.*option colours.*\"0,0,0\": \"background\", "):
         locate(own("colours"))
-    with pytest.raises(ConfigError, match="give the class of each, such as"):
+    with pytest.raises(ConfigError, match=r"option colours.*None.*such as"):
         locate(own("colours"), encoding="colours")
 
 
 def test_a_colour_that_is_not_in_the_table_is_named(own):
     folder, options = own("colours"), {"colours": {"0,255,0": "stroma"}}
-    with pytest.raises(LabelReadError, match=r"a\.png: 1 colours are not in the table.*: 255,0,0 \(40 pixels\)"):
+    with pytest.raises(LabelReadError, match=r"a\.png.*255,0,0 \(40 pixels\)"):
         custom.convert(locate(folder, **options).items[0], DEFAULTS | options)
 
 
@@ -129,7 +128,7 @@ def test_classes_that_touch_are_apart_and_background_may_have_a_colour(own):
 def test_two_encodings_are_an_error_that_names_both(own):
     folder = own("label_map")
     write_yolo(folder, "a")
-    with pytest.raises(DatasetError, match="label_map and as yolo; set the option encoding"):
+    with pytest.raises(DatasetError, match=r"label_map.*yolo.*option encoding"):
         locate(folder)
     np.testing.assert_array_equal(read(folder, encoding="label_map")["a"].labels, truth("a"))
     found = locate(folder, encoding="yolo")
@@ -148,7 +147,7 @@ class Bomb:
 def test_a_hostile_seg_npy_is_refused_and_not_run(own, tmp_path):
     folder = own("cellpose_seg")
     np.save(folder / "a_seg.npy", {"masks": truth("a"), "x": Bomb(tmp_path / "run")}, allow_pickle=True)
-    with pytest.raises(LabelReadError, match=r"a_seg\.npy: asks for posix\.mkdir"):
+    with pytest.raises(LabelReadError, match=r"a_seg\.npy.*posix\.mkdir"):
         custom.convert(locate(folder).items[0], DEFAULTS)
     assert not (tmp_path / "run").exists()
     pickle.loads(pickle.dumps(Bomb(tmp_path / "run")))
@@ -163,7 +162,7 @@ def test_regions_of_qupath_are_no_cells(own):
     save_text(folder / "a.json", json.dumps(content))
     sample = read(folder)["a"]
     np.testing.assert_array_equal(sample.labels, truth("a"))
-    assert sample.remarks == ("1 annotations beside cells or detections are taken for regions and left out",)
+    assert sample.remarks == (Like("^1 annotations.*regions.*left out"),)
 
 
 @pytest.mark.parametrize(("choice", "n"), [("annotations", 1), ("detections", 3), ("auto", 3)])
@@ -178,7 +177,7 @@ def test_objects_of_qupath_are_told_apart(own, choice, n):
     assert sample.labels.max() == n
     (item,) = [one for one in locate(folder).items if one.name == "b"]
     if choice == "detections":
-        with pytest.raises(LabelReadError, match="has no detections among 4 objects"):
+        with pytest.raises(LabelReadError, match=r"no detections.*4 objects.*geojson_objects"):
             custom.convert(item, DEFAULTS | {"geojson_objects": choice})
 
 
@@ -189,14 +188,14 @@ def test_crowds_of_coco_are_left_out(own):
     save_text(folder / "annotations.json", json.dumps(content))
     sample = read(folder)["a"]
     np.testing.assert_array_equal(sample.labels, np.maximum(truth("a") - 1, 0))
-    assert sample.remarks == ("1 regions of many cells (iscrowd) are left out",)
+    assert sample.remarks == (Like("^1 regions.*iscrowd.*left out"),)
 
 
 def test_small_instances_are_left_out(own):
     sample = read(own("label_map"), min_size=8)["b"]
     expected = np.select([truth("b") == 1, truth("b") == 3], [1, 2], 0)
     np.testing.assert_array_equal(sample.labels, expected)
-    assert sample.remarks == ("2 of 4 instances have fewer than 8 pixels and are left out",)
+    assert sample.remarks == (Like("^2 of 4 .*8 pixels.*left out"),)
 
 
 @pytest.mark.parametrize("encoding", ["coco", "mask_files"])

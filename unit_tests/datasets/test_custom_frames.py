@@ -1,6 +1,7 @@
 """Outlines that belong to another frame than that of their image."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_outlines_of_a_slide_fail_by_name_and_the_good_image_is_there(prepare, e
     code, failures, _, labels = prepare(encoding, squares(shift=300))
     assert code == 1
     assert "other" in failures
-    assert "20 of 20 outlines lie outside the image (x 320 to 490, y 320 to 450; the image is 256 x 256)" in failures
+    assert re.search(r"20 of 20 .*outside.*x 320 to 490, y 320 to 450.*256 x 256", failures)
     assert list(labels) == ["good"]
     assert labels["good"].max() == 20
 
@@ -90,7 +91,7 @@ def test_outlines_of_a_slide_fail_by_name_and_the_good_image_is_there(prepare, e
 def test_fractions_of_the_image_fail_by_name(prepare, encoding):
     code, failures, _, labels = prepare(encoding, squares(1 / SIDE))
     assert code == 1
-    assert "as if their coordinates were fractions of the image; multiply x by 256 and y by 256" in failures
+    assert re.search("fractions.*x by 256 and y by 256", failures)
     assert list(labels) == ["good"]
 
 
@@ -99,7 +100,5 @@ def test_outlines_that_leave_the_image_are_counted(prepare, encoding):
     code, failures, printed, labels = prepare(encoding, squares(shift=110))
     assert (code, failures) == (0, "")
     assert len(np.unique(labels["other"])) - 1 == 16
-    assert (
-        "other: 4 of 20 outlines lie outside the image (x 130 to 300, y 130 to 260; the image is 256 x 256)" in printed
-    )
-    assert "other: 7 of 20 outlines leave the image" in printed
+    assert re.search(r"other: 4 of 20 .*outside.*x 130 to 300, y 130 to 260.*256 x 256", printed)
+    assert re.search("other: 7 of 20 .*leave", printed)

@@ -10,6 +10,7 @@ from cellbundle.datasets.sets import custom
 from cellbundle.datasets.tree import Tree
 from cellbundle.errors import DatasetError, LabelReadError
 
+from ..words import Like
 from .own_images import (
     DEFAULTS,
     coco_entries,
@@ -78,7 +79,7 @@ def test_a_set_of_rois_beside_a_single_image(raw):
     assert locate(raw).items[0].detail["encoding"] == "imagej"
     np.testing.assert_array_equal(read(raw)["cells"].labels, truth("a"))
     save_image(raw / "x/other.tif")
-    with pytest.raises(DatasetError, match="no labels are recognised"):
+    with pytest.raises(DatasetError, match=r"no labels.*2 images"):
         locate(raw)
 
 
@@ -94,10 +95,10 @@ def test_halves_of_pairs_are_problems(raw):
     found = locate(raw)
     assert [item.name for item in found.items] == ["d"]
     assert reasons(found) == {
-        "a": "images/a.png has no label file; get the missing part of the data",
-        "b": "stands for images/b.png, labels/b.tif, labels/b_mask.tif; keep one image and one label file",
-        "c": "labels/c.tif has no image; get the missing part of the data",
-        "e": "e_mask.tif has no image; get the missing part of the data",
+        "a": Like(r"images/a\.png.*no label file"),
+        "b": Like(r"images/b\.png, labels/b\.tif, labels/b_mask\.tif.*keep one"),
+        "c": Like(r"labels/c\.tif.*no image"),
+        "e": Like(r"e_mask\.tif.*no image"),
     }
 
 
@@ -116,19 +117,17 @@ def test_the_list_of_classes_among_outlines_is_no_label(raw):
     save_text(raw / "labels/classes.txt", "cell")
     assert locate(raw).problems == []
     save_text(raw / "labels/b.txt", "")
-    assert reasons(locate(raw)) == {"b": "labels/b.txt has no image; get the missing part of the data"}
+    assert reasons(locate(raw)) == {"b": Like(r"labels/b\.txt.*no image")}
 
 
 def test_nothing_to_find_says_what_is_expected(raw):
     save_image(raw / "pictures/a.png")
     save_image(raw / "truth/a.png")
-    with pytest.raises(
-        DatasetError, match=r"no labels are recognised for any of 2 images.*label_map: labels/<name>\.tif"
-    ):
+    with pytest.raises(DatasetError, match=r"no labels.*2 images.*label_map: labels/<name>\.tif"):
         locate(raw)
-    with pytest.raises(DatasetError, match=r"none of 2 images has labels as yolo.*labels/<name>\.txt"):
+    with pytest.raises(DatasetError, match=r"as yolo.*labels/<name>\.txt"):
         locate(raw, encoding="yolo")
-    with pytest.raises(DatasetError, match=r"has no image .* extract archives first"):
+    with pytest.raises(DatasetError, match=r"no image.*extract archives"):
         custom.locate(Tree(raw, {"a.zip": raw / "a.zip"}), "folder", DEFAULTS, raw)
 
 
@@ -193,8 +192,8 @@ def test_entries_without_an_image_and_the_reverse_are_problems(raw):
     found = locate(raw)
     assert [item.name for item in found.items] == ["b"]
     assert reasons(found) == {
-        "a.png": "annotations.json lists a.png, which is not there; get the image",
-        "c": "c.png is not in annotations.json; add its labels, or remove the image",
+        "a.png": Like(r"annotations\.json.*a\.png.*not there"),
+        "c": Like(r"c\.png.*not in annotations\.json"),
     }
 
 
@@ -206,10 +205,10 @@ def test_entries_that_are_not_unique_are_problems(raw):
     found = locate(raw)
     assert [item.name for item in found.items] == ["d"]
     assert reasons(found) == {
-        "a": "1.json lists a.png several times; keep one",
-        "b": "is listed in 1.json and 2.json, or twice; keep one",
-        "x_c": "1.json lists c.png, which may be x/c.png or y/c.png; give them different names",
-        "y_c": "y/c.png is not in 1.json, 2.json; add its labels, or remove the image",
+        "a": Like(r"1\.json.*a\.png several times"),
+        "b": Like(r"1\.json and 2\.json.*keep one"),
+        "x_c": Like(r"1\.json.*x/c\.png or y/c\.png.*different names"),
+        "y_c": Like(r"y/c\.png.*not in 1\.json, 2\.json"),
     }
     assert custom.convert(found.items[0], DEFAULTS).labels.max() == 0  # listed without annotations: no cells
 
@@ -220,7 +219,7 @@ def test_a_table_of_another_image_size_is_an_error(raw):
     write_kaggle(raw, "")
     table = (raw / "train.csv").read_text().replace("a,", "a,200 9 ", 1)
     save_text(raw / "train.csv", table)
-    with pytest.raises(LabelReadError, match=r"train\.csv: image a: run lengths of mask 0"):
+    with pytest.raises(LabelReadError, match=r"train\.csv.*image a.*mask 0"):
         custom.convert(locate(raw).items[0], DEFAULTS)
 
 
@@ -232,4 +231,4 @@ def test_broken_labels_of_one_image_leave_the_others(raw, tmp_path):
     prepared = prepare("custom", raw, tmp_path / "out", workers=1)
     assert [item.name for item in prepared.items] == ["b"]
     assert [problem.name for problem in prepared.problems] == ["a"]
-    assert "9.png: the mask is 3x3" in prepared.problems[0].reason
+    assert prepared.problems[0].reason == Like(r"9\.png.*3x3")

@@ -1,7 +1,6 @@
 """Own images: parts of a split, groups and options."""
 
 import json
-import re
 
 import pytest
 
@@ -54,7 +53,7 @@ def test_folders_of_a_split_are_ignored_on_request(parts):
 def test_images_outside_of_the_folders_of_a_split_are_an_error(parts):
     save_image(parts / "h.png")
     save_labels(parts / "h_mask.png")
-    with pytest.raises(DatasetError, match=r"1 images such as h\.png lie in none of the folders.*split: random"):
+    with pytest.raises(DatasetError, match=r"h\.png.*split: random"):
         locate(parts)
     assert len(locate(parts, split="random").items) == 8
 
@@ -98,21 +97,21 @@ def test_group_of_folders_leaves_out_those_for_images_and_parts(raw):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoding": "masks"}, "option encoding is 'masks'; choose one of auto, label_map"),
-        ({"rle_order": "F"}, "option rle_order is 'F'; choose one of columns, rows"),
-        ({"split": "yes"}, "option split is 'yes'; choose one of auto, folders, random"),
-        ({"min_size": 0}, "option min_size is 0"),
-        ({"group": "(p"}, "is no regular expression"),
-        ({"group": 3}, "option group is 3, which is no regular expression"),
-        ({"group": "p."}, "with 0 groups in parentheses"),
-        ({"group": "(p0)"}, r"finds nothing in 9 names such as 0_p1_x, 1_p1_x, 2_p1_x;"),
-        ({"colours": {"300,0,0": "a"}}, "'300,0,0' is no colour"),
-        ({"colours": {"red": "a"}}, "'red' is no colour"),
-        ({"colours": {"#ff0000": 1}}, "the class of colour '#ff0000' is 1; give a name"),
-        ({"colours": {"#ff0000": "a", "255,0,0": "b"}}, "option colours: colour '255,0,0' stands twice in the table"),
-        ({"colours": "red"}, "option colours: the table of colours is 'red'; give the class of each"),
+        ({"encoding": "masks"}, "option encoding.*'masks'.*auto, label_map"),
+        ({"rle_order": "F"}, "option rle_order.*'F'.*columns, rows"),
+        ({"split": "yes"}, "option split.*'yes'.*auto, folders, random"),
+        ({"min_size": 0}, "option min_size.* 0"),
+        ({"group": "(p"}, r"option group.*'\(p'.*regular expression"),
+        ({"group": 3}, "option group.* 3.*regular expression"),
+        ({"group": "p."}, "option group.*'p.'.*0 groups"),
+        ({"group": "(p0)"}, r"option group.*'\(p0\)'.* 9 .*0_p1_x, 1_p1_x, 2_p1_x;"),
+        ({"colours": {"300,0,0": "a"}}, "option colours.*'300,0,0'.*255,0,0"),
+        ({"colours": {"red": "a"}}, "option colours.*'red'.*255,0,0"),
+        ({"colours": {"#ff0000": 1}}, "option colours.*class.*'#ff0000'.* 1.*name"),
+        ({"colours": {"#ff0000": "a", "255,0,0": "b"}}, "option colours.*'255,0,0'.*twice"),
+        ({"colours": "red"}, "option colours.*table.*'red'.*such as"),
     ],
 )
 def test_options_without_a_possible_value_are_errors(grouped, options, message):
-    with pytest.raises(ConfigError, match=re.escape(message).replace(r"\ ", " ")):
+    with pytest.raises(ConfigError, match=message):
         locate(grouped, **options)

@@ -17,6 +17,8 @@ from cellbundle.datasets.convert import file_hash
 from cellbundle.datasets.sets import dsb2018
 from cellbundle.io import read_image, read_labels
 
+from ..words import Like
+
 SHAPE = (24, 40)
 Y, X = np.indices(SHAPE)
 
@@ -69,7 +71,7 @@ def test_a_copy_of_a_mask_is_one_nucleus_and_is_remarked(stage1, tmp_path):
     raw = stage1(tmp_path / "raw", {"a": [disc(10, 10, 4), disc(10, 10, 4), disc(10, 30, 2)]})
     prepared, labels = prepared_labels(raw, tmp_path / "out")
     assert labels["a"].max() == 2
-    assert any("1 of 3 masks are copies of others" in remark for remark in prepared.remarks)
+    assert Like("1 of 3 masks.*copies") in prepared.remarks
 
 
 def test_images_keep_their_pixels_and_ids(twelve, tmp_path):
@@ -103,7 +105,7 @@ def test_an_image_without_masks_is_an_error_and_the_others_are_there(twelve, tmp
     (twelve / "stage1_train/06aa/images/06aa.png").unlink()
     prepared, labels = prepared_labels(twelve, tmp_path / "out")
     assert [problem.name for problem in prepared.problems] == ["05aa", "06aa"]
-    assert "1 images and 0 masks" in prepared.problems[0].reason
+    assert prepared.problems[0].reason == Like("1 images.*0 masks")
     assert len(labels) == 10
 
 
@@ -111,7 +113,7 @@ def test_a_mask_of_another_size_is_named(twelve, tmp_path):
     Image.new("L", (5, 4), 255).save(twelve / "stage1_train/04aa/masks/ff.png")
     prepared, _ = prepared_labels(twelve, tmp_path / "out")
     assert [problem.name for problem in prepared.problems] == ["04aa"]
-    assert "ff.png: the mask is 4x5, those before it are 20x30" in prepared.problems[0].reason
+    assert prepared.problems[0].reason == Like(r"ff\.png.*4x5.*20x30")
 
 
 def test_folders_without_any_masks_are_no_errors(twelve, tmp_path):
@@ -123,7 +125,7 @@ def test_folders_without_any_masks_are_no_errors(twelve, tmp_path):
     prepared, _ = prepared_labels(twelve, tmp_path / "out")
     assert prepared.problems == []
     assert len(prepared.items) == 12
-    assert any(remark.startswith("12 images such as stage1_test/test00aa") for remark in prepared.remarks)
+    assert Like("^12 images.* stage1_test/test00aa") in prepared.remarks
 
 
 def test_known_images_have_the_split_by_field(stage1, tmp_path):
@@ -133,7 +135,7 @@ def test_known_images_have_the_split_by_field(stage1, tmp_path):
     found = {item.name[:16]: (item.group, item.fold) for item in prepared.items}
     assert {name: found[name] for name in known} == known
     assert {item.section for item in prepared.items} == {"training"}
-    assert any("of 1 images it is not known which field" in remark for remark in prepared.remarks)
+    assert Like("1 images.*field") in prepared.remarks
 
 
 def test_the_table_of_fields_splits_none():

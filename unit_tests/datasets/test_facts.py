@@ -64,5 +64,5 @@ def test_the_configuration_has_the_options_with_their_defaults(name):
 
 
 def test_a_misspelt_data_set_is_an_error_that_suggests_the_right_one():
-    with pytest.raises(DatasetError, match="did you mean livecell"):
+    with pytest.raises(DatasetError, match=r"'livecel'.*livecell"):
         read_facts("livecel")

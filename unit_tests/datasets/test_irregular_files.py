@@ -9,6 +9,7 @@ from cellbundle.datasets import prepare
 from cellbundle.errors import DatasetError
 
 from ..damage import bind_socket, fifo
+from ..words import Like
 from .own_images import save_image, save_labels
 from .running import run
 
@@ -31,7 +32,7 @@ def test_they_are_failures_of_a_preparation(twelve, tmp_path):
     found = failures(tmp_path / "out")
     names = ("images/03aa.png", "masks/device.png", "masks/socket.png")
     for name in names:
-        assert found[f"stage1_train/03aa/{name}"] == "is a FIFO, a device or a socket; give a regular file"
+        assert found[f"stage1_train/03aa/{name}"] == Like("FIFO.*device.*socket")
         assert name in (tmp_path / "out/report.html").read_text()
 
 
@@ -47,5 +48,5 @@ def test_they_are_not_opened_to_recognise_an_encoding(tmp_path, name, caplog):
 
 
 def test_a_source_that_is_one_is_refused(tmp_path):
-    with fifo(tmp_path / "raw.zip"), pytest.raises(DatasetError, match=r"raw\.zip: is a FIFO"):
+    with fifo(tmp_path / "raw.zip"), pytest.raises(DatasetError, match=r"raw\.zip.*FIFO"):
         prepare("custom", tmp_path / "raw.zip", tmp_path / "out", workers=1)

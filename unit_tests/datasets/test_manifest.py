@@ -9,6 +9,8 @@ from cellbundle.datasets import Damage, prepare, verify
 from cellbundle.datasets.convert import file_hash
 from cellbundle.errors import DatasetError
 
+from ..words import Like
+
 
 @pytest.fixture
 def folder(twelve, tmp_path):
@@ -44,12 +46,10 @@ def test_each_damage_is_named_once(folder):
     (folder / "dsb2018.json").write_text("{}")
     steps = []
     assert verify(folder, lambda done, total: steps.append((done, total))) == [
-        Damage(
-            "dsb2018.json", f"has 2 bytes, not {pd.read_csv(folder / 'manifest.csv').bytes[0]} as when it was written"
-        ),
-        Damage("images/01aa.png", "has other content than when it was written, with the same size"),
+        Damage("dsb2018.json", Like(f"2 bytes.* {pd.read_csv(folder / 'manifest.csv').bytes[0]}")),
+        Damage("images/01aa.png", Like("other content.*same size")),
         Damage("labels/02aa.tif", "is missing"),
-        Damage("labels/03aa.tif", "has the content of labels/09aa.tif"),
+        Damage("labels/03aa.tif", Like(r"content of labels/09aa\.tif")),
     ]
     assert steps == [(n, 26) for n in range(1, 27)]
 
@@ -61,16 +61,18 @@ def test_a_changed_manifest_is_the_damage(folder):
 
 
 @pytest.mark.parametrize(
-    ("keep", "reason"), [(10, "lacks 16 files of dsb2018.json"), (1, "has no data list")], ids=["cut off", "empty"]
+    ("keep", "reason"), [(10, r"16 files of dsb2018\.json"), (1, "no data list")], ids=["cut off", "empty"]
 )
 def test_a_manifest_that_is_cut_off_is_noticed_without_its_hash(keep, reason, folder):
     shutil.rmtree(folder / ".cellbundle")
     lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
     (folder / "manifest.csv").write_text("".join(lines[:keep]))
-    assert verify(folder) == [Damage("manifest.csv", f"{reason}; prepare the data set again to write it anew")]
+    assert verify(folder) == [Damage("manifest.csv", Like(f"{reason}.*prepare.*again"))]
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "has no manifest.csv"), ("a,b\n1,2\n", "cannot be used")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, r"no manifest\.csv"), ("a,b\n1,2\n", r"manifest\.csv.*'a,b'.*prepare.*again")]
+)
 def test_without_a_manifest_nothing_can_be_verified(content, message, tmp_path):
     if content:
         (tmp_path / "manifest.csv").write_text(content)

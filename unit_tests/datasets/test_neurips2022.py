@@ -14,6 +14,8 @@ from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError, ImageReadError
 from cellbundle.io import read_image, read_labels
 
+from ..words import Like
+
 SHAPE = (20, 30)
 
 
@@ -126,16 +128,14 @@ def test_broken_pairs_are_reported(published):
     found = locate(published)
     names = [item.name for item in found.items]
     assert names == ["OpenTest_001", "OpenTest_002", "cell_00004", "cell_00005", "tuning_cell_00002"]
-    missing = "get the missing part of the data"
     assert found.problems == [
-        Problem("cell_00001", f"Training-labeled/images/cell_00001.png has no label file; {missing}"),
-        Problem("cell_00002", f"Training-labeled/labels/cell_00002_label.tiff has no image; {missing}"),
+        Problem("cell_00001", Like(r"Training-labeled/images/cell_00001\.png.*no label file")),
+        Problem("cell_00002", Like(r"Training-labeled/labels/cell_00002_label\.tiff.*no image")),
         Problem(
             "cell_00003",
-            "stands for Training-labeled/images/cell_00003.png, Training-labeled/images/cell_00003.tif, "
-            "Training-labeled/labels/cell_00003_label.tiff; keep one image and one label file",
+            Like(r"images/cell_00003\.png, .*images/cell_00003\.tif, .*labels/cell_00003_label\.tiff.*keep one"),
         ),
-        Problem("tuning_cell_00001", f"Tuning/images/cell_00001.tiff has no label file; {missing}"),
+        Problem("tuning_cell_00001", Like(r"Tuning/images/cell_00001\.tiff.*no label file")),
     ]
 
 
@@ -144,13 +144,13 @@ def test_a_part_without_any_labels_is_left_out(published):
         path.unlink()
     found = locate(published)
     assert found.problems == []
-    assert found.remarks == ["the 2 images in tuning have no labels and are left out"]
+    assert found.remarks == [Like(r"\b2 images.*tuning.*no labels.*left out")]
     assert all(item.fold is None for item in found.items)
 
 
 def test_nothing_where_the_data_set_has_its_files(tmp_path):
     write(tmp_path / "other", "cell_00001.png", pixels(1), 2)
-    with pytest.raises(DatasetError, match="no image or label file lies where the data set has them"):
+    with pytest.raises(DatasetError, match=r"no image or label file.*layout"):
         locate(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_colours_last_in_a_tiff_without_axes_are_read(tmp_path):
 def test_an_image_that_fits_its_labels_in_no_way_is_refused(tmp_path):
     path = write(tmp_path / "Training-labeled", "a.tif", pixels(1), 2)
     tifffile.imwrite(path, np.zeros((5, 7, 9), np.uint8), imagej=True, metadata={"axes": "ZYX"})
-    with pytest.raises(ImageReadError, match=r"a\.tif: is a z-stack"):
+    with pytest.raises(ImageReadError, match=r"a\.tif.*z-stack"):
         convert_one(tmp_path)
 
 

@@ -84,7 +84,7 @@ def test_a_flipped_byte_is_found_and_nothing_is_left(tmp_path, work):
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"a\.npz: is damaged or incomplete \(Bad CRC"):
+    with pytest.raises(DatasetError, match=r"a\.npz.*damaged.*Bad CRC"):
         unpack_arrays(path, ["X"], work)
     assert list(work.iterdir()) == []
 
@@ -93,14 +93,14 @@ def test_missing_space_is_told_before_writing(tmp_path, work, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", X=np.zeros(2**25, np.uint8))
     usage = shutil.disk_usage(work)._replace(free=2**25 + archives.SPARE)  # the header of the array is too much
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DatasetError, match=r"needs 96\.0 MiB, but only 96\.0 MiB are free"):
+    with pytest.raises(DatasetError, match=r"work.* 96\.0 MiB.* 96\.0 MiB"):
         unpack_arrays(tmp_path / "a.npz", ["X"], work)
     assert list(work.iterdir()) == []
 
 
 def test_a_web_page_is_no_npz(tmp_path, work):
     (tmp_path / "a.npz").write_text("<html>log in</html>")
-    with pytest.raises(DatasetError, match=r"a\.npz: is damaged or incomplete"):
+    with pytest.raises(DatasetError, match=r"a\.npz.*damaged.*download"):
         unpack_arrays(tmp_path / "a.npz", ["X"], work)
 
 

@@ -17,6 +17,8 @@ from cellbundle.errors import CellBundleError, DatasetError
 from cellbundle.instances.polygons import contours
 from cellbundle.io import read_labels
 
+from ..words import Like
+
 SHAPE = (16, 24)
 SQUARE = "0 0 0 0.125 0 0.125 0.1875 0 0.1875\n"  # corners 0 and 3 in both directions
 
@@ -68,7 +70,7 @@ def test_published_tree(raw, tmp_path):
     prepared = prepare("nuinsseg", raw, tmp_path / "out", n_folds=2, workers=1)
     assert prepared.variant == "published"
     assert prepared.problems == []
-    assert "2 images found, 665 are published" in prepared.remarks
+    assert Like("^2 images.* 665 ") in prepared.remarks
     entries = json.loads(prepared.datalists["nuinsseg"].read_text())["training"]
     assert [entry["label"] for entry in entries] == ["labels/human_bladder_01.tif", "labels/mouse_fat_3.tif"]
     assert {entry["fold"] for entry in entries} == {0, 1}
@@ -92,12 +94,12 @@ def test_broken_pairs_are_named(raw):
     (raw / "images/c.png").unlink()
     found = locate(raw)
     assert [item.name for item in found.items] == ["a"]
-    assert [(one.name, one.reason.split(";")[0]) for one in found.problems] == [
-        ("b", "images/b.png has no label file"),
-        ("c", "labels/c.txt has no image"),
+    assert [(one.name, one.reason) for one in found.problems] == [
+        ("b", Like(r"images/b\.png.*no label file")),
+        ("c", Like(r"labels/c\.txt.*no image")),
     ]
     (raw / "images/a.png").unlink()
-    with pytest.raises(DatasetError, match=r"no image has a label file; expected images/\*\.png beside labels/\*\.txt"):
+    with pytest.raises(DatasetError, match=r"no image.*images/\*\.png.*labels/\*\.txt"):
         locate(raw)
 
 
@@ -113,8 +115,8 @@ def test_polygons_hold_the_pixels_on_their_border(raw, tmp_path):
     expected[4:7, 12:14] = 2
     np.testing.assert_array_equal(read_labels(tmp_path / "out/labels/human_brain_1.tif"), expected)
     assert not read_labels(tmp_path / "out/labels/human_brain_2.tif").any()
-    lost = "human_brain_1: 1 of 3 nuclei are copies of others"
-    assert prepared.remarks == [lost, "human_brain_2: has no instance"]
+    lost = Like(r"human_brain_1.*\b1 of 3 nuclei.*copies")
+    assert prepared.remarks == [lost, Like("human_brain_2.*no instance")]
 
 
 def test_a_damaged_label_file_is_a_problem_and_the_rest_is_done(raw, tmp_path):
@@ -180,16 +182,16 @@ def test_a_split_file_that_does_not_fit_names_what_is_wrong(raw):
     assert places(found.items) == {"a": ("training", 0)}
     assert [one.name for one in found.problems] == ["c", "b", "x"]
     assert "is not in" in found.problems[1].reason
-    assert "x.png, which is not there" in found.problems[2].reason
+    assert found.problems[2].reason == Like(r"x\.png.*not there")
 
 
 def test_an_ambiguous_split_file_is_refused(raw):
     save_yolo(raw, "a")
     write_split(raw, training=[("a", {})], testing=[("a", {})])
-    with pytest.raises(DatasetError, match=r"testing\[0\] names .*a\.png again"):
+    with pytest.raises(DatasetError, match=r"testing\[0\].*a\.png again"):
         locate(raw)
     write_split(raw, training=[("../../a", {})])
-    with pytest.raises(CellBundleError, match=r"training\[0\]: 'image' is .*not below"):
+    with pytest.raises(CellBundleError, match=r"training\[0\].*'image'.*not below"):
         locate(raw)
     (raw / "sub").mkdir()
     (raw / "sub/split.json").write_text("{}")
@@ -252,7 +254,7 @@ def test_real_polygons_come_back(real_data, tmp_path):
 
     prepared = prepare("nuinsseg", folder, tmp_path, workers=1)
     assert prepared.problems == prepared.leaks == []
-    assert prepared.remarks == ["there are 4 folds instead of 5, because of published folds or too few groups"]
+    assert prepared.remarks == [Like("4 folds.* 5,")]
     overlaps = []
     for item in prepared.items:
         lines = item.labels[0].read_text().splitlines()

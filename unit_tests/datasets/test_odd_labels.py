@@ -9,6 +9,8 @@ from cellbundle.datalists.validate import inspect_datalist
 from cellbundle.datasets import prepare
 from cellbundle.instances.regions import find_regions
 
+from ..words import Like
+
 N = 20  # cells along a side
 
 
@@ -40,9 +42,9 @@ def cells(n):
 
 def test_ids_that_are_cut_to_8_bits_are_remarked(folder):
     remarks, found = folder((cells(400) % 256).astype(np.uint8))
-    text = "144 of 255 instances have parts far from each other: the largest id is 255, so ids may be cut to 8 bits"
-    assert any(text in remark for remark in remarks)
-    assert any(kind == "scattered-instances" and text in message for kind, message in found)
+    text = Like("144 of 255 instances.*255.*8 bits")
+    assert text in remarks
+    assert ("scattered-instances", text) in found
 
 
 def test_255_cells_are_no_remark(folder):
@@ -55,7 +57,7 @@ def test_values_that_stand_for_no_data_are_remarked(folder):
     image = np.random.default_rng(0).random((8 * N, 8 * N), np.float32)
     image[:8] = -9999
     remarks, found = folder(cells(30).astype(np.uint8), image)
-    assert remarks[0].startswith("a: 5 % of the values are -9999, which stands for no data; ")
+    assert remarks[0] == Like("a: 5 % .*-9999.*no data")
     assert [kind for kind, _ in found] == ["no-data"]
 
 
@@ -71,13 +73,12 @@ def with_region():
 def test_a_region_around_cells_is_remarked_and_can_be_left_out(folder, tmp_path):
     labels, region = with_region()
     remarks, found = folder(labels)
-    text = "1 of 31 instances look like regions, as they surround others or cover most of the image (the largest has"
-    text += f" {(labels == region).sum()} pixels)"
-    assert any(text in remark for remark in remarks)
-    assert [kind for kind, message in found if text in message] == ["region-instances"]
+    text = Like(rf"\b1 of 31 instances.*regions.* {(labels == region).sum()} pixels")
+    assert text in remarks
+    assert [kind for kind, message in found if text == message] == ["region-instances"]
     out = tmp_path / "without"
     prepared = prepare("custom", tmp_path / "raw", out, workers=1, options={"drop_regions": True})
-    assert "a: 1 of 31 instances are regions and left out" in prepared.remarks
+    assert Like("a: 1 of 31 instances.*regions.*left out") in prepared.remarks
     kept = tifffile.imread(out / "labels" / "a.tif")
     np.testing.assert_array_equal(kept, np.where(labels == region, 0, labels))
 
@@ -85,7 +86,7 @@ def test_a_region_around_cells_is_remarked_and_can_be_left_out(folder, tmp_path)
 def test_a_background_with_an_id_is_a_region(folder):
     labels = np.where(cells(20) == 0, 65535, cells(20)).astype(np.uint16)
     remarks, _ = folder(labels, drop_regions=True)
-    assert "a: 1 of 21 instances are regions and left out" in remarks
+    assert Like("a: 1 of 21 instances.*regions.*left out") in remarks
 
 
 def test_cells_are_no_regions():

@@ -14,6 +14,8 @@ from cellbundle.datasets.sets import omnipose
 from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.io import read_image, read_labels
 
+from ..words import Like
+
 DEFAULTS = {"worm_high_res": False}
 RODS = np.zeros((20, 24), np.uint8)
 RODS[2:5, 3:15], RODS[8:18, 5:8] = 3, 7
@@ -120,8 +122,8 @@ def test_missing_parts_are_reported(published):
     (folder / "j.tif").unlink()
     where = "bact_fluor/train_sorted/a"
     assert locate(published).problems == [
-        Problem("bact_fluor_train_a_i", f"{where}/i.tif has no label file; get the missing part of the data"),
-        Problem("bact_fluor_train_a_j", f"{where}/j_masks.tif has no image; get the missing part of the data"),
+        Problem("bact_fluor_train_a_i", Like(rf"{where}/i\.tif.*no label file")),
+        Problem("bact_fluor_train_a_j", Like(rf"{where}/j_masks\.tif.*no image")),
     ]
 
 
@@ -188,7 +190,7 @@ def test_a_field_in_training_and_testing_is_named(tmp_path):
     for seed, (part, tile) in enumerate([("train", 1), ("train", 2), ("test", 3)]):
         write(tmp_path / "raw" / "bact_phase" / f"{part}_sorted" / "A22", f"a22_t1xy5_tile{tile}", seed)
     prepared = prepare("omnipose", tmp_path / "raw", tmp_path / "out", n_folds=2, workers=1)
-    assert prepared.leaks == ["group 'A22 a22_xy5' stands in fold 0 and testing"]
+    assert prepared.leaks == [Like("group 'A22 a22_xy5' .*fold 0 and testing")]
 
 
 def test_the_order_of_directories_changes_nothing(published, tmp_path, shuffled_listing):

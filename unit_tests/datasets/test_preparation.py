@@ -13,6 +13,7 @@ from cellbundle.datalists.datalist import read_datalist
 from cellbundle.datasets import facts, prepare, verify
 from cellbundle.errors import ConfigError
 
+from ..words import Like
 from .running import contents, run
 
 
@@ -44,15 +45,15 @@ def test_neither_order_nor_processes_change_a_byte(twelve, tmp_path, shuffled_li
 def test_too_few_groups_are_remarked(stage1, tmp_path):
     raw = stage1(tmp_path / "raw", {"a": [np.eye(9, dtype=bool)]})
     remarks = run(raw, tmp_path / "out").remarks
-    assert any(remark.startswith("there are 1 folds instead of 5") for remark in remarks)
-    assert any(remark.startswith("there are no testing images") for remark in remarks)
+    assert Like("1 folds.* 5") in remarks
+    assert Like("no testing images") in remarks
 
 
 def test_two_images_of_one_name_are_named_with_their_files(twelve, tmp_path):
     shutil.copytree(twelve / "stage1_train/03aa", twelve / "fixed/03aa")
     (problem,) = run(twelve, tmp_path / "out").problems
     assert problem.name == "03aa"
-    assert problem.reason.startswith("stands for several images: fixed/03aa/images/03aa.png, stage1_train/03aa/")
+    assert problem.reason == Like(r"several images.*fixed/03aa/images/03aa\.png, stage1_train/03aa/")
 
 
 def test_a_name_that_is_not_utf8_is_a_problem(twelve, tmp_path):
@@ -70,7 +71,7 @@ def test_a_damaged_image_is_named_by_its_published_file(twelve, tmp_path):
 
 def test_a_file_in_the_place_of_the_results_is_named(twelve, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="is a file; give another folder"):
+    with pytest.raises(ConfigError, match=r"file is a file.*folder"):
         run(twelve, tmp_path / "file/out")
 
 
@@ -106,8 +107,8 @@ def test_published_defects_are_left_out_and_counts_compared(twelve, tmp_path, mo
     prepared = run(twelve, tmp_path / "out")
     assert "05aa" not in prepared.records
     assert prepared.remarks[:2] == [
-        "12 images found, 670 are published",
-        "05aa is left out: its mask shows another image",
+        Like("12 images.* 670 "),
+        Like("05aa.*left out.*its mask shows another image"),
     ]
 
 
@@ -117,24 +118,24 @@ def test_results_may_lie_in_the_published_folder(twelve):
 
 
 def test_folders_that_hold_something_else_are_refused(twelve, tmp_path):
-    with pytest.raises(ConfigError, match="holds the published files"):
+    with pytest.raises(ConfigError, match=r"output_dir.*published files"):
         run(twelve, twelve)
     (tmp_path / "mine/images").mkdir(parents=True)
     (tmp_path / "mine/images/a.png").write_text("mine")
-    with pytest.raises(ConfigError, match=r"did not write: images/a\.png;"):
+    with pytest.raises(ConfigError, match=r"mine.* images/a\.png;.*--replace-foreign"):
         run(twelve, tmp_path / "mine")
     run(twelve, tmp_path / "out")
-    with pytest.raises(ConfigError, match="holds the data set dsb2018"):
+    with pytest.raises(ConfigError, match=r"data set dsb2018.*yeaz an output_dir"):
         prepare("yeaz", twelve, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variant": "stage2"}, "has no variant 'stage2'; choose one of: auto, stage1, stardist"),
-        ({"n_folds": 1}, "n_folds is 1"),
-        ({"workers": 0}, "workers is 0"),
-        ({"options": {"folds": 3}}, "has no option folds; its options are: none"),
+        ({"variant": "stage2"}, "variant 'stage2'.*auto, stage1, stardist"),
+        ({"n_folds": 1}, "n_folds.* 1"),
+        ({"workers": 0}, "workers.* 0"),
+        ({"options": {"folds": 3}}, "option folds.*none"),
     ],
 )
 def test_wrong_options_are_named(options, message, twelve, tmp_path):

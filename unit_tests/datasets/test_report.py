@@ -16,6 +16,7 @@ from cellbundle.datasets.report import write_report
 from cellbundle.io import write_image, write_labels
 
 from ..report.conftest import Page
+from ..words import Like
 
 X = "\N{MULTIPLICATION SIGN}"
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)> {{ 7*7 }} </style>&amp;"""
@@ -224,8 +225,8 @@ def test_image_that_cannot_be_drawn(tmp_path, damaged):
     assert len(result.all("h3")) == 4
     assert [image["alt"] for image in result.all("img")] == ["c with outlines", "d with outlines"]
     reasons = [p["text"] for p in result.all("p", class_="gone")]
-    assert reasons[0].startswith(f"Cannot be drawn: {path}: cannot be decoded (")
-    assert reasons[1].startswith("Cannot be drawn: images/1.tif: cannot be opened (")
+    assert reasons[0] == Like(f"{path}.*cannot be decoded")
+    assert reasons[1] == Like(r"images/1\.tif.*No such file")
 
 
 def test_problems_remarks_and_leaks(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from cellbundle.datasets import convert, verify
 from cellbundle.errors import DatasetError
 
+from ..words import Like
 from .running import contents, images, run, state
 
 
@@ -46,7 +47,7 @@ def test_files_of_earlier_runs_are_remarked(twelve, tmp_path):
     run(twelve, tmp_path / "out")
     shutil.rmtree(twelve / "stage1_train/11aa")
     remarks = run(twelve, tmp_path / "out").remarks
-    assert any(remark.startswith("2 files of earlier runs are in no list: images/11aa.png") for remark in remarks)
+    assert Like(r"^2 files of earlier runs.*images/11aa\.png") in remarks
 
 
 def test_a_second_run_touches_no_image(twelve, tmp_path):
@@ -130,7 +131,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(twelve, tmp_path, monk
         write(path, labels)
 
     monkeypatch.setattr(convert, "write_labels", fail)
-    with pytest.raises(DatasetError, match="no space left; make room, and the same command goes on"):
+    with pytest.raises(DatasetError, match=r"no space left.*same command"):
         run(twelve, tmp_path / "out")
     monkeypatch.undo()
     before = images(tmp_path / "out")

@@ -17,6 +17,8 @@ from cellbundle.errors import DatasetError, LabelReadError
 from cellbundle.instances.overlaps import labels_to_rles
 from cellbundle.io import read_labels
 
+from ..words import Like
+
 WIDTH, HEIGHT = 704, 520
 DEFAULTS = {"fill_holes": False}
 HEADER = (
@@ -102,7 +104,7 @@ def test_of_overlapping_cells_the_smaller_is_on_top(published):
 def test_copies_of_a_cell_are_counted(published):
     published.add(cells=[CELLS[0], *CELLS])
     sample = sartorius.convert(published.locate().items[0], DEFAULTS)
-    assert sample.remarks[0].startswith("1 of 3 cells are copies of others")
+    assert sample.remarks[0] == Like("^1 of 3 cells.*copies")
     assert np.bincount(sample.labels.ravel())[1:].tolist() == [3, 0, 2]
 
 
@@ -118,7 +120,7 @@ def test_holes_are_filled_only_if_wanted_and_only_those_of_the_cell_itself(publi
 
 def test_run_lengths_that_leave_the_image_name_table_and_image(published):
     name = published.add(cells=["366080 2"])
-    with pytest.raises(LabelReadError, match=f"train.csv: image {name}: run lengths of mask 0"):
+    with pytest.raises(LabelReadError, match=f"train.csv.*image {name}.*mask 0"):
         sartorius.convert(published.locate().items[0], DEFAULTS)
 
 
@@ -144,11 +146,10 @@ def test_missing_halves_are_problems_and_other_folders_are_not_looked_at(publish
         published.write_png(name)
     found = published.locate()
     assert [item.name for item in found.items] == [good]
-    columns = "width, height, cell_type, sample_id"
     assert found.problems == [
-        Problem(lost, f"stands in train.csv, but train/{lost}.png is not there; get it"),
-        Problem(double, f"has different {columns} in train.csv; get the table again"),
-        Problem("ffffffffffff", "train/ffffffffffff.png has no row in train.csv; get the whole table"),
+        Problem(lost, Like(rf"train\.csv.*train/{lost}\.png.*not there")),
+        Problem(double, Like(r"different width, height, cell_type, sample_id.*train\.csv")),
+        Problem("ffffffffffff", Like(r"train/ffffffffffff\.png.*no row.*train\.csv")),
     ]
 
 
@@ -169,7 +170,7 @@ def test_another_table_is_refused(published, content, reason):
     published.add()
     published.write()
     (published.folder / "train.csv").write_text(content)
-    with pytest.raises(DatasetError, match=rf"train.csv: is no table with the columns id, annotation.*{reason}"):
+    with pytest.raises(DatasetError, match=rf"train.csv.*columns id, annotation.*{reason}"):
         sartorius.locate(Tree(published.folder, list_files(published.folder)), "kaggle", DEFAULTS, published.folder)
 
 
@@ -207,8 +208,8 @@ def test_from_published_files_to_datalists(published, tmp_path, shuffled_listing
     assert lists[0] == lists[1]
     assert sorted(lists[0]) == ["sartorius", "sartorius_astro", "sartorius_cort"]
     assert [problem.name for problem in prepared.problems] == [wrong]
-    assert "the image is 520x704 and its labels are 704x520" in prepared.problems[0].reason
-    assert any(remark.startswith("03b27b381a5f is left out: its annotations are wrong") for remark in prepared.remarks)
+    assert prepared.problems[0].reason == Like("image.*520x704.*labels.*704x520")
+    assert Like("03b27b381a5f.*left out.*its annotations are wrong") in prepared.remarks
     datalist = json.loads(lists[0]["sartorius"])
     assert (len(datalist["training"]), len(datalist["testing"])) == (6, 2)
     labels = read_labels(tmp_path / "out1" / datalist["testing"][0]["label"])

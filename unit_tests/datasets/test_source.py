@@ -56,7 +56,7 @@ def test_a_tree_that_is_half_extracted_is_completed_from_its_archive(twelve, tmp
 
 
 def test_a_wrong_data_set_does_not_claim_the_folder(twelve, tmp_path):
-    with pytest.raises(DatasetError, match=r"does not hold YeaZ.*It looks like dsb2018"):
+    with pytest.raises(DatasetError, match=r"does not hold YeaZ.* dsb2018"):
         prepare("yeaz", twelve, tmp_path / "out")
     assert len(run(twelve, tmp_path / "out").items) == 12
 
@@ -67,7 +67,7 @@ def test_another_data_set_is_recognised(tmp_path):
         (tmp_path / "raw/train" / part / "a.png").write_bytes(b"x")
         (tmp_path / "raw/test" / part).mkdir(parents=True)
         (tmp_path / "raw/test" / part / "b.png").write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"does not hold 2018 Data Science Bowl.*It looks like bccd"):
+    with pytest.raises(DatasetError, match=r"does not hold 2018 Data Science Bowl.* bccd"):
         run(tmp_path / "raw", tmp_path / "out")
 
 
@@ -76,7 +76,7 @@ def test_another_data_set_is_recognised(tmp_path):
     [
         (WEB_PAGE, "web page"),
         (b"", "is empty"),
-        (b"PK\x03\x04 cut off", "damaged or incomplete"),
+        (b"PK\x03\x04 cut off", "is damaged"),
         (b"text", "not a zip"),
     ],
 )
@@ -105,7 +105,7 @@ def test_numbers_that_start_again_do_not_make_an_archive_seem_extracted(tmp_path
 
 
 def test_nothing_there_says_where_to_get_it(tmp_path):
-    with pytest.raises(DatasetError, match=r"Get stage1_train\.zip.* from https://bbbc"):
+    with pytest.raises(DatasetError, match=r"missing.*stage1_train\.zip.*https://bbbc"):
         run(tmp_path / "missing", tmp_path / "out")
 
 
@@ -117,5 +117,5 @@ def test_missing_files_are_fetched_only_where_no_login_is_needed(twelve, tmp_pat
 
     monkeypatch.setattr(source, "fetch", fetch)
     assert len(run(tmp_path / "raw", tmp_path / "out", fetch=True).items) == 12
-    with pytest.raises(DatasetError, match="cannot be fetched without you"):
+    with pytest.raises(DatasetError, match=r"sartorius-cell-instance-segmentation\.zip.*Kaggle account"):
         prepare("sartorius", tmp_path / "none", tmp_path / "out2", fetch=True)

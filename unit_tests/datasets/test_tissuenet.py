@@ -14,6 +14,8 @@ from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import ConfigError, DatasetError, LabelReadError
 from cellbundle.io import read_image, read_labels
 
+from ..words import Like
+
 SIZES = {"train": 512, "val": 256, "test": 256}
 SPECIMENS = {"breast": "Breast", "lung": "Lung", "gi": "Colon", "immune": "Lymph Node"}
 KINDS = {
@@ -150,7 +152,7 @@ def test_version_1_1_gives_the_lists_of_1_0(published, tmp_path):
         (i.name, i.group, i.section, i.fold, i.subsets) for i in older.items
     ]
     assert found.remarks == [
-        "tissuenet_v1.1_test.npz: meta has 2 rows more than there are images; the last 2 count"
+        Like(r"tissuenet_v1\.1_test\.npz.*meta.*\b2 rows more.*last 2\b")
     ]  # not the rows that follow the names
     np.testing.assert_array_equal(
         tissuenet.convert(found.items[5], WHOLE_CELL).image, tissuenet.convert(older.items[5], WHOLE_CELL).image
@@ -162,7 +164,7 @@ def test_columns_may_have_the_names_of_1_0(tmp_path):
     write_part(tmp_path / "raw", "val", "1.1", meta=meta)
     found = locate(tmp_path / "raw", tmp_path / "work", "1.1")
     assert [item.name for item in found.items] == ["skin_mibi_val_0", "nerve-root_unknown_val_1"]
-    assert found.remarks == ["tissuenet_v1.1_val.npz: meta does not tell the platform of 1 images"]
+    assert found.remarks == [Like(r"tissuenet_v1\.1_val\.npz.*meta.*platform.*\b1 images")]
 
 
 class Harmful:
@@ -177,7 +179,7 @@ def test_a_pickle_in_meta_is_not_executed(tmp_path):
     meta = meta_of("val")
     meta[1, 0] = Harmful(str(tmp_path / "executed"))
     write_part(tmp_path / "raw", "val", "1.1", meta=meta)
-    with pytest.raises(DatasetError, match=r"tissuenet_v1.1_val\.npz: .*which is refused"):
+    with pytest.raises(DatasetError, match=r"tissuenet_v1\.1_val\.npz.*meta\.npy.*refused.*pickle"):
         locate(tmp_path / "raw", tmp_path / "work", "1.1")
     assert not (tmp_path / "executed").exists()
 
@@ -187,16 +189,16 @@ def test_a_pickle_in_meta_is_not_executed(tmp_path):
     [
         (
             {"X": np.zeros((2, 512, 512, 2), np.float32)},
-            r"X has the shape \(2, 512, 512, 2\).*expected \(n, 256, 256, 2\)",
+            r"X .*\(2, 512, 512, 2\).*\(n, 256, 256, 2\)",
         ),
         ({"y": np.zeros((1, 256, 256, 2), np.int32)}, r"y \(1, 256, 256, 2\)"),
-        ({"X": np.float32(1)}, r"X has the shape \(\)"),
-        ({"X": np.array([None])}, "holds no array of numbers"),
-        ({"y": None}, "has no array 'y', only X, tissue_list, platform_list"),
-        ({"platform_list": None}, "not both tissue_list and platform_list of its 2 images"),
-        ({"tissue_list": np.array(["breast"])}, "not both tissue_list and platform_list"),
-        ({"meta": meta_of("val")[:2]}, "meta has 2 rows with filename, .*for each of the 2 images"),
-        ({"meta": meta_of("val")[:, :5]}, "one of them specimen"),
+        ({"X": np.float32(1)}, r"X .*\(\).*\(n, 256, 256, 2\)"),
+        ({"X": np.array([None])}, r"_X_.*\.npy.*no array of numbers"),
+        ({"y": None}, "array 'y'.* X, tissue_list, platform_list"),
+        ({"platform_list": None}, "no meta.*tissue_list.*platform_list.*2 images"),
+        ({"tissue_list": np.array(["breast"])}, "no meta.*tissue_list.*platform_list.*2 images"),
+        ({"meta": meta_of("val")[:2]}, "meta.*2 rows.* filename,.*2 images"),
+        ({"meta": meta_of("val")[:, :5]}, "meta.*3 rows.*specimen.*2 images"),
     ],
 )
 def test_other_content_is_refused(tmp_path, changes, message):
@@ -210,7 +212,7 @@ def test_other_content_is_refused(tmp_path, changes, message):
 def test_a_truncated_file_is_refused(published, tmp_path, share):
     content = (published / "tissuenet_v1.0_val.npz").read_bytes()
     (tmp_path / "tissuenet_v1.0_val.npz").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(DatasetError, match=r"tissuenet_v1.0_val\.npz: is damaged or incomplete"):
+    with pytest.raises(DatasetError, match=r"tissuenet_v1\.0_val\.npz.*damaged.*download"):
         locate(tmp_path, tmp_path / "work")
 
 
@@ -218,7 +220,7 @@ def test_a_truncated_file_is_refused(published, tmp_path, share):
 def test_labels_that_are_no_ids_are_refused(tmp_path, ids):
     write_part(tmp_path / "raw", "val", y=ids)
     item = locate(tmp_path / "raw", tmp_path / "work").items[1]
-    with pytest.raises(LabelReadError, match="labels of image 1 are not whole numbers from 0"):
+    with pytest.raises(LabelReadError, match=r"image 1.*whole numbers"):
         tissuenet.convert(item, WHOLE_CELL)
 
 
@@ -230,13 +232,13 @@ def test_missing_and_repeated_files_are_problems(published, tmp_path):
     found = locate(tmp_path / "raw", tmp_path / "work")
     assert [item.name for item in found.items] == ["gi_codex_test_0", "immune_cycif_test_1"]
     assert found.problems == [
-        Problem("tissuenet_v1.0_train.npz", "is missing; the data set needs it"),
-        Problem("tissuenet_v1.0_val.npz", "is there as a/tissuenet_v1.0_val.npz, b/tissuenet_v1.0_val.npz; keep one"),
+        Problem("tissuenet_v1.0_train.npz", Like("is missing")),
+        Problem("tissuenet_v1.0_val.npz", Like(r"a/tissuenet_v1\.0_val\.npz, b/tissuenet_v1\.0_val\.npz.*keep one")),
     ]
 
 
 def test_another_compartment_is_refused(published, tmp_path):
-    with pytest.raises(ConfigError, match="compartment is 'cytoplasm'; choose one of: whole_cell, nucleus"):
+    with pytest.raises(ConfigError, match=r"compartment.*'cytoplasm'.*whole_cell, nucleus"):
         locate(published, tmp_path, options={"compartment": "cytoplasm"})
 
 

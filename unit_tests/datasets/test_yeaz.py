@@ -15,6 +15,8 @@ from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import CellBundleError
 from cellbundle.io import read_image, read_labels
 
+from ..words import Like
+
 DEFAULTS: dict = {}
 BF, PHC = "gold-standard-BF-V-1", "gold-standard-PhC-plus-2"
 
@@ -149,23 +151,22 @@ def test_broken_pairs_are_reported(published):
     assert len(found.items) == 40
     missing, frames, torn = found.problems
     assert missing.name == "wtF1BF_5_crop_1"
-    assert missing.reason == f"{BF}/wtF1BF_5_crop_1_im.tif has no label file; get the missing part of the data"
-    image = published / PHC / "movie_crop_1_im.tif"
-    assert frames == Problem("movie_crop_1", f"{image}: has 3 frames and its label file 1; get both files again")
+    assert missing.reason == Like(rf"{BF}/wtF1BF_5_crop_1_im\.tif.*no label file")
+    assert frames == Problem("movie_crop_1", Like(r"movie_crop_1_im\.tif.* 3 frames.*label file 1"))
     assert torn.name == "torn_crop_1"
-    assert torn.reason.startswith(f"{published / PHC / 'torn_crop_1_mask.tif'}: cannot be read as TIFF")
+    assert torn.reason == Like(r"torn_crop_1_mask\.tif.*TIFF")
 
 
 def test_bad_frames_are_refused(tmp_path):
     values = np.stack([cells(1), cells(2)])
     write(tmp_path / PHC, "movie_crop_1", picture(1, (2, 24, 30)), values.astype(np.float32))
     first, second = locate(tmp_path).items
-    with pytest.raises(CellBundleError, match=r"movie_crop_1_mask\.tif must be a 2-D integer array"):
+    with pytest.raises(CellBundleError, match=r"movie_crop_1_mask\.tif.*2-D integer.*float32"):
         yeaz.convert(first, DEFAULTS)
     whole = first.image.read_bytes()
     first.image.write_bytes(whole[: len(whole) - 500])
     tifffile.imwrite(first.labels[0], values)
-    with pytest.raises(CellBundleError, match=r"movie_crop_1_im\.tif: frame 1 cannot be decoded"):
+    with pytest.raises(CellBundleError, match=r"movie_crop_1_im\.tif.*frame 1 "):
         yeaz.convert(second, DEFAULTS)
 
 

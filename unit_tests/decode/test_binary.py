@@ -76,11 +76,11 @@ def test_larger_distances_and_smoothing_cut_less():
 
 @pytest.mark.parametrize("threshold", [0, 1, 50])
 def test_a_threshold_that_is_no_probability(threshold):
-    with pytest.raises(ConfigError, match=f"threshold is {threshold}, expected a probability between 0 and 1"):
+    with pytest.raises(ConfigError, match=f"threshold.* {threshold}, .* 0 and 1"):
         decode_binary(logits("#"), threshold=threshold)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((3, 8, 9), "f4"), ((8, 9), "f4"), ((1, 8, 9), "i4")])
 def test_bad_predictions_are_refused(shape, dtype):
-    with pytest.raises(ArrayError, match=r"must be \(1, H, W\) floating point, got shape"):
+    with pytest.raises(ArrayError, match=r"\(1, H, W\) floating point"):
         decode_binary(np.zeros(shape, dtype))

@@ -81,10 +81,10 @@ def test_class_map_by_hand():
 
 @pytest.mark.parametrize(("shape", "dtype"), [((4, 2, 3), "f4"), ((2, 4), "f4"), ((1, 2, 4), "f4"), ((4, 2, 4), "i4")])
 def test_bad_logits_are_refused(shape, dtype):
-    with pytest.raises(ArrayError, match=r"logits must be \(K, H, W\) floating point .* got shape"):
+    with pytest.raises(ArrayError, match=r"logits.*\(K, H, W\) floating point"):
         classify_instances(LABELS, np.zeros(shape, dtype))
 
 
 def test_missing_classes_are_refused():
-    with pytest.raises(ArrayError, match="a class for each of 3 instances, got shape"):
+    with pytest.raises(ArrayError, match=r"class.* 3 instances.*\(2,\)"):
         class_map(LABELS, np.array([1, 2]))

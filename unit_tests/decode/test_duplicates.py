@@ -235,11 +235,11 @@ def test_five_thousand_in_a_large_image():
 
 def test_what_does_not_fit():
     made, tile_of = as_detections(boxes_of((0, 45, 60), (1, 45, 70)), (20, 100))
-    with pytest.raises(ArrayError, match=r"each of 2 detections one of 2 tiles, got shape \(1,\)"):
+    with pytest.raises(ArrayError, match=r"tile_of.* 2 detections.* 2 tiles.*\(1,\)"):
         merge_tiles(made, tile_of[:1], PAIR)
-    with pytest.raises(ArrayError, match=r"one of 2 tiles, got shape \(2,\), 1 to 2"):
+    with pytest.raises(ArrayError, match=r"tile_of.* 2 tiles.*\(2,\), 1 to 2"):
         merge_tiles(made, np.array([1, 2]), PAIR)
-    with pytest.raises(ConfigError, match=r"must be in \(0, 1\], got 0"):
+    with pytest.raises(ConfigError, match=r"IoU.*\(0, 1\].* 0$"):
         merge_tiles(made, tile_of, PAIR, iou=0)
 
 

@@ -180,13 +180,13 @@ def test_published_settings_name_every_option_but_the_thresholds_of_the_foregrou
 
 
 def test_unknown_rules_are_refused():
-    with pytest.raises(ConfigError, match="border_rule is 'sobel'; give 'slope' or 'image'"):
+    with pytest.raises(ConfigError, match=r"border_rule.*'sobel'.*'slope' or 'image'"):
         decode_hover(perfect(bars(5, 5)), border_rule="sobel")
 
 
 @pytest.mark.parametrize("kernel_size", [1, 4])
 def test_bad_kernel_sizes_are_refused(kernel_size):
-    with pytest.raises(ConfigError, match=f"kernel_size is {kernel_size}; give an odd number"):
+    with pytest.raises(ConfigError, match=f"kernel_size.* {kernel_size};.*odd.* 3 "):
         decode_hover(perfect(bars(5, 5)), kernel_size=kernel_size)
 
 

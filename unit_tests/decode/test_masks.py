@@ -110,7 +110,7 @@ def test_a_thousand_masks_take_little_time(rule):
 
 @pytest.mark.parametrize(("masks", "boxes"), [((2, 28), (2, 4)), ((2, 28, 28), (3, 4)), ((2, 28, 28), (2, 5))])
 def test_shapes_that_do_not_fit(masks, boxes):
-    with pytest.raises(ArrayError, match=r"probabilities must be \(N, M, M\) and boxes \(N, 4\), got shapes \(2, 28"):
+    with pytest.raises(ArrayError, match=r"\(N, M, M\).*boxes \(N, 4\).*\(2, 28"):
         paste_masks(np.zeros(masks, np.float32), np.zeros(boxes, np.float32), (9, 9), 0.5)
 
 
@@ -152,12 +152,12 @@ def test_arrays_serve_as_well_as_tensors():
 
 
 def test_what_is_no_prediction():
-    with pytest.raises(ArrayError, match=r"a dictionary with boxes, .* got Tensor"):
+    with pytest.raises(ArrayError, match=r"dictionary.*boxes, .* Tensor"):
         decode_detections(torch.zeros(3, 4, 4))
     given = prediction([[2, 2, 8, 8]], [0.9], np.ones((1, 28, 28)), (20, 30))
     with pytest.raises(ArrayError, match=r"got boxes$"):
         decode_detections({"boxes": given["boxes"]})
-    with pytest.raises(ConfigError, match="paste_rule is 'wide'; choose one of exact, torchvision"):
+    with pytest.raises(ConfigError, match=r"paste_rule.*'wide'.*exact, torchvision"):
         decode_detections(given, paste_rule="wide")
-    with pytest.raises(ArrayError, match=r"of one length, got \[1, 2, 1, 1, 1\]"):
+    with pytest.raises(ArrayError, match=r"one length.*\[1, 2, 1, 1, 1\]"):
         decode_detections(given | {"scores": torch.ones(2)})

@@ -15,6 +15,6 @@ from cellbundle.errors import ArrayError
 )
 def test_bad_predictions_are_refused(shape, dtype, decode):
     prediction = np.zeros(shape, dtype)
-    with pytest.raises(ArrayError, match=r"must be \(3, H, W\) floating point, got shape") as caught:
+    with pytest.raises(ArrayError, match=r"\(3, H, W\) floating point") as caught:
         decode(prediction)
-    assert f"got shape {shape} dtype {prediction.dtype}" in str(caught.value)
+    assert f"{shape} dtype {prediction.dtype}" in str(caught.value)

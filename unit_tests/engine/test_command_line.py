@@ -1,6 +1,7 @@
 """The commands of the documentation, each in processes of its own."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -50,7 +51,7 @@ def test_workflow_file(command, tmp_path):
 def test_misspelt_override(command):
     done = command("--train#trainer#max_epochz", "3")
     assert done.returncode != 0
-    assert "did you mean --train#trainer#max_epochs" in done.stderr.strip().splitlines()[-1]
+    assert "--train#trainer#max_epochs" in done.stderr.strip().splitlines()[-1]
 
 
 def test_failed_image_is_the_last_line(command, tmp_path):
@@ -60,4 +61,4 @@ def test_failed_image_is_the_last_line(command, tmp_path):
     (images / "bad.png").write_bytes(b"junk")
     done = command("--mode", "infer", "--input_dir", str(images))
     assert done.returncode != 0
-    assert "1 of 1 images failed, the first: " in done.stderr.strip().splitlines()[-1]
+    assert re.search(r"1 of 1 images.*bad\.png", done.stderr.strip().splitlines()[-1])

@@ -37,7 +37,7 @@ def test_losses_are_weighted_and_remembered():
 
 
 def test_a_weight_of_no_loss_is_refused():
-    with pytest.raises(ConfigError, match="weights of loss_maks, but the losses are loss_mask"):
+    with pytest.raises(ConfigError, match=r"loss_maks.*loss_mask"):
         SumOfLosses({"loss_maks": 2.0})({"loss_mask": torch.tensor(1.0)})
 
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -43,14 +45,14 @@ def test_another_network(tmp_path):
     with pytest.raises(CheckpointError) as error:
         load_weights(network(), tmp_path / "other.pt")
     message = str(error.value)
-    assert "other.pt belongs to another network" in message
+    assert re.search(r"other\.pt.*another network", message)
     assert "5 missing (1.weight" in message
-    assert "0.weight: (3, 1, 3, 3) in the file, (2, 1, 3, 3) here" in message
+    assert re.search(r"0\.weight: \(3, 1, 3, 3\).*\(2, 1, 3, 3\)", message)
 
 
 @pytest.mark.parametrize(
     ("explanation", "advice"),
-    [("it is a cake recipe", "it is a cake recipe"), (None, "check the path and network_def")],
+    [("it is a cake recipe", "it is a cake recipe"), (None, "network_def")],
 )
 def test_a_network_may_explain_what_does_not_fit(explanation, advice, tmp_path):
     class Explaining(nn.Linear):
@@ -59,7 +61,7 @@ def test_a_network_may_explain_what_does_not_fit(explanation, advice, tmp_path):
             return explanation
 
     torch.save({"state_dict": {"flour": torch.zeros(2)}}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=rf"2 missing \(weight, bias\); 1 not expected \(flour\); {advice}$"):
+    with pytest.raises(CheckpointError, match=rf"2 missing \(weight, bias\).* 1 .*\(flour\).*{advice}"):
         load_weights(Explaining(1, 1), tmp_path / "other.pt")
     fits = Explaining(1, 1)
     torch.save(fits.state_dict(), tmp_path / "fits.pt")
@@ -96,15 +98,15 @@ def test_find_weights(tmp_path):
     assert find_weights("train", folder, name="other.pt", resume=True) is None
     assert find_weights("infer", folder) == str(tmp_path / "model.pt")
     assert find_weights("eval", folder, name="model.pt", path=str(tmp_path / "other.pt")) == str(tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match=r"none\.pt does not exist"):
         find_weights("infer", folder, name="none.pt")
 
 
 def test_find_backbone(tmp_path, caplog):
     default, given = str(tmp_path / "default.pth"), str(tmp_path / "given.pth")
     assert find_backbone(None, default) is None
-    assert f"{default} is not there: training starts from random weights" in caplog.text
-    with pytest.raises(CheckpointError, match=r"given\.pth does not exist; check the path"):
+    assert re.search(r"default\.pth.*random weights", caplog.text)
+    with pytest.raises(CheckpointError, match=r"given\.pth does not exist"):
         find_backbone(given, default)
     assert find_backbone(given, default, from_scratch=False) is None
     for path in (default, given):

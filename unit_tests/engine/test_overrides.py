@@ -50,7 +50,7 @@ def test_known(name):
     ],
 )
 def test_misspelt(name, suggestion):
-    with pytest.raises(ConfigError, match=f"--{name} is not a known option") as error:
+    with pytest.raises(ConfigError, match=f"--{name} .*known option") as error:
         check_overrides(CONFIG, [name])
     if suggestion:
         assert suggestion in str(error.value)
@@ -64,11 +64,11 @@ def test_text_becomes_switches():
 
 
 def test_other_text_for_a_switch_is_refused():
-    with pytest.raises(ConfigError, match="--amp is 'off', expected true or false"):
+    with pytest.raises(ConfigError, match=r"--amp.*'off'.*true or false"):
         convert_switches({"amp": True}, {"amp": "off"})
 
 
 def test_choices():
     assert choose("image_mode", "tile", {"tile": 1, "resize": 2}) == 1
-    with pytest.raises(ConfigError, match="image_mode is 'tiles'; choose one of tile, resize"):
+    with pytest.raises(ConfigError, match=r"image_mode.*'tiles'.*tile, resize"):
         choose("image_mode", "tiles", {"tile": 1, "resize": 2})

@@ -1,6 +1,7 @@
 """``run.yaml``: weights that know their network, normaliser, scale and decoder, wherever they are moved to."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -64,9 +65,9 @@ def test_eval_and_infer_take_the_settings_and_the_command_line_wins(run, make):
 
 def test_weights_without_a_record_load_as_the_bundle_is_configured(run, caplog):
     (run / RECORD).unlink()
-    with caplog.at_level("INFO", "cellbundle"), pytest.raises(CheckpointError, match="belongs to another network"):
+    with caplog.at_level("INFO", "cellbundle"), pytest.raises(CheckpointError, match=r"model\.pt.*another network"):
         Predictor("cell_unet", device="cpu", weights=run / "model.pt")
-    assert f"{run / 'model.pt'} has no run.yaml beside it: used as the bundle is configured" in caplog.text
+    assert re.search(r"model\.pt.*no run\.yaml", caplog.text)
 
 
 def test_the_bundles_own_weights_need_no_word(caplog):
@@ -117,7 +118,7 @@ def change(run, settings):
 def test_code_of_a_record_is_not_run(run, settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     change(run, settings)
-    with pytest.raises(CheckpointError, match="is neither a setting nor code of cell_unet"):
+    with pytest.raises(CheckpointError, match=r"run\.yaml.*code of cell_unet"):
         Predictor("cell_unet", device="cpu", weights=run / "model.pt")
     assert not (tmp_path / "hacked").exists()
 
@@ -130,7 +131,7 @@ def test_another_normaliser_of_ours_is_taken(run):
 @pytest.mark.parametrize("text", ["", "[]", "form: 1", "form: 2\nbundle: cell_unet\nsettings: {}", "form: [", "\0"])
 def test_a_damaged_record_is_named(run, text):
     (run / RECORD).write_text(text)
-    with pytest.raises(CheckpointError, match=r"run\.yaml is damaged, or of another version"):
+    with pytest.raises(CheckpointError, match=r"run\.yaml.*damaged.*another version"):
         settings_of(run / "model.pt", BUNDLE)
 
 
@@ -139,7 +140,7 @@ def test_weights_of_another_bundle_are_named_whatever_the_folder_is_called(run, 
     assert settings_of(run / "model.pt", renamed)["scale"] == 2.0
     metadata = renamed / "configs" / "metadata.json"
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"name": "swin_unet"}))
-    with pytest.raises(CheckpointError, match="these are cell_unet's weights, not swin_unet's"):
+    with pytest.raises(CheckpointError, match=r"model\.pt.*cell_unet's.*not swin_unet's"):
         settings_of(run / "model.pt", renamed)
 
 

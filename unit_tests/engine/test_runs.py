@@ -82,7 +82,7 @@ def test_eval_and_infer_take_the_last_run_that_finished_and_was_no_quick_one(sta
     first = bundle / "runs" / "1"
     with caplog.at_level(logging.INFO, "cellbundle"):
         assert chosen() == str(first / "model.pt")
-        assert f"ckpt_path is {first}, the last run" in caplog.text
+        assert f"ckpt_path is {first}" in caplog.text
     assert chosen(pretrained_ckpt_name="model_final.pt") == str(first / "model_final.pt")
     other = bundle / "runs" / "2" / "model.pt"
     assert chosen(pretrained_ckpt_path=str(other)) == str(other)
@@ -124,7 +124,7 @@ def test_a_read_only_bundle_has_its_runs_in_the_working_directory(bundle, tmp_pa
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "runs").write_text("")
     monkeypatch.chdir(tmp_path / "other")
-    with pytest.raises(ConfigError, match="give a folder with --ckpt_path"):
+    with pytest.raises(ConfigError, match=r"no folder.*File exists.*--ckpt_path"):
         runs.make_folder(bundle)
 
 
@@ -167,7 +167,7 @@ def test_what_differs_from_the_run_that_is_resumed(new, expected):
 
 def test_resuming_with_another_configuration_is_refused_key_by_key(make, tmp_path):
     make().run()
-    with pytest.raises(CheckpointError, match=r"learning_rate: 0\.002 before; 0\.5 now.*--allow_changes True"):
+    with pytest.raises(CheckpointError, match=r"learning_rate.* 0\.002 .* 0\.5 .*--allow_changes True"):
         make(resume=True, learning_rate=0.5).run()
     make(resume=True, learning_rate=0.5, allow_changes=True, **{"train#trainer#max_epochs": 3}).run()
     assert read_record(tmp_path / "run")["configuration"]["learning_rate"] == 0.5
@@ -179,7 +179,7 @@ def test_a_record_without_what_is_compared(make, tmp_path):
     content = yaml.safe_load(path.read_text())
     del content["data_sha256"]
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(CheckpointError, match=r"run/run\.yaml has no data_sha256; restore it"):
+    with pytest.raises(CheckpointError, match=r"run/run\.yaml.*no data_sha256"):
         make(resume=True).run()
 
 
@@ -193,7 +193,7 @@ def test_resume_auto_starts_goes_on_and_ends(make, tmp_path):
 
 
 def test_resume_without_a_folder_takes_the_newest_unfinished_run(start, bundle):
-    with pytest.raises(CheckpointError, match=r"no run in .* is unfinished"):
+    with pytest.raises(CheckpointError, match=r"no run.*unfinished.*--ckpt_path"):
         start(resume=True)
     start(resume="auto").run()
     workflow = start(resume="auto")
@@ -221,17 +221,17 @@ def test_a_run_of_another_bundle_and_a_damaged_record_are_refused(make, tmp_path
     path = tmp_path / "run" / RECORD
     content = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(content | {"bundle": "swin_unet"}))
-    with pytest.raises(CheckpointError, match="is a run of swin_unet, not of cell_unet"):
+    with pytest.raises(CheckpointError, match="swin_unet, not of cell_unet"):
         make(resume=True).run()
     path.write_text("form: [")
-    with pytest.raises(CheckpointError, match=r"run\.yaml is damaged"):
+    with pytest.raises(CheckpointError, match=r"run\.yaml.*damaged"):
         make(resume=True).run()
 
 
 def test_two_trainings_into_one_folder(make, tmp_path):
     with (
         runs.locked(tmp_path / "run", "the folder"),
-        pytest.raises(CheckpointError, match=r"another training writes to .*run"),
+        pytest.raises(CheckpointError, match=r"another training.*run;.*--ckpt_path"),
     ):
         make().run()
     make().run()
@@ -249,5 +249,5 @@ def test_overwrite_leaves_nothing_of_the_other_training(make, tmp_path):
 
 @pytest.mark.parametrize("value", ["perhaps", "2"])
 def test_resume_has_three_values(make, value):
-    with pytest.raises(ConfigError, match="resume"):
+    with pytest.raises(ConfigError, match=f"--resume.*'{value}'"):
         make(resume=value)

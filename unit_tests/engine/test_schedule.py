@@ -74,7 +74,7 @@ def test_optimisers_by_name():
     adamw = make_optimizer("adamw", parameters, 0.1, weight_decay=0.2)
     assert isinstance(adamw, torch.optim.AdamW)
     assert [adamw.defaults[key] for key in ("lr", "weight_decay")] == [0.1, 0.2]
-    with pytest.raises(ConfigError, match="optimizer_name is 'adam'; choose sgd or adamw"):
+    with pytest.raises(ConfigError, match=r"optimizer_name.*'adam'.*sgd or adamw"):
         make_optimizer("adam", parameters, 0.1)
 
 
@@ -92,5 +92,5 @@ def test_schedules_by_name(name, expected):
         optimizer.step()
         schedule.step()
     assert seen == pytest.approx(expected)
-    with pytest.raises(ConfigError, match="schedule is 'linear'; choose cosine or restarts"):
+    with pytest.raises(ConfigError, match=r"schedule.*'linear'.*cosine or restarts"):
         make_schedule("linear", optimizer, 1)

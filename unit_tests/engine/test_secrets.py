@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import traceback
 from itertools import compress
 from pathlib import Path
@@ -124,7 +125,7 @@ def test_errors(remote, written, option, value):
 def test_a_tracking_address_that_is_none(make, written):
     make(mlflow_tracking_uri=f"s3://me:{SECRET}@host/x", **{"train#trainer#max_epochs": 1}).run()
     everything = written()
-    assert b"'s3://host/x', which is no place to track runs" in everything
+    assert re.search(rb"mlflow_tracking_uri.*'s3://host/x'", everything)
     assert SECRET.encode() not in everything
 
 
@@ -136,7 +137,9 @@ def test_outputs_that_cannot_be_sent(remote, files, monkeypatch, written):
     monkeypatch.setattr(type(files), "put_file", fail)
     Path(workflow.content("ckpt_path"), "a.csv").write_text("1")
     monkeypatch.setattr(workflow, "_train", lambda: None)
-    with pytest.raises(RemoteError, match=r"memory://lab/run: PermissionError: /lab/run/\S+: access") as error:
+    with pytest.raises(
+        RemoteError, match=r"memory://lab/run: PermissionError: /lab/run/\S+: access of KEY denied"
+    ) as error:
         workflow.run()
     assert SECRET not in "".join(traceback.format_exception(error.value))
     assert SECRET.encode() not in written()

@@ -4,6 +4,7 @@ import csv
 import errno
 import logging
 import os
+import re
 import signal
 import threading
 
@@ -151,12 +152,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(make, folder, whole, 
     latest.write_bytes(latest.read_bytes()[:-5000])
     with caplog.at_level(logging.WARNING, "cellbundle"):
         make(resume=True, **STEPS).run()
-    assert "latest.pt is damaged" in caplog.text
-    assert "previous.pt, the checkpoint before" in caplog.text
+    assert re.search(r"latest\.pt.*damaged", caplog.text)
+    assert "previous.pt" in caplog.text
     assert rows(folder) == rows(whole) or len(rows(folder)) == 2
     for name in ("latest.pt", "previous.pt"):
         (folder / name).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"latest\.pt is damaged .*; .*previous\.pt is damaged"):
+    with pytest.raises(CheckpointError, match=r"latest\.pt.*damaged.*previous\.pt.*damaged"):
         make(resume=True, **STEPS).run()
 
 
@@ -176,7 +177,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(make, folder, whole, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(runs, "write_record", lambda *args: refuse() if args[1]["status"] != "running" else write(*args))
         patch.setattr(workflow, "write_curves", refuse)
-        with pytest.raises(CheckpointError, match=r"latest\.pt cannot be written .* make room and give --resume True"):
+        with pytest.raises(CheckpointError, match=r"latest\.pt.*No space left.*--resume True"):
             make(**STEPS).run()
     monkeypatch.setattr(checkpoints.torch, "save", save)
     assert read_state(folder)[0]["epoch"] == 1
@@ -239,7 +240,7 @@ def test_the_history_is_written_after_the_state_and_again_on_resume(make, folder
 
 @pytest.mark.parametrize("value", [-1, -0.5])
 def test_minutes_are_not_negative(make, value):
-    with pytest.raises(Exception, match=f"checkpoint_minutes is {value}"):
+    with pytest.raises(Exception, match=f"checkpoint_minutes.* {value},"):
         make(checkpoint_minutes=value).run()
 
 

@@ -89,7 +89,7 @@ def test_resuming_a_finished_run_changes_nothing(make, tmp_path):
 
 
 def test_resuming_without_a_checkpoint(make):
-    with pytest.raises(CheckpointError, match="nothing to resume"):
+    with pytest.raises(CheckpointError, match=r"latest\.pt.*nothing to resume"):
         make(resume=True).run()
 
 
@@ -155,7 +155,7 @@ def test_infer_survives_bad_files(make, data, tmp_path):
     (folder / "bad.png").write_bytes(b"not an image")
     (folder / "empty.tif").touch()
     results = tmp_path / "run" / "eval"
-    with pytest.raises(CellBundleError, match=r"2 of 4 images failed, the first: .*bad\.png"):
+    with pytest.raises(CellBundleError, match=r"2 of 4 images.*bad\.png"):
         make(mode="infer", input_dir=str(folder)).run()
     assert {p.name for p in results.glob("[!.]*")} == {"good 1_labels.tif", "good.two_labels.tif", "failures.csv"}
     with (results / "failures.csv").open() as file:
@@ -170,7 +170,7 @@ def test_missing_image_of_a_datalist_is_one_failure(make, data, tmp_path):
     content["testing"].append({"image": "images/none.png"})
     partial = data.parent / "partial.json"
     partial.write_text(json.dumps(content))
-    with pytest.raises(CellBundleError, match="1 of 4 images failed"):
+    with pytest.raises(CellBundleError, match=r"1 of 4 images.*none\.png"):
         make(mode="infer", datalist=str(partial)).run()
     assert len(list((tmp_path / "run" / "eval").glob("*_labels.tif"))) == 3
 
@@ -182,7 +182,7 @@ def test_label_of_another_size(make, data, tmp_path):
     content["testing"][0]["label"] = "labels/small.png"
     wrong = data.parent / "wrong.json"
     wrong.write_text(json.dumps(content))
-    with pytest.raises(CellBundleError, match="label is 5x5, its image"):
+    with pytest.raises(CellBundleError, match=r"small\.png.*5x5.*64x72"):
         make(mode="eval", datalist=str(wrong)).run()
 
 
@@ -197,10 +197,10 @@ def test_validation_split_can_be_evaluated(make, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"mode": "tran"}, ConfigError, "mode is 'tran'; choose one of train, eval, infer"),
-        ({"amp": "no"}, ConfigError, "--amp is 'no', expected true or false"),
-        ({"learning_rat": 1}, ConfigError, "did you mean --learning_rate"),
-        ({"train#trainer#max_epochz": 3}, ConfigError, "did you mean --train#trainer#max_epochs"),
+        ({"mode": "tran"}, ConfigError, "mode.*'tran'.*train, eval, infer"),
+        ({"amp": "no"}, ConfigError, "--amp.*'no'.*true or false"),
+        ({"learning_rat": 1}, ConfigError, r"--learning_rat .*--learning_rate\?"),
+        ({"train#trainer#max_epochz": 3}, ConfigError, "--train#trainer#max_epochz .*--train#trainer#max_epochs "),
     ],
 )
 def test_wrong_options(make, options, error, message):
@@ -211,12 +211,12 @@ def test_wrong_options(make, options, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"weights_dtype": "int8"}, ConfigError, "weights_dtype is int8, expected float32, float16, bfloat16"),
-        ({"num_workers": -1}, ConfigError, "num_workers is -1, expected a number of processes, 0 or more"),
-        ({"tile_size": [100, 100]}, ConfigError, r"tiles of \[100, 100\] pixels .* multiples of 32"),
+        ({"weights_dtype": "int8"}, ConfigError, "weights_dtype.* int8.*float32, float16, bfloat16"),
+        ({"num_workers": -1}, ConfigError, "num_workers.* -1.* 0 or more"),
+        ({"tile_size": [100, 100]}, ConfigError, r"\[100, 100\].*multiples of 32.*tile_size"),
         ({"datalist": "none.json"}, DatalistError, "none.json"),
-        ({"fold": 17}, DatalistError, "no validation entries for fold 17"),
-        ({"device_name": "cuda:7"}, ConfigError, "device 'cuda:7' is not available"),
+        ({"fold": 17}, DatalistError, "validation.*fold 17"),
+        ({"device_name": "cuda:7"}, ConfigError, "'cuda:7'.*not available"),
         ({"pretrained_ckpt_name": "none.pt"}, CheckpointError, "none.pt does not exist"),
     ],
 )

@@ -21,6 +21,7 @@ from cellbundle.evaluation import (
 from cellbundle.io import write_labels
 
 from ..damage import damaged, fifo
+from ..words import Like
 
 TRUE = np.zeros((8, 20), np.int32)
 for number in range(4):
@@ -112,7 +113,7 @@ def test_one_prediction_does_not_serve_two_images(tmp_path):
     result = data.evaluate()
     assert list(result.table["image"]) == ["x/a.png"]
     assert [failure.image for failure in result.failures] == ["y/a.png", "a.tif"]
-    assert "fits 2 images" in result.failures[0].message
+    assert "2 images" in result.failures[0].message
 
 
 def test_namesakes_with_suffixes(tmp_path):
@@ -144,13 +145,13 @@ def break_prediction(data, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("missing", "has no prediction a_labels.tif in"),
-        ("folder", "has no prediction a_labels.tif in"),
-        ("long", "has no prediction xxx"),
-        ("damaged", "a_labels.tif: cannot be decoded"),
-        ("binary", "a_labels.tif: this looks like a binary mask"),
-        ("size", "a_labels.tif: is 8x19, its label"),
-        ("label", "0.tif: cannot be opened"),
+        ("missing", r"no prediction.*a_labels\.tif"),
+        ("folder", r"no prediction.*a_labels\.tif"),
+        ("long", "no prediction.*xxx"),
+        ("damaged", r"a_labels\.tif.*cannot be decoded"),
+        ("binary", r"a_labels\.tif.*binary mask"),
+        ("size", r"a_labels\.tif.*8x19"),
+        ("label", r"0\.tif.*No such file"),
     ],
 )
 def test_failures_do_not_stop_the_others(data, how, message):
@@ -158,7 +159,7 @@ def test_failures_do_not_stop_the_others(data, how, message):
     result = data.evaluate()
     (failure,) = result.failures
     assert (failure.image, failure.group) == (data.entries[0]["image"], "list")
-    assert message in failure.message
+    assert failure.message == Like(message)
     assert list(result.table["image"]) == ["images/b.png"]
     assert result.summaries["all"]["n_images"] == 1
 
@@ -175,9 +176,9 @@ def test_nothing_scored(data):
 
 
 def test_bad_arguments(data):
-    with pytest.raises(ConfigError, match="is not a folder"):
+    with pytest.raises(ConfigError, match=r"other is not a folder"):
         evaluate_folder(data.folder / "other", data.list, data.folder)
-    with pytest.raises(DatalistError, match="no validation entries"):
+    with pytest.raises(DatalistError, match=r"validation.*fold 0.*list\.json"):
         data.evaluate(split="validation")
 
 
@@ -237,8 +238,8 @@ def test_format_report(data):
     ones = " | ".join(["1.000"] * 9)
     assert lines[0].startswith("| images | n | ap50 | ap75 |")
     assert lines[2:5] == [f"| a \\| b c | 1 | {ones} |", f"| all | 1 | {ones} |", ""]
-    assert lines[5] == "1 image failed and is not in the table:"
-    assert lines[6].startswith("- images/a.png: has no prediction")
+    assert "1 image failed" in lines[5]
+    assert lines[6] == Like(r"^- images/a\.png.*no prediction")
 
 
 def no_constants(name):
@@ -286,13 +287,13 @@ def test_fifos_are_failures_and_not_opened(data, name):
     with fifo(data.folder / name):
         result = data.evaluate()
     assert [failure.image for failure in result.failures] == ["images/a.png"]
-    assert ("a_labels.tif" if "a_" in name else "0.tif: is a FIFO") in result.failures[0].message
+    assert result.failures[0].message == Like("a_labels.tif" if "a_" in name else r"0\.tif.*FIFO")
 
 
 def test_a_data_list_or_table_that_is_a_fifo_is_refused(data):
-    with fifo(data.folder / "groups.csv"), pytest.raises(ConfigError, match="is a FIFO"):
+    with fifo(data.folder / "groups.csv"), pytest.raises(ConfigError, match=r"groups\.csv.*FIFO"):
         read_groups(data.folder / "groups.csv")
-    with fifo(data.list), pytest.raises(DatalistError, match="is a FIFO"):
+    with fifo(data.list), pytest.raises(DatalistError, match=r"list\.json.*FIFO"):
         evaluate_folder(data.predictions, data.list, data.folder)
 
 
@@ -301,7 +302,7 @@ def test_foreign_reports_stay(data, name):
     folder = data.folder / "out"
     folder.mkdir()
     (folder / name).write_text("mine")
-    with pytest.raises(ConfigError, match=f"did not write: {name}; .*--replace-foreign"):
+    with pytest.raises(ConfigError, match=f" {name};.*--replace-foreign"):
         write_evaluation(data.evaluate(), folder, title="test")
     assert [path.read_text() for path in folder.iterdir()] == ["mine"]
     write_evaluation(data.evaluate(), folder, title="test", replace_foreign=True)

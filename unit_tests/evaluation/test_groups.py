@@ -29,10 +29,10 @@ def test_apostrophes_of_our_own_tables_are_removed(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "cannot be read as CSV"),
-        ("a,b\n1,2\n", "has no column 'id'; its columns are a, b"),
-        ("id,b\n1,2\n", "has no column 'modality'"),
-        ("id,modality\na,x\na,y\n", "'a' has more than one modality"),
+        ("", r"groups\.csv.*CSV"),
+        ("a,b\n1,2\n", "no column 'id'.* a, b"),
+        ("id,b\n1,2\n", "no column 'modality'.* id, b"),
+        ("id,modality\na,x\na,y\n", "'a' .*modality"),
     ],
 )
 def test_bad_groups(tmp_path, content, message):
@@ -40,5 +40,5 @@ def test_bad_groups(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_groups(path)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"other\.csv.*No such file"):
         read_groups(tmp_path / "other.csv")

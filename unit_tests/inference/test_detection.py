@@ -131,9 +131,9 @@ def test_the_network_gets_plain_tensors():
 
 
 def test_one_image_at_a_time():
-    with pytest.raises(ArrayError, match=r"expected one image \(1, C, H, W\), got shape \(2, 3, 9, 9\)"):
+    with pytest.raises(ArrayError, match=r"one image \(1, C, H, W\).*\(2, 3, 9, 9\)"):
         DetectionInferer()(torch.zeros(2, 3, 9, 9), Detector())
-    with pytest.raises(ArrayError, match=r"got shape \(3, 9, 9\)"):
+    with pytest.raises(ArrayError, match=r"one image \(1, C, H, W\).*\(3, 9, 9\)"):
         DetectionInferer()(torch.zeros(3, 9, 9), Detector())
 
 
@@ -141,5 +141,5 @@ def test_it_is_an_inferer_of_monai():
     inferer = DetectionInferer()
     assert isinstance(inferer, Inferer)
     assert (inferer.roi_size, inferer.overlap, inferer.multiple, inferer.scale) == ((1024, 1024), 0.25, 32, 1.0)
-    with pytest.raises(ConfigError, match="scale is 0"):
+    with pytest.raises(ConfigError, match=r"scale.* 0, .*above 0"):
         DetectionInferer(scale=0)

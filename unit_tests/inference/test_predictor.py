@@ -61,12 +61,12 @@ def test_arrays_of_clear_axes(shape):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((3, 40, 3)), "unclear"),
-        (np.zeros((2, 3, 40, 50)), "unclear"),
+        (np.zeros((3, 40, 3)), r"\(3, 40, 3\).*unclear.*axes="),
+        (np.zeros((2, 3, 40, 50)), r"\(2, 3, 40, 50\).*unclear.*axes="),
         (np.zeros((0, 5)), "no pixels"),
         (np.full((4, 4), np.nan), "only NaN"),
-        (np.zeros((4, 4), complex), "complex128, expected"),
-        ([[1, 2]], "list, expected"),
+        (np.zeros((4, 4), complex), "complex128.*real numbers"),
+        ([[1, 2]], "list.*NumPy array"),
     ],
 )
 def test_what_is_no_image(array, message):
@@ -76,7 +76,7 @@ def test_what_is_no_image(array, message):
 
 def test_more_channels_than_the_bundle_takes(picture):
     image = np.stack([np.zeros_like(picture[0])] * 4 + [picture[0]])
-    with pytest.raises(ArrayError, match="the image has 5; choose some"):
+    with pytest.raises(ArrayError, match=r"1 to 3 channels.* 5;.*channels="):
         cellbundle.predict(image, axes="CYX")
     chosen = cellbundle.predict(image, axes="CYX", channels=[4])
     np.testing.assert_array_equal(chosen.labels, cellbundle.predict(picture[0]).labels)
@@ -146,11 +146,11 @@ def test_ome_and_tiled_and_pyramidal_tiffs(tmp_path, predictor, picture):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"diameter": 0}, "diameter is 0, expected a number above 0"),
-        ({"rescale": -1}, "rescale is -1"),
-        ({"diameter": 9, "rescale": 2}, "choose one"),
-        ({"tile": 100}, "expected multiples of 32"),
-        ({"min_score": 80}, r"min_score is 80, expected a number from 0 \(keep all cells\) to 1"),
+        ({"diameter": 0}, "diameter.* 0, .*above 0"),
+        ({"rescale": -1}, "rescale.* -1, .*above 0"),
+        ({"diameter": 9, "rescale": 2}, "diameter and rescale.*choose one"),
+        ({"tile": 100}, r"\[100, 100\].*multiples of 32"),
+        ({"min_score": 80}, "min_score.* 80, .* 0 .* 1$"),
     ],
 )
 def test_options_that_cannot_be(options, message):
@@ -160,7 +160,7 @@ def test_options_that_cannot_be(options, message):
 
 @pytest.mark.parametrize("bundle", ["hover_uni", "swin_unet"])
 def test_a_bundle_without_a_smallest_score(bundle):
-    with pytest.raises(ConfigError, match=f"bundle {bundle} has no smallest score of a cell to change"):
+    with pytest.raises(ConfigError, match=f"{bundle} .*min_score"):
         Predictor(bundle, min_score=0.5)
 
 
@@ -173,7 +173,7 @@ def test_another_diameter_of_a_loaded_bundle_is_as_that_of_a_new_one(predictor, 
     np.testing.assert_array_equal(other.segment(image).labels, expected.segment(image).labels)
     np.testing.assert_array_equal(predictor.segment(image).labels, before)
     assert predictor.diameter == 18
-    with pytest.raises(ConfigError, match="does not fit into tiles"):
+    with pytest.raises(ConfigError, match=r"magnification.*tiles.*pixels"):
         predictor.at_diameter(0.01)
 
 
@@ -231,7 +231,7 @@ def test_bundles_are_found_by_path_by_variable_and_by_name(tmp_path, monkeypatch
     monkeypatch.setenv("CELLBUNDLE_BUNDLES", str(tmp_path))
     assert find_bundle("mine") == root
     assert {"mine", "cell_unet"} <= {info.name for info in list_bundles()}
-    with pytest.raises(ConfigError, match=r"no bundle 'nope'; .*cell_unet"):
+    with pytest.raises(ConfigError, match=r"no bundle 'nope'.*cell_unet"):
         find_bundle("nope")
 
 

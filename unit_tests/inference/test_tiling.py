@@ -82,7 +82,7 @@ def test_plans_cover_with_the_fewest_tiles(largest, multiple, overlap):
     ],
 )
 def test_bad_arguments_are_refused(size, largest, overlap, multiple):
-    with pytest.raises(ValueError, match=f"largest a multiple of {multiple}, overlap in .* got") as caught:
+    with pytest.raises(ValueError, match=f"largest.*multiple of {multiple}, overlap") as caught:
         plan_tiles(size, largest, overlap, multiple)
     assert f"{size}, {largest}, {overlap}" in str(caught.value)
 
@@ -191,7 +191,7 @@ def test_images_with_metadata(size):
 
 @pytest.mark.parametrize("options", [{"roi_size": (100, 64)}, {"roi_size": [0, 64]}, {"overlap": 1}, {"overlap": -0.5}])
 def test_a_bad_inferer_says_so(options):
-    with pytest.raises(ConfigError, match=r"multiples of 32 \(tile, tile_size or roi_size\) and an overlap in"):
+    with pytest.raises(ConfigError, match=r"multiples of 32.*tile_size.*overlap"):
         TiledInferer(**options)
 
 
@@ -227,7 +227,7 @@ def test_fixed_tiles_have_one_size_whatever_the_image():
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan")])
 def test_a_scale_that_is_no_magnification(scale):
-    with pytest.raises(ConfigError, match="expected a magnification above 0"):
+    with pytest.raises(ConfigError, match=r"scale.*magnification above 0"):
         TiledInferer(scale=scale)
 
 
@@ -250,6 +250,6 @@ def test_answers_come_back_by_the_nearest_pixel():
 
 
 def test_whole_images_have_no_scale():
-    with pytest.raises(ConfigError, match=r"scale is 2, but whole images are resized to \(224, 224\)"):
+    with pytest.raises(ConfigError, match=r"scale.* 2, .*\(224, 224\)"):
         ResizeInferer(scale=2)
     assert ResizeInferer((64, 96)).network_tile() == [64, 96]

@@ -68,5 +68,5 @@ def test_scales_are_averaged():
 
 @pytest.mark.parametrize("scales", [[], [1.0, -1.0]])
 def test_scales_that_cannot_be(scales):
-    with pytest.raises(ConfigError, match="magnification"):
+    with pytest.raises(ConfigError, match=r"scale.*magnification"):
         HoverInferer(scales=scales)

@@ -55,17 +55,17 @@ def test_some_of_them(which):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boxes": np.zeros((2, 4), np.int64)}, r"boxes must be \(1, 4\) int64 for 1 masks, got shape \(2, 4\)"),
-        ({"boxes": np.zeros((1, 4))}, "boxes must be .* dtype float64"),
-        ({"scores": np.ones(1)}, r"scores must be \(1,\) float32 .* dtype float64"),
-        ({"scores": np.array([np.nan], np.float32)}, "score 0 is NaN"),
-        ({"classes": np.array([0])}, "classes must be 1 or more, got 0"),
-        ({"masks": [np.ones((2, 2), np.uint8)]}, "mask 0 must be bool"),
-        ({"masks": [np.ones((2, 3), bool)]}, r"size of its box \[1, 1, 3, 3\], got shape \(2, 3\)"),
-        ({"shape": (3, 2)}, r"outside of the image of \(3, 2\)"),
+        ({"boxes": np.zeros((2, 4), np.int64)}, r"boxes.*\(1, 4\) int64.* 1 masks.*\(2, 4\)"),
+        ({"boxes": np.zeros((1, 4))}, "boxes.*int64.*float64"),
+        ({"scores": np.ones(1)}, r"scores.*\(1,\) float32.*float64"),
+        ({"scores": np.array([np.nan], np.float32)}, "score 0 .*NaN"),
+        ({"classes": np.array([0])}, "classes.* 1 .* 0$"),
+        ({"masks": [np.ones((2, 2), np.uint8)]}, "mask 0 .*bool.*uint8"),
+        ({"masks": [np.ones((2, 3), bool)]}, r"mask 0 .*\[1, 1, 3, 3\].*\(2, 3\)"),
+        ({"shape": (3, 2)}, r"box 0 .*outside.*\(3, 2\)"),
         ({"masks": [np.array([[0, 1], [0, 1]], bool)]}, "not tight"),
         ({"masks": [np.zeros((0, 2), bool)], "boxes": np.array([[1, 1, 1, 3]])}, "not tight"),
-        ({"masks": [np.ones((1, 1), bool)], "boxes": np.array([[-1, 0, 0, 1]])}, "outside"),
+        ({"masks": [np.ones((1, 1), bool)], "boxes": np.array([[-1, 0, 0, 1]])}, r"box 0 .*\[-1, 0, 0, 1\].*outside"),
     ],
 )
 def test_what_does_not_fit(change, message):
@@ -94,7 +94,7 @@ def test_labels_by_hand():
     assert labels.tolist() == [[1, 1, 1, 2, 2, 0], [3, 0, 0, 0, 0, 0]]
     assert index.tolist() == [0, 1, 3]
     assert to_labels(made, min_score=0, max_overlap=1, min_size=3)[1].tolist() == [0]
-    with pytest.raises(ConfigError, match="max_overlap"):
+    with pytest.raises(ConfigError, match=r"max_overlap.* 2;"):
         to_labels(made, min_score=0, max_overlap=2, min_size=1)
 
 

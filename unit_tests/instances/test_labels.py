@@ -20,17 +20,17 @@ def test_integer_maps_of_any_width_are_accepted(shape, dtype):
     [
         (
             np.zeros((2, 3), np.float32),
-            r"^labels must be a 2-D integer array \(H, W\), got shape \(2, 3\) dtype float32",
+            r"^labels .*2-D integer.*\(2, 3\).*float32",
         ),
-        (np.zeros((2, 3), bool), r"got shape \(2, 3\) dtype bool"),
-        (np.zeros((2, 3), complex), r"got shape \(2, 3\) dtype complex128"),
-        (np.zeros((1, 2, 3), np.int32), r"got shape \(1, 2, 3\) dtype int32"),
-        (np.zeros(4, np.uint8), r"got shape \(4,\) dtype uint8"),
-        (np.array(7), r"got shape \(\) dtype int64"),
-        ([[0, 1], [1, 0]], r"got shape \(2, 2\) dtype list"),
-        (None, r"got shape \(\) dtype NoneType"),
-        (np.array([[0, -3], [2, -1]]), r"^labels must not have negative ids, got -3"),
-        (np.array([[0, -(2**40)]]), "got -1099511627776"),
+        (np.zeros((2, 3), bool), r"\(2, 3\).*bool"),
+        (np.zeros((2, 3), complex), r"\(2, 3\).*complex128"),
+        (np.zeros((1, 2, 3), np.int32), r"\(1, 2, 3\).*int32"),
+        (np.zeros(4, np.uint8), r"\(4,\).*uint8"),
+        (np.array(7), r"\(\).*int64"),
+        ([[0, 1], [1, 0]], r"\(2, 2\).*list"),
+        (None, r"\(\).*NoneType"),
+        (np.array([[0, -3], [2, -1]]), "^labels .*negative.* -3 "),
+        (np.array([[0, -(2**40)]]), "negative.* -1099511627776 "),
     ],
 )
 def test_other_arrays_are_refused(labels, message):
@@ -40,9 +40,9 @@ def test_other_arrays_are_refused(labels, message):
 
 
 def test_the_message_names_the_argument():
-    with pytest.raises(ArrayError, match=r"^truth must be"):
+    with pytest.raises(ArrayError, match=r"^truth .*2-D integer"):
         check_labels(np.zeros(3), "truth")
-    with pytest.raises(ArrayError, match=r"^truth must not have negative"):
+    with pytest.raises(ArrayError, match=r"^truth .*negative"):
         check_labels(np.array([[-1]]), "truth")
 
 

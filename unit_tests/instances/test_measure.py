@@ -258,11 +258,11 @@ def test_lengths_need_square_pixels(width, has_lengths):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros((2, 3), np.float32), r"\(2, 3\) dtype float32"),
-        (np.zeros((1, 2, 3), np.int32), r"\(1, 2, 3\) dtype int32"),
-        (np.zeros((2, 3), bool), "dtype bool"),
-        ([[1, 2]], r"\(1, 2\) dtype list"),
-        (np.array([[-1, 2]]), "got -1"),
+        (np.zeros((2, 3), np.float32), r"\(2, 3\).*float32"),
+        (np.zeros((1, 2, 3), np.int32), r"\(1, 2, 3\).*int32"),
+        (np.zeros((2, 3), bool), r"\(2, 3\).*bool"),
+        ([[1, 2]], r"\(1, 2\).*list"),
+        (np.array([[-1, 2]]), "negative.* -1 "),
     ],
 )
 def test_bad_labels(labels, message):
@@ -273,11 +273,11 @@ def test_bad_labels(labels, message):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((2, 3), np.float32), r"\(2, 3\) dtype float32"),
-        (np.zeros((2, 3, 1), np.float32), r"labels \(2, 3\), got shape \(2, 3, 1\) dtype float32"),
-        (np.zeros((1, 3, 2), np.uint8), r"\(1, 3, 2\) dtype uint8"),
-        (np.zeros((1, 2, 3), complex), "dtype complex128"),
-        ([[[1.0, 2.0, 3.0]]], r"\(1, 1, 3\) dtype list"),
+        (np.zeros((2, 3), np.float32), r"3-D.*\(2, 3\).*float32"),
+        (np.zeros((2, 3, 1), np.float32), r"labels \(2, 3\).*\(2, 3, 1\).*float32"),
+        (np.zeros((1, 3, 2), np.uint8), r"labels \(2, 3\).*\(1, 3, 2\).*uint8"),
+        (np.zeros((1, 2, 3), complex), r"\(1, 2, 3\).*complex128"),
+        ([[[1.0, 2.0, 3.0]]], r"\(1, 1, 3\).*list"),
     ],
 )
 def test_bad_images(image, message):
@@ -289,5 +289,5 @@ def test_bad_images(image, message):
     "size", [0.5, (0.5,), (0.5, 0), (0.5, -1), (0.5, math.nan), (math.inf, 1), ("a", "b"), (None, 1)]
 )
 def test_bad_pixel_sizes(size):
-    with pytest.raises(ConfigError, match="pixel_size_um is"):
+    with pytest.raises(ConfigError, match=r"pixel_size_um.*µm"):
         measure(digits("1"), pixel_size_um=size)

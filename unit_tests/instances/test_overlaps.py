@@ -144,26 +144,26 @@ def test_any_number_of_threads_gives_the_same(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros((2, 3, 4)), [1, 2]), r"mask 0 .* shape \(3, 4\), got shape \(3, 4\) dtype float64; .* threshold"),
-        ((np.zeros((3, 4), bool), [1, 2, 3]), r"shape \(H, W\) of the image .* ndarray of shape \(3, 4\)"),
-        (([CROP], [1]), r"shape \(H, W\) of the image .* list"),
-        ((CROP[None], [1], None, [(0, 0, 2, 3)]), r"shape \(H, W\) of the image"),
-        (([CROP, CROP.T], [1, 2], (2, 3)), r"mask 1 .* shape \(2, 3\), got shape \(3, 2\) dtype bool"),
-        (([CROP, None], [1, 2], (2, 3)), r"mask 1 .* got shape \(\) dtype object"),
-        (([CROP], [1], (2, 3, 1)), r"shape must be \(H, W\)"),
-        (([CROP], [1], (2, -3)), r"shape must be \(H, W\)"),
-        (([CROP], [1], 6), r"shape must be \(H, W\)"),
+        ((np.zeros((2, 3, 4)), [1, 2]), r"mask 0 .*\(3, 4\).*float64.*threshold"),
+        ((np.zeros((3, 4), bool), [1, 2, 3]), r"\(H, W\).*\(N, H, W\).*ndarray.*\(3, 4\)"),
+        (([CROP], [1]), r"\(H, W\).*\(N, H, W\).*list"),
+        ((CROP[None], [1], None, [(0, 0, 2, 3)]), r"\(H, W\).*\(N, H, W\).*\(1, 2, 3\)"),
+        (([CROP, CROP.T], [1, 2], (2, 3)), r"mask 1 .*\(2, 3\).*\(3, 2\).*bool"),
+        (([CROP, None], [1, 2], (2, 3)), r"mask 1 .*\(\).*object"),
+        (([CROP], [1], (2, 3, 1)), r"\(H, W\).*\(2, 3, 1\)"),
+        (([CROP], [1], (2, -3)), r"\(H, W\).*\(2, -3\)"),
+        (([CROP], [1], 6), r"\(H, W\).* 6"),
         ((CROP[None], [1, 2]), "2 scores and 1 masks"),
         ((stack(CROP, CROP), [1]), "1 scores and more masks"),
         (([CROP, CROP], [1], (2, 3), [(0, 0, 2, 3)]), "1 scores and more masks"),
-        ((CROP[None], [[1]]), r"scores must be a 1-D array .* shape \(1, 1\) dtype int64"),
-        ((CROP[None], ["a"]), r"scores must be a 1-D array .* dtype <U1"),
-        ((stack(CROP, CROP), [0.5, math.nan]), "score 1 is NaN"),
-        (([CROP], [1], (9, 9), [(0, 0, 2)]), r"boxes must be \(1, 4\) integers, got shape \(1, 3\)"),
-        (([CROP], [1], (9, 9), [(0.0, 0, 2, 3)]), "boxes must be .* dtype float64"),
-        (([CROP], [1], (9, 9), [(0, 0, 2, 3)] * 2), r"boxes must be \(1, 4\)"),
-        (([CROP], [1], (9, 9), [(0, 0, 3, 2)]), r"mask 0 .* shape \(3, 2\), got shape \(2, 3\)"),
-        (([CROP], [1], (9, 9), [(2, 3, 0, 0)]), r"mask 0 .* shape \(-2, -3\)"),
+        ((CROP[None], [[1]]), r"scores.*1-D.*\(1, 1\).*int64"),
+        ((CROP[None], ["a"]), r"scores.*1-D.*<U1"),
+        ((stack(CROP, CROP), [0.5, math.nan]), "score 1 .*NaN"),
+        (([CROP], [1], (9, 9), [(0, 0, 2)]), r"boxes.*\(1, 4\).*\(1, 3\)"),
+        (([CROP], [1], (9, 9), [(0.0, 0, 2, 3)]), "boxes.*integers.*float64"),
+        (([CROP], [1], (9, 9), [(0, 0, 2, 3)] * 2), r"boxes.*\(1, 4\).*\(2, 4\)"),
+        (([CROP], [1], (9, 9), [(0, 0, 3, 2)]), r"mask 0 .*\(3, 2\).*\(2, 3\)"),
+        (([CROP], [1], (9, 9), [(2, 3, 0, 0)]), r"mask 0 .*\(-2, -3\).*\(2, 3\)"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(arguments, message):
@@ -173,7 +173,7 @@ def test_masks_that_do_not_fit_are_refused(arguments, message):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
 def test_a_share_is_from_0_to_1(share):
-    with pytest.raises(ConfigError, match="max_overlap"):
+    with pytest.raises(ConfigError, match=f"max_overlap.* {share};"):
         masks_to_labels(CROP[None], [1], max_overlap=share)
-    with pytest.raises(ConfigError, match="max_overlap"):
+    with pytest.raises(ConfigError, match=f"max_overlap.* {share};"):
         rles_to_labels([], [], (2, 2), max_overlap=share)

@@ -49,7 +49,7 @@ def test_without_scores_only_pixels_inside_of_the_image_count():
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_without_scores_there_must_be_a_box_for_each_mask(n):
-    with pytest.raises(ArrayError, match=f"as many boxes as masks, got {n} boxes and (more|2) masks"):
+    with pytest.raises(ArrayError, match=f"{n} boxes.*(more|2) masks"):
         masks_to_labels([CROP, CROP], None, (9, 9), [(0, 0, 2, 3)] * n)
-    with pytest.raises(ArrayError, match=r"boxes must be \(1, 4\) integers, got shape \(1, 3\)"):
+    with pytest.raises(ArrayError, match=r"boxes.*\(1, 4\).*\(1, 3\)"):
         masks_to_labels([CROP], None, (9, 9), [(0, 0, 2)])

@@ -13,6 +13,8 @@ from cellbundle.instances.overlaps import labels_to_rles
 from cellbundle.instances.painting import label_components, paint_contours, paint_masks, paint_rings, paint_rles
 from cellbundle.instances.polygons import contours, outlines
 
+from ..words import Like
+
 LARGE, SMALL = [[1, 1, 1, 1]], [[0, 1, 1, 0]]
 
 
@@ -165,9 +167,9 @@ def test_contours_of_opencv_come_back(seed):
 
 @pytest.mark.parametrize("ring", [np.zeros((3, 3)), np.zeros(4), np.array([(0, 0), (1, np.nan), (1, 1)])])
 def test_what_is_no_polygon_is_refused(ring):
-    with pytest.raises(ArrayError, match=r"must be \(n, 2\) finite numbers x and y"):
+    with pytest.raises(ArrayError, match=r"\(n, 2\) finite"):
         paint_rings([[ring]], (3, 3))
-    with pytest.raises(ArrayError, match=r"must be \(n, 2\) finite numbers x and y"):
+    with pytest.raises(ArrayError, match=r"\(n, 2\) finite"):
         paint_contours([ring], (3, 3))
 
 
@@ -199,11 +201,11 @@ def test_why_outlines_are_lost():
     assert painted.lost == [1, 2, 3, 5]
     painted.check_frame()
     assert painted.remarks("cells") == [
-        "1 of 8 outlines lie outside the image (x 0 to 23, y -3 to 8.9; the image is 10 x 10)",
-        "2 of 8 outlines leave the image (x 0 to 23, y -3 to 8.9; the image is 10 x 10) and are cut off at its edge",
-        "1 of 8 cells are copies of others",
-        "1 of 8 cells have no pixel of their own: smaller ones cover them",
-        "1 of 8 cells have no pixel: they are empty, or smaller than one",
+        Like(r"^1 of 8 .*outside.*x 0 to 23, y -3 to 8\.9.*10 x 10"),
+        Like(r"^2 of 8 .*leave.*x 0 to 23, y -3 to 8\.9.*10 x 10.*cut"),
+        Like("^1 of 8 cells.*copies"),
+        Like("^1 of 8 cells.*no pixel of their own"),
+        Like("^1 of 8 cells.*no pixel.*empty"),
     ]
 
 
@@ -211,9 +213,9 @@ def test_why_outlines_are_lost():
     "paint", [paint_rings, lambda rings, shape: paint_contours([ring for (ring,) in rings], shape)]
 )
 def test_outlines_of_another_frame_are_refused(paint):
-    with pytest.raises(ArrayError, match=r"^2 of 2 outlines lie outside the image \(x 12010 to 12253, y 0 to 3; the"):
+    with pytest.raises(ArrayError, match=r"^2 of 2 .*outside.*x 12010 to 12253, y 0 to 3.*256 x 256"):
         paint([[at(12010, 0)], [at(12250, 0)]], (256, 256)).check_frame()
-    with pytest.raises(ArrayError, match=r"as if their coordinates were fractions.*multiply x by 300 and y by 256"):
+    with pytest.raises(ArrayError, match=r"fractions.*x by 300 and y by 256"):
         paint([[SQUARE * 0.1], [SQUARE * 0.2 + 0.3]], (256, 300)).check_frame()
     paint([[at(12010, 0)], [SQUARE]], (256, 256)).check_frame()
     paint([], (256, 256)).check_frame()

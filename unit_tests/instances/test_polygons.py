@@ -169,7 +169,7 @@ def test_a_view_and_any_number_of_threads_give_the_same(monkeypatch, threads):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(np.zeros((2, 3)), "integer"), (np.full((2, 3), 7), r"id 7 in shape \(2, 3\)"), (-np.eye(3, dtype=int), "neg")],
+    [(np.zeros((2, 3)), "integer"), (np.full((2, 3), 7), r"id 7 .*\(2, 3\)"), (-np.eye(3, dtype=int), "negative")],
 )
 def test_refused_labels(labels, message):
     with pytest.raises(ArrayError, match=message):

@@ -26,14 +26,14 @@ def test_classes_are_text_or_none():
 @pytest.mark.parametrize(
     ("labels", "table", "message"),
     [
-        (LABELS.astype(np.uint16), {"label": [1, 2, 3]}, "int32, got uint16"),
-        (LABELS[0], {"label": [1]}, r"got shape \(3,\)"),
+        (LABELS.astype(np.uint16), {"label": [1, 2, 3]}, "int32.*uint16"),
+        (LABELS[0], {"label": [1]}, r"2-D integer.*\(3,\)"),
         (-LABELS, {"label": [1, 2, 3]}, "negative"),
-        (LABELS, {"id": [1, 2, 3]}, r"'label' with 1\.\.3, got columns \['id'\]"),
-        (LABELS, {"label": [1, 3, 2]}, r"'label' with 1\.\.3"),
-        (LABELS, {"label": [1, 2]}, "each of the 3 ids, got 2 rows"),
-        (LABELS, {"label": [1, 2, 3, 4]}, "each of the 3 ids, got 4 rows"),
-        (np.where(LABELS == 2, 0, LABELS), {"label": [1, 2, 3]}, r"no pixel of 2"),
+        (LABELS, {"id": [1, 2, 3]}, r"'label'.* 1\.\.3.*\['id'\]"),
+        (LABELS, {"label": [1, 3, 2]}, r"'label'.* 1\.\.3.*\['label'\]"),
+        (LABELS, {"label": [1, 2]}, "3 ids.* 2 rows"),
+        (LABELS, {"label": [1, 2, 3, 4]}, "3 ids.* 4 rows"),
+        (np.where(LABELS == 2, 0, LABELS), {"label": [1, 2, 3]}, r"1\.\.3.*no pixel of 2"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(labels, table, message):

@@ -63,44 +63,44 @@ def test_large_counts_and_lone_pixels_survive(form):
 @pytest.mark.parametrize(
     ("form", "rle", "message"),
     [
-        ("kaggle", "1 2 3", "pairs of start and length, got 3 numbers"),
+        ("kaggle", "1 2 3", "start and length.* 3 numbers"),
         ("kaggle", "1 x", "invalid literal .* 'x'"),
         ("kaggle", "1 2.5", "invalid literal"),
         ("kaggle", "1 99999999999999999999", "too large"),
-        ("kaggle", math.nan, "expected text, got nan"),
-        ("kaggle", None, "expected text, got None"),
-        ("kaggle", "0 1", r"run 0 \(start -1 from 0, length 1\)"),
+        ("kaggle", math.nan, "text.* nan"),
+        ("kaggle", None, "text.* None"),
+        ("kaggle", "0 1", "run 0 .*start -1.*length 1"),
         ("kaggle_rows", "6 2", r"run 0 .* 6 pixels"),
         ("kaggle", "8 0", "run 0"),
         ("kaggle", "1 9223372036854775807", "run 0"),
         ("kaggle", "-9223372036854775808 1", "run 0"),
         ("kaggle", "3 -1", "run 0"),
-        ("kaggle", "1 3 3 1", "run 1 .* behind"),
-        ("kaggle", "5 1 1 1", "run 1 .* behind"),
-        ("coco", "06x", "add up|are no number"),
-        ("coco", "0", "add up to 0 pixels, the image has 6"),
-        ("coco", "", "add up to 0"),
-        ("coco", "07", "add up to 7"),
-        ("coco", "0 6", "characters from 1 on"),
-        ("coco", "0\x7f", "characters from 1 on"),
-        ("coco", "0é", "characters from 1 on"),
-        ("coco", b"06\x00", "characters from 2 on"),
-        ("coco", "0" + "o" * 30 + "0", "characters from 1 on"),
-        ("coco", "05o", "characters from 2 on"),
+        ("kaggle", "1 3 3 1", "run 1 .* 6 pixels"),
+        ("kaggle", "5 1 1 1", "run 1 .* 6 pixels"),
+        ("coco", "06x", "counts.* pixels|characters"),
+        ("coco", "0", " 0 pixels.* 6"),
+        ("coco", "", " 0 pixels.* 6"),
+        ("coco", "07", " 7 pixels.* 6"),
+        ("coco", "0 6", "characters from 1 "),
+        ("coco", "0\x7f", "characters from 1 "),
+        ("coco", "0é", "characters from 1 "),
+        ("coco", b"06\x00", "characters from 2 "),
+        ("coco", "0" + "o" * 30 + "0", "characters from 1 "),
+        ("coco", "05o", "characters from 2 "),
         ("coco", "0K;", "run 0 .* length -5"),
         ("coco", [0, 7, -1], "run 0"),
         ("coco", [-1, 7], r"start -1"),
         ("coco", [2, 3, -1, 2], "run 1"),
-        ("coco", [1, 2, 4], "add up to 7"),
+        ("coco", [1, 2, 4], " 7 pixels.* 6"),
         ("coco", [2**62, 2**62, 2**62, 2**62, 6], "run 0"),
         ("coco", [2**63, 6], "too large"),
-        ("coco", [0, 6.0], "float"),
-        ("coco", [0, "6"], "str"),
-        ("coco", 6, "int"),
+        ("coco", [0, 6.0], "'float'"),
+        ("coco", [0, "6"], "'str'"),
+        ("coco", 6, "'int'"),
         ("coco", None, "NoneType"),
-        ("coco", {"size": [3, 2], "counts": "06"}, r"size is \[3, 2\], that of the image \[2, 3\]"),
-        ("coco", {"size": [2, 3]}, "counts"),
-        ("coco", {"size": 6, "counts": "06"}, "int"),
+        ("coco", {"size": [3, 2], "counts": "06"}, r"size.*\[3, 2\].*\[2, 3\]"),
+        ("coco", {"size": [2, 3]}, "'counts'"),
+        ("coco", {"size": 6, "counts": "06"}, "'int'"),
     ],
 )
 def test_broken_run_lengths_are_refused(form, rle, message):
@@ -125,11 +125,11 @@ def test_random_text_never_does_harm():
 def test_what_does_not_fit_run_lengths_is_refused():
     with pytest.raises(ArrayError, match="2 scores and 1 masks"):
         rles_to_labels(["06"], [1, 2], (2, 3))
-    with pytest.raises(ConfigError, match="form is 'yolo'; choose one of coco, kaggle, kaggle_rows"):
+    with pytest.raises(ConfigError, match=r"form.*'yolo'.*coco, kaggle, kaggle_rows"):
         rles_to_labels([], [], (2, 3), "yolo")
-    with pytest.raises(ConfigError, match="form is 'row'"):
+    with pytest.raises(ConfigError, match=r"form.*'row'.*coco, kaggle"):
         labels_to_rles(np.zeros((2, 2), int), "row")
     with pytest.raises(ArrayError, match="2-D integer"):
         labels_to_rles(np.zeros((2, 2)))
-    with pytest.raises(ArrayError, match=r"id 9 in shape \(2, 2\)"):
+    with pytest.raises(ArrayError, match=r"id 9 .*\(2, 2\)"):
         labels_to_rles(np.full((2, 2), 9))

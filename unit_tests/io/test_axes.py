@@ -30,16 +30,16 @@ def test_axes_are_resolved(shape, stated, option, letters, source):
 @pytest.mark.parametrize(
     ("shape", "stated", "option", "message"),
     [
-        ((3, 9, 4), "QYX", None, r"axes .* shape \(3, 9, 4\) are unclear; set axes="),  # both ends are small
-        ((3, 3, 3), "IYX", None, "unclear; set axes="),
-        ((5, 9, 8), "IYX", None, "unclear; set axes="),  # neither end is small
-        ((2, 3, 9, 8), "QQYX", None, "unclear; set axes="),
-        ((9,), "X", None, "unclear; set axes="),
-        ((5, 9, 8), "ZYX", None, r"is a z-stack of shape \(5, 9, 8\).*choose a plane.*axes='CYX'"),
-        ((5, 9, 8), "TYX", None, "is a time series .*choose a plane"),
-        ((5, 9, 8), "RYX", None, "is a stack along axis R"),
-        ((2, 9, 8, 3), "CYXS", None, "2 channel dimensions.*choose a channel"),
-        ((9, 8), "YX", "CYX", r"axes='CYX' names 3 dimensions, but the array has shape \(9, 8\); give one letter"),
+        ((3, 9, 4), "QYX", None, r"\(3, 9, 4\).*unclear.*axes="),  # both ends are small
+        ((3, 3, 3), "IYX", None, "unclear.*axes="),
+        ((5, 9, 8), "IYX", None, "unclear.*axes="),  # neither end is small
+        ((2, 3, 9, 8), "QQYX", None, "unclear.*axes="),
+        ((9,), "X", None, "unclear.*axes="),
+        ((5, 9, 8), "ZYX", None, r"z-stack.*\(5, 9, 8\).*plane.*axes='CYX'"),
+        ((5, 9, 8), "TYX", None, "time series.*plane"),
+        ((5, 9, 8), "RYX", None, "stack.*axis R"),
+        ((2, 9, 8, 3), "CYXS", None, r"2 channel dimensions.*\(2, 9, 8, 3\)"),
+        ((9, 8), "YX", "CYX", r"axes='CYX'.* 3 .*\(9, 8\)"),
         ((9, 8, 3), "YXS", "YYX", "unclear"),
         ((2, 2, 9, 8), "QQYX", "CCYX", "unclear"),
     ],

@@ -92,18 +92,18 @@ def test_masks_of_any_type_and_other_keys_are_read(tmp_path, convert):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"masks": np.zeros((2, 3, 4), int)}, r"masks must be a 2-D integer array \(H, W\), got shape \(2, 3, 4\)"),
-        ({"masks": np.zeros((2, 3))}, "masks must be .* dtype float64"),
+        ({"masks": np.zeros((2, 3, 4), int)}, r"masks.*\(H, W\).*\(2, 3, 4\)"),
+        ({"masks": np.zeros((2, 3))}, "masks.*integer.*float64"),
         ({"masks": [[0, 1], [2]]}, "cannot be decoded"),
-        ({"masks": np.array([[0, -1]])}, "masks must not have negative ids"),
-        ({"masks": np.array([[0, 2**31]])}, "masks have ids up to 2147483648"),
-        ({"outlines": 1, "flows": 2}, "is no _seg.npy file of cellpose: holds keys .'flows', 'outlines'."),
-        (np.zeros((2, 3), int), r"is no _seg.npy file of cellpose: holds an array \(2, 3\)"),
-        ([{"masks": 1}, None], "is no _seg.npy file"),
+        ({"masks": np.array([[0, -1]])}, "masks.*negative.*-1"),
+        ({"masks": np.array([[0, 2**31]])}, "masks.*2147483648"),
+        ({"outlines": 1, "flows": 2}, "cellpose.*'flows', 'outlines'.*'masks'"),
+        (np.zeros((2, 3), int), r"cellpose.*\(2, 3\).*'masks'"),
+        ([{"masks": 1}, None], r"cellpose.*\(2,\).*'masks'"),
     ],
 )
 def test_other_content_is_refused(tmp_path, content, message):
-    with pytest.raises(LabelReadError, match=rf"x\.npy: {message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.npy.*{message}"):
         read_cellpose_seg(save(tmp_path / "x.npy", content))
 
 
@@ -113,6 +113,6 @@ def test_nothing_in_the_file_is_run(tmp_path):
             return (tmp_path.joinpath("run").touch, ())
 
     path = save(tmp_path / "x.npy", {"masks": np.ones((2, 2), int), "filename": Payload()})
-    with pytest.raises(LabelReadError, match=r"x\.npy: asks for"):
+    with pytest.raises(LabelReadError, match=r"x\.npy.*pickle"):
         read_cellpose_seg(path)
     assert not (tmp_path / "run").exists()

@@ -114,7 +114,7 @@ def test_jpeg_is_refused_under_any_name(tmp_path):
     path = discs(tmp_path, "a.jpg")
     renamed = path.rename(tmp_path / "a.png")
     for call in (lambda: find_colours(renamed), lambda: read_colour_mask(renamed, TABLE)):
-        with pytest.raises(LabelReadError, match=r"a\.png: is compressed as JPEG, which blurs colours"):
+        with pytest.raises(LabelReadError, match=r"a\.png.*JPEG.*PNG or TIFF"):
             call()
 
 
@@ -123,7 +123,7 @@ def test_a_jpeg_saved_as_png_is_refused(tmp_path, quality):
     with Image.open(discs(tmp_path, "a.jpg", quality=quality)) as image:
         image.save(tmp_path / "b.png")
     for call in (lambda: find_colours(tmp_path / "b.png"), lambda: read_colour_mask(tmp_path / "b.png", TABLE)):
-        with pytest.raises(LabelReadError, match=r"nowhere fill 3x3 pixels: JPEG, resizing or anti-aliasing"):
+        with pytest.raises(LabelReadError, match=r"b\.png.*3x3 pixels.*JPEG"):
             call()
 
 
@@ -131,7 +131,7 @@ def test_a_resized_mask_is_refused(tmp_path):
     with Image.open(discs(tmp_path, "a.png")) as image:
         image.resize((100, 50), Image.Resampling.BILINEAR).save(tmp_path / "b.png")
         image.resize((100, 50), Image.Resampling.NEAREST).save(tmp_path / "c.png")
-    with pytest.raises(LabelReadError, match="nowhere fill 3x3 pixels"):
+    with pytest.raises(LabelReadError, match=r"b\.png.*3x3 pixels.*resizing"):
         find_colours(tmp_path / "b.png")
     assert len(find_colours(tmp_path / "c.png").pixels) == 3
 
@@ -144,7 +144,7 @@ def test_thin_classes_are_not_taken_for_blur(tmp_path):
 
 def test_unknown_colours_are_named(tmp_path):
     path = save(tmp_path / "a.png", picture())
-    with pytest.raises(LabelReadError, match=r"2 colours are not in .*: 255,255,255 \(198 pixels\); 0,255,0 \(12 pixe"):
+    with pytest.raises(LabelReadError, match=r"a\.png.* 2 .*255,255,255 \(198 pixels\).*0,255,0 \(12 pixels\)"):
         read_colour_mask(path, {"255,0,0": "red"})
 
 
@@ -152,19 +152,19 @@ def test_a_colour_for_each_instance_is_refused(tmp_path):
     pixels = np.zeros((4 * 17, 4 * 17, 3), np.uint8)
     pixels[..., 0] = np.arange(289).reshape(17, 17).repeat(4, 0).repeat(4, 1) % 200
     pixels[..., 1] = np.arange(289).reshape(17, 17).repeat(4, 0).repeat(4, 1) // 200
-    with pytest.raises(LabelReadError, match="289 colours, expected one for each class and at most 255"):
+    with pytest.raises(LabelReadError, match=r"289 colours.* 255"):
         find_colours(save(tmp_path / "a.png", pixels))
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint16), np.zeros((4, 4), bool)])
 def test_other_depths_are_refused(tmp_path, pixels):
-    with pytest.raises(LabelReadError, match=r"1 channels of (uint16|bool), expected red, green, blue of uint8"):
+    with pytest.raises(LabelReadError, match=r"1 channels.*(uint16|bool).*uint8"):
         find_colours(save(tmp_path / "a.png", pixels))
 
 
 def test_files_that_are_no_masks(tmp_path):
     (tmp_path / "a.png").write_bytes(b"text")
-    with pytest.raises(LabelReadError, match=r"a\.png: is not a PNG"):
+    with pytest.raises(LabelReadError, match=r"a\.png.*not a PNG"):
         find_colours(tmp_path / "a.png")
     with pytest.raises(LabelReadError, match="got no mask"):
         find_colours([])
@@ -173,16 +173,16 @@ def test_files_that_are_no_masks(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, "give the class of each"),
-        ("red", "give the class of each"),
-        ({"255,0": "a"}, "'255,0' is no colour"),
-        ({"256,0,0": "a"}, "'256,0,0' is no colour"),
-        ({(255, 0, 0): "a"}, "is no colour"),
-        ({"#ff00": "a"}, "is no colour"),
-        ({"255,0,0": 1}, r"the class of colour '255,0,0' is 1; give a name"),
-        ({"255,0,0": "a", "#ff0000": "b"}, "'#ff0000' stands twice"),
-        ({"255,0,0": None}, "has 0 classes, expected 1 to 255"),
-        ({f"{i % 256},{i // 256},9": f"c{i}" for i in range(256)}, "has 256 classes"),
+        ({}, "table of colours.*{}.*such as"),
+        ("red", "table of colours.*'red'.*such as"),
+        ({"255,0": "a"}, "'255,0'.*#ff0000"),
+        ({"256,0,0": "a"}, "'256,0,0'.*#ff0000"),
+        ({(255, 0, 0): "a"}, r"\(255, 0, 0\).*#ff0000"),
+        ({"#ff00": "a"}, "'#ff00'.*#ff0000"),
+        ({"255,0,0": 1}, r"class.*'255,0,0'.* 1;.*name"),
+        ({"255,0,0": "a", "#ff0000": "b"}, "'#ff0000'.*twice"),
+        ({"255,0,0": None}, " 0 classes.* 1 to 255"),
+        ({f"{i % 256},{i // 256},9": f"c{i}" for i in range(256)}, " 256 classes.* 1 to 255"),
     ],
 )
 def test_bad_tables(tmp_path, table, message):

@@ -1,6 +1,7 @@
 """Metadata of TIFF files that name other files: only the file itself is opened."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def test_an_ome_file_is_read_as_itself(tmp_path, caplog, kind):
     assert np.array_equal(image.data, OWN[None])
     assert {name for name in paths if str(tmp_path) in name} == {str(path)}
     name = {"absolute": "secret.tif", "relative": "secret.tif", "beside": "b.tif", "fifo": "pipe"}.get(kind, kind)
-    assert f"name other files, which are not read ({name})" in caplog.text
+    assert re.search(rf"other files.*\({re.escape(name)}\)", caplog.text)
 
 
 def test_a_file_that_refers_to_itself_only(tmp_path, caplog):
@@ -45,13 +46,13 @@ def test_the_name_tells_which_planes_are_its_own_where_no_uuid_does(tmp_path, ow
     write_ome(tmp_path / "a.tif", [OWN], xml)
     assert np.array_equal(read_image(tmp_path / "a.tif").data, OWN[None])
     (tmp_path / "a.tif").rename(tmp_path / "c.tif")
-    with pytest.raises(ImageReadError, match=r"OME metadata of other files only, .* \(a\.tif, b\.tif\)"):
+    with pytest.raises(ImageReadError, match=r"c\.tif.*other files.*\(a\.tif, b\.tif\)"):
         read_image(tmp_path / "c.tif")
 
 
 def test_metadata_of_other_files_only(tmp_path):
     write_ome(tmp_path / "a.tif", [OWN], ome_xml([[(0, 0, 0, "/data/b.tif", 0)]], "a.tif"))
-    with pytest.raises(ImageReadError, match=r"OME metadata of other files only, .* \(b\.tif\)"):
+    with pytest.raises(ImageReadError, match=r"a\.tif.*other files.*\(b\.tif\)"):
         read_image(tmp_path / "a.tif")
 
 
@@ -75,7 +76,7 @@ def test_an_index_beside_the_file_is_not_read(tmp_path, monkeypatch):
 
 def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
-    with pytest.raises(ImageReadError, match="is a FIFO, a device or a socket"):
+    with pytest.raises(ImageReadError, match=r"a\.tif.*FIFO"):
         read_image(tmp_path / "a.tif")
 
 

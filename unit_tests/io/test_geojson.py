@@ -185,9 +185,9 @@ def test_nuclei_of_cells(tmp_path):
     np.testing.assert_array_equal(labels, [[0, 2, 2, 0], [0, 2, 2, 0], [0, 0, 0, 0]])
     assert lost == [0]
     np.testing.assert_array_equal(painted(read_geojson(path), (3, 4)).labels, np.ones((3, 4)))
-    with pytest.raises(LabelReadError, match=r"a\.json: has no feature with a nucleusGeometry; set part='cell'"):
+    with pytest.raises(LabelReadError, match=r"a\.json.*nucleusGeometry.*part='cell'"):
         read_geojson(save(tmp_path / "a.json", [feature([BOX])]), part="nucleus")
-    with pytest.raises(ConfigError, match="part is 'both'; choose one of cell, nucleus"):
+    with pytest.raises(ConfigError, match=r"part.*'both'.*cell, nucleus"):
         read_geojson(path, part="both")
 
 
@@ -201,18 +201,18 @@ def test_child_objects_follow_their_parent(tmp_path):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([feature([BOX]), feature([1, 2], "Point")], "feature 2 has the geometry Point, expected Polygon or Mu"),
-        ([feature(BOX, "LineString")], "feature 1 has the geometry LineString"),
-        ([{"type": "Feature", "geometry": None, "properties": None}], "feature 1 has the geometry None"),
-        ([feature([BOX[:3]])], r"feature 1 has a ring of shape \(3, 2\), expected at least 4 positions"),
-        ([feature([BOX, [[float("nan"), 0]] * 4])], "feature 1 has a ring of shape"),
-        ([feature(BOX)], r"feature 1 has a ring of shape \(2,\)"),
+        ([feature([BOX]), feature([1, 2], "Point")], "feature 2.*Point.*Polygon or MultiPolygon"),
+        ([feature(BOX, "LineString")], "feature 1.*LineString.*Polygon or MultiPolygon"),
+        ([{"type": "Feature", "geometry": None, "properties": None}], "feature 1.*None.*Polygon or MultiPolygon"),
+        ([feature([BOX[:3]])], r"feature 1.*ring.*\(3, 2\).* 4 "),
+        ([feature([BOX, [[float("nan"), 0]] * 4])], r"feature 1.*ring.*\(4, 2\).* 4 "),
+        ([feature(BOX)], r"feature 1.*ring.*\(2,\).* 4 "),
         ([feature([[[0, 0], [1]]])], "cannot be decoded"),
-        ({"type": "Polygon", "coordinates": [BOX]}, "is no GeoJSON of features .*'Polygon'"),
-        ({"type": "FeatureCollection"}, "cannot be decoded .*features"),
-        ("x", "is no GeoJSON of features"),
+        ({"type": "Polygon", "coordinates": [BOX]}, "no GeoJSON.*'Polygon'"),
+        ({"type": "FeatureCollection"}, "cannot be decoded.*'features'"),
+        ("x", "no GeoJSON.*None"),
     ],
 )
 def test_what_is_no_polygon_is_refused(tmp_path, document, message):
-    with pytest.raises(LabelReadError, match=rf"x\.json: {message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.json.*{message}"):
         read_geojson(save(tmp_path / "x.json", document))

@@ -59,7 +59,7 @@ def test_coordinates_beyond_16_bits(tmp_path):
 
 
 def test_too_large_an_image_is_refused(tmp_path):
-    with pytest.raises(ArrayError, match=r"up to 16777216, got .*\(1, 16777217\); write GeoJSON"):
+    with pytest.raises(ArrayError, match=r"16777216.*\(1, 16777217\).*GeoJSON"):
         write_imagej(tmp_path / "a.zip", make(np.zeros((1, 2**24 + 1), np.uint8)))
     assert not list(tmp_path.iterdir())
 
@@ -177,7 +177,7 @@ def test_only_rois_in_an_archive_count(tmp_path):
     assert [one.name for one in read_imagej(tmp_path / "a.zip")] == ["b", "a"]
     with ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr("notes.txt", "x")
-    with pytest.raises(LabelReadError, match=r"b\.zip: holds no \.roi file among 1 entries"):
+    with pytest.raises(LabelReadError, match=r"b\.zip.*no \.roi.* 1 entries"):
         read_imagej(tmp_path / "b.zip")
 
 
@@ -187,29 +187,29 @@ TRIANGLE = [(0, 0), (3, 0), (3, 3)]
 @pytest.mark.parametrize(
     ("one", "message"),
     [
-        (roi("LINE"), "is of type line, expected a polygon, freehand"),
-        (with_corners("POINT", [(1, 1)]), "is of type point"),
-        (with_corners("FREELINE", TRIANGLE), "is of type freeline"),
-        (roi("RECT", (0, 0, 9, 9), subtype=roifile.ROI_SUBTYPE.TEXT, text="x"), "is of type text"),
-        (roi("RECT", (0, 0, 9, 9), rounded_rect_arc_size=4), "is a rounded rectangle"),
-        (with_corners("POLYGON", TRIANGLE, options=roifile.ROI_OPTIONS.SPLINE_FIT), "is fitted with a spline"),
-        (with_corners("POLYGON", TRIANGLE[:2]), "has an outline of fewer than 3 corners"),
+        (roi("LINE"), "type line,.*polygon, freehand"),
+        (with_corners("POINT", [(1, 1)]), "type point,.*polygon, freehand"),
+        (with_corners("FREELINE", TRIANGLE), "type freeline,.*polygon, freehand"),
+        (roi("RECT", (0, 0, 9, 9), subtype=roifile.ROI_SUBTYPE.TEXT, text="x"), "type text,.*polygon, freehand"),
+        (roi("RECT", (0, 0, 9, 9), rounded_rect_arc_size=4), "rounded rectangle,.*polygon, freehand"),
+        (with_corners("POLYGON", TRIANGLE, options=roifile.ROI_OPTIONS.SPLINE_FIT), "spline,.*polygon, freehand"),
+        (with_corners("POLYGON", TRIANGLE[:2]), "3 corners"),
         (
             roi("RECT", multi_coordinates=np.array([0, 0, 0, 2, 1, 1, 2, 2, 4], np.float32), shape_roi_size=9),
-            "cannot be decoded .*not supported",
+            "cannot be decoded.*not supported",
         ),
     ],
 )
 def test_rois_without_an_area_that_can_be_read_are_named(tmp_path, one, message):
     roifile.roiwrite(tmp_path / "x.zip", [roi("RECT", (0, 0, 2, 2)), one], name=["good", "cell 7"])
-    with pytest.raises(LabelReadError, match=rf"x\.zip: cell 7\.roi: {message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.zip.*cell 7\.roi.*{message}"):
         read_imagej(tmp_path / "x.zip")
 
 
 @pytest.mark.parametrize("data", [b"", b"Iout", b"PK\3\4", b"\x89PNG", roi("RECT").tobytes()[:60]])
 def test_other_files_are_refused(tmp_path, data):
     (tmp_path / "x.roi").write_bytes(data)
-    with pytest.raises(LabelReadError, match=r"x\.roi: cannot be decoded"):
+    with pytest.raises(LabelReadError, match=r"x\.roi.*cannot be decoded"):
         read_imagej(tmp_path / "x.roi")
-    with pytest.raises(LabelReadError, match=r"y\.zip: cannot be opened \(No such file"):
+    with pytest.raises(LabelReadError, match=r"y\.zip.*No such file"):
         read_imagej(tmp_path / "y.zip")

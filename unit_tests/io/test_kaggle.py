@@ -47,7 +47,7 @@ def test_many_instances(tmp_path, many):
 
 
 def test_an_unknown_order_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="order is 'F'; choose one of column, row"):
+    with pytest.raises(ConfigError, match=r"order.*'F'.*column, row"):
         write_kaggle(tmp_path / "a.csv", make([[1]]), "a", order="F")
     assert not list(tmp_path.iterdir())
 
@@ -123,28 +123,28 @@ def test_other_columns_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,EncodedPixels\na,1 2\n", "has the columns image, EncodedPixels, expected one named ImageId or id"),
-        ("id,runs\na,1 2\n", "has the columns id, runs, expected one named EncodedPixels or annotation"),
-        ("id,annotation,width,height\na,1 2,3,4\na,1 2,4,3\n", "image a has the sizes .* expected one height"),
-        ("id,annotation,width,height\na,1 2,3,x\n", r"image a has the sizes \[\('x', '3'\)\]"),
-        ("id,annotation,width,height\na,1 2,0,4\n", "image a has the sizes .* expected one height and width"),
-        ("id,annotation,width,height\na,1 2,-3,4\n", "image a has the sizes"),
+        ("image,EncodedPixels\na,1 2\n", "columns image, EncodedPixels.*ImageId or id"),
+        ("id,runs\na,1 2\n", "columns id, runs.*EncodedPixels or annotation"),
+        ("id,annotation,width,height\na,1 2,3,4\na,1 2,4,3\n", r"image a .*\[\('3', '4'\), \('4', '3'\)\].*height"),
+        ("id,annotation,width,height\na,1 2,3,x\n", r"image a .*\[\('x', '3'\)\].*height"),
+        ("id,annotation,width,height\na,1 2,0,4\n", r"image a .*\[\('4', '0'\)\].*height"),
+        ("id,annotation,width,height\na,1 2,-3,4\n", r"image a .*\[\('4', '-3'\)\].*height"),
         ("", "cannot be decoded"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(LabelReadError, match=rf"x\.csv: {message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.csv.*{message}"):
         read_kaggle(tmp_path / "x.csv")
 
 
 def test_broken_runs_are_found_when_they_are_painted(tmp_path):
     (tmp_path / "a.csv").write_text("id,annotation\na,1 2\na,1 2 3\n")
-    with pytest.raises(ArrayError, match="run lengths of mask 1"):
+    with pytest.raises(ArrayError, match=r"mask 1 .*3 numbers"):
         paint_rles(read_kaggle(tmp_path / "a.csv")["a"].runs, (2, 3), "kaggle")
     (tmp_path / "b.csv").write_text("id,annotation,width,height\nb,1 2 12 2,3,4\n")
     image = read_kaggle(tmp_path / "b.csv")["b"]
-    with pytest.raises(ArrayError, match=r"mask 0: run 1 \(start 11 from 0, length 2\) .* image of 12 pixels"):
+    with pytest.raises(ArrayError, match=r"mask 0.*run 1 .*start 11.*length 2.*12 pixels"):
         paint_rles(image.runs, image.shape, "kaggle_rows")
 
 
@@ -156,7 +156,7 @@ def test_copies_of_a_row_are_found_when_they_are_painted(tmp_path):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(LabelReadError, match=r"x\.csv: cannot be opened \(No such file"):
+    with pytest.raises(LabelReadError, match=r"x\.csv.*No such file"):
         read_kaggle(tmp_path / "x.csv")
 
 

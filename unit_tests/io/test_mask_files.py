@@ -78,9 +78,9 @@ def test_a_damaged_file_is_named(cut, tmp_path):
 def test_another_size_and_a_missing_file_are_named(tmp_path):
     save(tmp_path / "a.png", "grey")
     Image.new("L", (41, 29)).save(tmp_path / "b.png")
-    with pytest.raises(LabelReadError, match=r"b\.png: the mask is 29x41, those before it are 30x41"):
+    with pytest.raises(LabelReadError, match=r"b\.png.*29x41.*30x41"):
         paint_mask_files([tmp_path / "a.png", tmp_path / "b.png"])
-    with pytest.raises(LabelReadError, match=r"c\.png: cannot be opened \(No such file"):
+    with pytest.raises(LabelReadError, match=r"c\.png.*No such file"):
         paint_mask_files([tmp_path / "c.png"])
     with pytest.raises(LabelReadError, match="no mask files"):
         paint_mask_files([])

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_image
 from cellbundle.io.images.no_data import clipped_channels, replace_no_data
 from cellbundle.synthetic import generate
+
+from ..words import Like
 
 GDAL_NODATA = 42113
 SIDE = 256
@@ -82,7 +85,7 @@ def test_extreme_values_cost_no_cell(cells, predictor, tmp_path, caplog, dtype, 
     (found,) = read.no_data
     assert found.share == pytest.approx(mask.mean())
     assert found.value == pytest.approx(np.float32(value)) or not np.isfinite(np.float32(value))
-    assert f"{100 * mask.mean():.3g} % of the values are" in caplog.text
+    assert f"{100 * mask.mean():.3g} %" in caplog.text
     assert read.data.min() == np.float32(array[~mask].min())
     n = predictor.segment(read.data).labels.max()
     visible = [label for label in range(1, N + 1) if (labels[~mask] == label).sum() > 30]
@@ -198,9 +201,7 @@ def test_a_frame_of_a_colour_image_is_one_of_all_channels(cells):
 
 def test_an_image_of_nothing_else_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((9, 9), -3.4028235e38, np.float32))
-    with pytest.raises(
-        Exception, match=r"a\.tif: holds only values that stand for no data \(100 % of the values are -3"
-    ):
+    with pytest.raises(Exception, match=r"a\.tif.*no data.*100 %.* -3"):
         read_image(tmp_path / "a.tif")
 
 
@@ -215,7 +216,7 @@ def test_a_clipped_channel_is_said(cells, tmp_path, caplog, dtype):
         assert caplog.text == ""
         assert read_image(tmp_path / "clipped.tif").data.max() == limit
     share = f"{100 * (array >= limit).mean():.3g}"
-    assert f"clipped.tif: channel 0 is clipped: {share} % of the values are {limit:g}, its largest" in caplog.text
+    assert re.search(rf"clipped\.tif.*channel 0.*clipped.* {share} %.* {re.escape(f'{limit:g}')}, ", caplog.text)
 
 
 def test_a_white_background_and_drawn_images_are_not_clipped(cells):
@@ -232,7 +233,7 @@ def test_a_picture_in_the_transparency_is_said(cells, tmp_path, caplog):
         read_image(tmp_path / "normal.png")
         assert caplog.text == ""
         read_image(tmp_path / "hidden.png")
-    assert "hidden.png: all channels are constant; the picture is in the transparency" in caplog.text
+    assert re.search(r"hidden\.png.*constant.*transparency", caplog.text)
 
 
 def test_predict_says_value_and_share_in_its_table_also_when_it_continues(cells, tmp_path, capsys):
@@ -247,9 +248,9 @@ def test_predict_says_value_and_share_in_its_table_also_when_it_continues(cells,
         assert exit_.value.code == 0
         with (out / "images.csv").open() as file:
             rows = {row["image"]: row for row in csv.DictReader(file)}
-        assert rows["a.tif"]["no_data"] == "1.56 % of the values are -9999"
+        assert rows["a.tif"]["no_data"] == Like("^1.56 % .*-9999$")
         assert rows["b.tif"]["no_data"] == ""
         assert abs(int(rows["a.tif"]["cells"]) - int(rows["b.tif"]["cells"])) <= 1
-    assert "a.tif: 1.56 % of the values are -9999, which stands for no data" in capsys.readouterr().err
+    assert re.search(r"a\.tif: 1\.56 % .*-9999.*no data", capsys.readouterr().err)
     with (out / "measurements.csv").open() as file:
         assert min(float(row["intensity_mean_0"]) for row in csv.DictReader(file) if row["image"] == "a.tif") > 100

@@ -1,5 +1,6 @@
 """Images in several OME-TIFF files: each file as itself, or all that hold one image together."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from unit_tests.io.ome_files import (
 
 from cellbundle.errors import ImageReadError
 from cellbundle.io import find_ome_set, read_image
+
+from ..words import Like
 
 SIZE = 'PhysicalSizeX="0.5" PhysicalSizeY="250" PhysicalSizeYUnit="nm"'
 FOUR = [[(c, 0, 0, "ab"[c // 2] + ".tif", c % 2) for c in range(4)]]  # two channels in each of two files
@@ -78,13 +81,13 @@ def test_one_file_a_position(tmp_path):
 def test_one_file_a_plane_of_a_stack(tmp_path, axis, stack):
     write_set(tmp_path, along(axis), files())
     assert shapes(tmp_path) == dict.fromkeys(files(), (1, "YX"))
-    assert all(f"is {stack} of shape (3, 24, 32)" in error for error in shapes(tmp_path, join=True).values())
+    assert list(shapes(tmp_path, join=True).values()) == 3 * [Like(rf"{stack}.*\(3, 24, 32\)")]
     assert shapes(tmp_path, join=True, axes="CYX") == dict.fromkeys(files(), (3, "CYX"))
 
 
 def test_a_stack_in_each_file_is_not_taken_for_channels(tmp_path):
     write_set(tmp_path, [[(c, z, 0, f"{c}.tif", z) for c in range(2) for z in range(2)]], {"0.tif": [OWN, OTHER]})
-    with pytest.raises(ImageReadError, match=r"is a z-stack of shape \(2, 24, 32\) \(axes ZYX\)"):
+    with pytest.raises(ImageReadError, match=r"0\.tif.*z-stack.*\(2, 24, 32\)"):
         read_image(tmp_path / "0.tif")
 
 
@@ -109,9 +112,9 @@ def test_metadata_in_another_file(tmp_path, caplog, holder):
     write_set(tmp_path, FOUR, {"a.tif": [cells(1), cells(2)], "b.tif": [cells(3), cells(4)]}, main=holder)
     if holder != "a.tif":
         (tmp_path / holder).write_text(ome_xml(FOUR, holder))
-    with pytest.raises(ImageReadError, match="a set of planes that its metadata do not describe"):
+    with pytest.raises(ImageReadError, match=r"b\.tif.*planes.*metadata.*\(2, 24, 32\)"):
         read_image(tmp_path / "b.tif")
-    assert f"metadata are in another file, which is not read ({holder})" in caplog.text
+    assert re.search(rf"another file.*\({re.escape(holder)}\)", caplog.text)
     assert len(read_image(tmp_path / "b.tif", axes="CYX").data) == 2
     assert np.array_equal(read_image(tmp_path / "b.tif", join=True).data, [cells(n) for n in (1, 2, 3, 4)])
     write_ome(tmp_path / "c.tif", [OTHER], binary_only("c.tif", holder))
@@ -123,21 +126,21 @@ def test_metadata_in_another_file(tmp_path, caplog, holder):
 def test_a_file_with_fewer_planes_than_its_metadata_name(tmp_path, names):
     image = [(c, 0, 0, "a.tif", c) for c in range(2)] + [(2 + i, 0, 0, name, 0) for i, name in enumerate(names[1:])]
     write_ome(tmp_path / "a.tif", [OWN], ome_xml([image], "a.tif"))
-    with pytest.raises(ImageReadError, match="lacks planes that its metadata name"):
+    with pytest.raises(ImageReadError, match=r"a\.tif.*planes.*metadata.*incomplete"):
         read_image(tmp_path / "a.tif")
 
 
 def test_planes_that_make_no_image_of_their_own(tmp_path):
     image = [(0, 0, 0, "a.tif", 0), (1, 1, 0, "a.tif", 1), (1, 0, 0, "b.tif", 0), (0, 1, 0, "b.tif", 1)]
     write_ome(tmp_path / "a.tif", [OWN, OTHER], ome_xml([image], "a.tif"))
-    with pytest.raises(ImageReadError, match="holds 2 planes of a set of files that make no image of their own"):
+    with pytest.raises(ImageReadError, match=r"a\.tif.* 2 planes.*one file"):
         read_image(tmp_path / "a.tif")
 
 
 def test_a_channel_of_each_position_in_a_file(tmp_path):
     write_set(tmp_path, [[(c, 0, 0, f"{c}.tif", p) for c in range(2)] for p in range(2)], {"0.tif": [OWN, OTHER]})
     for options in ({}, {"join": True}):
-        with pytest.raises(ImageReadError, match="holds 2 separate images of the same size"):
+        with pytest.raises(ImageReadError, match=r"0\.tif.* 2 separate images"):
             read_image(tmp_path / "0.tif", **options)
 
 
@@ -178,7 +181,7 @@ def test_the_joined_image_is_too_large_before_anything_is_decoded(tmp_path, monk
     names = [f"{i}.tif" for i in range(5)]
     channels(tmp_path, names, [OWN] * 5)
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", None)
-    with pytest.raises(ImageReadError, match=rf"has {2 * OWN.size} pixels"):
+    with pytest.raises(ImageReadError, match=rf"{2 * OWN.size} pixels.*max_pixels={OWN.size}"):
         read_image(tmp_path / "0.tif", join=True, max_pixels=OWN.size)
 
 
@@ -186,11 +189,11 @@ def test_the_joined_image_is_too_large_before_anything_is_decoded(tmp_path, monk
 def test_other_names_are_refused_and_not_opened(tmp_path, kind):
     path = referring(tmp_path / "images", kind)
     expected = {
-        "absolute": "'secret.tif' in another folder",
-        "relative": "'secret.tif' in another folder",
-        "fifo": "'pipe', which is no regular file of the same folder",
-        "missing": "'missing', which is missing",
-        "text": r"text: cannot be decoded \(not a TIFF file",
+        "absolute": "'secret.tif'.*another folder",
+        "relative": "'secret.tif'.*another folder",
+        "fifo": "'pipe'.*no regular file",
+        "missing": "'missing'.*is missing",
+        "text": r"text.*not a TIFF file",
     }
     with opened() as paths, pytest.raises(ImageReadError, match=expected[kind]):
         read_image(path, join=True)
@@ -209,7 +212,13 @@ def test_names_that_lead_elsewhere(tmp_path, name):
     (folder / "link.tif").symlink_to(tmp_path / "other.tif")
     xml = ome_xml([[(0, 0, 0, "a.tif", 0), (1, 0, 0, name, 0)]], "a.tif")
     write_ome(folder / "a.tif", [OWN], xml)
-    with opened() as paths, pytest.raises(ImageReadError, match=r"metadata name|File name too long"):
+    with (
+        opened() as paths,
+        pytest.raises(
+            ImageReadError,
+            match=r"metadata.*(folder|regular file)|File name too long",
+        ),
+    ):
         read_image(folder / "a.tif", join=True)
     assert {path for path in paths if str(tmp_path) in path} == {str(folder / "a.tif")}
 
@@ -224,13 +233,13 @@ def test_links_inside_the_folder_are_followed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("foreign", r"b\.ome\.tif: is not the file that the metadata of its set name: its UUID is "),
-        ("other uuid", r"b\.ome\.tif: is not the file .* its UUID is 'urn:uuid:x'"),
-        ("size", r"b\.ome\.tif: has planes of shape .*\(24, 30\) uint8, but the first file of its set has \(24, 32\)"),
-        ("type", r"b\.ome\.tif: has planes of shape and type \(24, 32\) uint16"),
-        ("planes", r"b\.ome\.tif: has planes of shape"),
-        ("not listed", r"plane C=2, Z=0, T=0 is in 0 files"),
-        ("one uuid", r"name two files of one name or UUID"),
+        ("foreign", r"b\.ome\.tif.*UUID.*expected 'urn:uuid:b\.ome\.tif'"),
+        ("other uuid", r"b\.ome\.tif.*UUID.*'urn:uuid:x'"),
+        ("size", r"b\.ome\.tif.*planes.*\(24, 30\) uint8.*\(24, 32\)"),
+        ("type", r"b\.ome\.tif.*planes.*\(24, 32\) uint16"),
+        ("planes", r"b\.ome\.tif.*planes.*\(24, 32, 3\)"),
+        ("not listed", r"plane C=2, Z=0, T=0.* 0 files"),
+        ("one uuid", r"two files.*UUID"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, change, message):
@@ -256,5 +265,5 @@ def test_files_that_do_not_fit(tmp_path, change, message):
 
 def test_too_many_files(tmp_path):
     write_ome(tmp_path / "a.tif", [OWN], ome_xml([[(c, 0, 0, f"{c}.tif", 0) for c in range(300)]], "0.tif"))
-    with pytest.raises(ImageReadError, match="is one of 300 files of an image, more than 256"):
+    with pytest.raises(ImageReadError, match=r"300 files.* 256"):
         read_image(tmp_path / "a.tif", join=True)

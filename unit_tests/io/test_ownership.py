@@ -24,7 +24,7 @@ def test_own_files_are_no_conflict(tmp_path):
     write(tmp_path, *FILES)
     Manifest(tmp_path).check(FILES)
     write(tmp_path, "other.csv")
-    with pytest.raises(ConfigError, match=r"did not write: other\.csv; .*--replace-foreign"):
+    with pytest.raises(ConfigError, match=r" other\.csv;.*--replace-foreign"):
         Manifest(tmp_path).check([*FILES, Path("other.csv")])
 
 
@@ -45,7 +45,7 @@ def test_a_link_to_nothing_is_a_conflict(tmp_path):
 @pytest.mark.parametrize("name", ["images", ".cellbundle"])
 def test_a_file_in_the_place_of_a_folder(tmp_path, name):
     write(tmp_path, name)
-    with pytest.raises(ConfigError, match=f"did not write: {name};"):
+    with pytest.raises(ConfigError, match=f" {name};.*--replace-foreign"):
         Manifest(tmp_path).check(FILES)
     own = Manifest(tmp_path)
     own.check(FILES, replace_foreign=True)
@@ -56,13 +56,13 @@ def test_a_file_in_the_place_of_a_folder(tmp_path, name):
 def test_folders_in_the_place_of_files_are_never_replaced(tmp_path):
     Manifest(tmp_path).add(FILES)
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(ConfigError, match=r"folders in the place of files: a\.csv; move them away"):
+    with pytest.raises(ConfigError, match=r"folders.* a\.csv;.*move"):
         Manifest(tmp_path).check(FILES, replace_foreign=True)
 
 
 def test_results_need_a_folder(tmp_path):
     write(tmp_path, "file")
-    with pytest.raises(ConfigError, match="is not a folder"):
+    with pytest.raises(ConfigError, match="file is not a folder"):
         Manifest(tmp_path / "file").check(FILES)
 
 

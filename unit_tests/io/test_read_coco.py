@@ -122,59 +122,59 @@ def test_polygons_hold_the_pixels_that_pycocotools_gives_them(tmp_path):
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[1, 0, 3, 0]], "a polygon has 4 numbers, expected .* at least 3 points"),
-        ([SQUARE, [1, 0, 3, 0, 3, 2, 1]], "a polygon has 7 numbers"),
-        ([SQUARE[:6], [[1, 0], [3, 0], [3, 2]]], "a polygon has 6 numbers, expected x1"),
-        (SQUARE, "a polygon has 1 numbers"),
-        ([[1, 0, 3, 0, 3, "x"]], "no number .*'x'"),
-        ([[1, 0, 3, 0, 3, None]], "reaches from nan"),
-        ([[1, 0, 3, 0, 3, 1e7]], r"reaches from 0 to 1e\+07, far out of an image with sides up to 4"),
-        ([[1, 0, 3, 0, 3, -5]], "reaches from -5 to 3"),
-        ([], r"segmentation is \[\], expected polygons or run lengths"),
-        (None, "segmentation is None"),
-        ("327", "segmentation is '327'"),
-        ({"size": [4, 3], "counts": [3, 2, 7]}, r"size is \[4, 3\], that of the image \[3, 4\]"),
-        ({"size": [3, 4], "counts": [3, 2]}, "add up to 5"),
-        ({"counts": [3, 2, 7]}, "size"),
+        ([[1, 0, 3, 0]], "polygon.* 4 numbers.* 3 points"),
+        ([SQUARE, [1, 0, 3, 0, 3, 2, 1]], "polygon.* 7 numbers.* 3 points"),
+        ([SQUARE[:6], [[1, 0], [3, 0], [3, 2]]], "polygon.* 6 numbers.* 3 points"),
+        (SQUARE, "polygon.* 1 numbers.* 3 points"),
+        ([[1, 0, 3, 0, 3, "x"]], "no number.*'x'"),
+        ([[1, 0, 3, 0, 3, None]], "polygon.* nan to nan"),
+        ([[1, 0, 3, 0, 3, 1e7]], r"polygon.* 0 to 1e\+07.*sides.* 4;"),
+        ([[1, 0, 3, 0, 3, -5]], "polygon.* -5 to 3.*sides.* 4;"),
+        ([], r"segmentation.*\[\].*polygons or run lengths"),
+        (None, "segmentation.*None.*polygons or run lengths"),
+        ("327", "segmentation.*'327'.*polygons or run lengths"),
+        ({"size": [4, 3], "counts": [3, 2, 7]}, r"size.*\[4, 3\].*\[3, 4\]"),
+        ({"size": [3, 4], "counts": [3, 2]}, " 5 pixels.* 12"),
+        ({"counts": [3, 2, 7]}, "'size'"),
     ],
 )
 def test_broken_masks_are_named(tmp_path, segmentation, message):
     good, last = annotation(7, [SQUARE]), annotation(9, [SQUARE])
     image = only(read_coco(save(tmp_path / "x.json", [good, annotation(8, segmentation), last])))
-    with pytest.raises(LabelReadError, match=rf"x\.json: annotation 8 of a\.png: .*{message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.json.*annotation 8.*a\.png.*{message}"):
         image.paint()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"annotations": [{"id": 8, "image_id": 5, "category_id": 2}]}, r"an annotation \(id 8\) has no segmentation"),
-        ({"annotations": [{"segmentation": [SQUARE]}]}, "an annotation has no id, image_id, category_id;"),
-        ({"annotations": [annotation(8, TALL, image_id=6)]}, "annotation 8 has the image_id 6, which"),
-        ({"annotations": [annotation(8, TALL, category_id=1)]}, "annotation 8 has the category_id 1, which"),
-        ({"annotations": ["x"]}, "an annotation has no id"),
-        ({"images": [{"id": 5, "file_name": "a.png", "height": 3}]}, r"an image \(id 5\) has no width"),
-        ({"images": [{"id": 5, "file_name": "a", "height": 3.5, "width": 4}]}, "image 5 has height 3.5 and width 4"),
-        ({"images": [{"id": 5, "file_name": "a", "height": 0, "width": 4}]}, "image 5 has height 0"),
-        ({"images": [{"id": 5, "file_name": c, "height": 3, "width": 4} for c in "ab"]}, "two images with the id 5"),
-        ({"categories": [{"id": 2, "name": c} for c in "aba"]}, "two categories with the id 2; give each its own"),
-        ({"categories": [{"id": 2}]}, r"a category \(id 2\) has no name"),
+        ({"annotations": [{"id": 8, "image_id": 5, "category_id": 2}]}, r"annotation.*\(id 8\).*no segmentation;"),
+        ({"annotations": [{"segmentation": [SQUARE]}]}, "annotation.*no id, image_id, category_id;"),
+        ({"annotations": [annotation(8, TALL, image_id=6)]}, "annotation 8.*image_id 6"),
+        ({"annotations": [annotation(8, TALL, category_id=1)]}, "annotation 8.*category_id 1"),
+        ({"annotations": ["x"]}, "annotation.*no id, image_id, category_id, segmentation;"),
+        ({"images": [{"id": 5, "file_name": "a.png", "height": 3}]}, r"image.*\(id 5\).*no width;"),
+        ({"images": [{"id": 5, "file_name": "a", "height": 3.5, "width": 4}]}, "image 5.*height 3.5.*width 4"),
+        ({"images": [{"id": 5, "file_name": "a", "height": 0, "width": 4}]}, "image 5.*height 0.*width 4"),
+        ({"images": [{"id": 5, "file_name": c, "height": 3, "width": 4} for c in "ab"]}, "two images.*id 5"),
+        ({"categories": [{"id": 2, "name": c} for c in "aba"]}, "two categories.*id 2"),
+        ({"categories": [{"id": 2}]}, r"category.*\(id 2\).*no name;"),
     ],
 )
 def test_broken_entries_are_named(tmp_path, change, message):
-    with pytest.raises(LabelReadError, match=rf"x\.json: .*{message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.json.*{message}"):
         read_coco(save(tmp_path / "x.json", **change))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[]", "the document has no images, annotations, categories"), ("{", "cannot be decoded"), ("", "cannot be")],
+    [("[]", "no images, annotations, categories;"), ("{", "cannot be decoded"), ("", "cannot be decoded")],
 )
 def test_other_files_are_refused(tmp_path, text, message):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(LabelReadError, match=rf"x\.json: {message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.json.*{message}"):
         read_coco(tmp_path / "x.json")
-    with pytest.raises(LabelReadError, match=r"y\.json: cannot be opened \(No such file"):
+    with pytest.raises(LabelReadError, match=r"y\.json.*No such file"):
         read_coco(tmp_path / "y.json")
 
 

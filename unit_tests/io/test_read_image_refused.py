@@ -19,13 +19,13 @@ def half(content):
 
 REFUSED = {
     "empty.png": (b"", "is empty"),
-    "text.png": (b"cells, cells, cells\n", "not a PNG, JPEG, BMP or TIFF image by its content; convert"),
+    "text.png": (b"cells, cells, cells\n", "not a PNG, JPEG, BMP or TIFF.*convert"),
     "cut.png": (half(imagecodecs.png_encode(RGB16)), "export it again"),
     "header only.png": (imagecodecs.png_encode(RGB16)[:20], "export it again"),
-    "no pixels.png": (png_bytes(0, 5, 8, b""), r"no pixels \(shape \(5, 0\)\); export it again"),
+    "no pixels.png": (png_bytes(0, 5, 8, b""), r"no pixels.*\(5, 0\).*export it again"),
     "bomb.png": (
         png_bytes(50_000, 50_000, 8, b""),
-        "has 2500000000 pixels.*max_pixels=1073741824; raise max_pixels",
+        "2500000000 pixels.*max_pixels=1073741824.*raise max_pixels",
     ),
     "cut.jpg": (half(pillow_bytes(STACK[0], "JPEG")), "truncated.*export it again"),
     "cut.bmp": (half(pillow_bytes(STACK[0], "BMP")), "truncated.*export it again"),
@@ -34,13 +34,13 @@ REFUSED = {
     "cut OME.tif": (tiff_bytes(STACK, ome=True, photometric="minisblack")[:-99], "truncated.*export it again"),
     "cut ImageJ.tif": (tiff_bytes(STACK, imagej=True)[:-99], "export it again"),
     "cut JPEG.tif": (tiff_bytes(RGB8, compression="jpeg")[:-20], "export it again"),
-    "z.tif": (tiff_bytes(STACK, metadata={"axes": "ZYX"}, photometric="minisblack"), r"is a z-stack of shape \(2, 64"),
-    "t.tif": (tiff_bytes(STACK, imagej=True, metadata={"axes": "TYX"}), "is a time series.*choose a plane"),
-    "unclear.tif": (tiff_bytes(np.zeros((5, 9, 8), "u1")), r"shape \(5, 9, 8\) are unclear; set axes="),
-    "ambiguous.tif": (tiff_bytes(np.zeros((2, 9, 2), "u1")), r"shape \(2, 9, 2\) are unclear; set axes="),
-    "complex.tif": (tiff_bytes(np.zeros((5, 9), "c8")), "complex64.*convert the file"),
-    "lab.tif": (tiff_bytes(RGB8, photometric="cielab"), "colour space CIELAB; save it as RGB"),
-    "nan.tif": (tiff_bytes(np.full((5, 9), np.nan, "f4")), "only NaN or infinite values; export it again"),
+    "z.tif": (tiff_bytes(STACK, metadata={"axes": "ZYX"}, photometric="minisblack"), r"z-stack.*\(2, 64.*plane"),
+    "t.tif": (tiff_bytes(STACK, imagej=True, metadata={"axes": "TYX"}), "time series.*plane"),
+    "unclear.tif": (tiff_bytes(np.zeros((5, 9, 8), "u1")), r"\(5, 9, 8\).*unclear.*axes="),
+    "ambiguous.tif": (tiff_bytes(np.zeros((2, 9, 2), "u1")), r"\(2, 9, 2\).*unclear.*axes="),
+    "complex.tif": (tiff_bytes(np.zeros((5, 9), "c8")), "complex64.*convert"),
+    "lab.tif": (tiff_bytes(RGB8, photometric="cielab"), "CIELAB.*RGB"),
+    "nan.tif": (tiff_bytes(np.full((5, 9), np.nan, "f4")), "NaN.*export it again"),
 }
 
 
@@ -58,7 +58,7 @@ def test_separate_images_in_one_file_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         tiff.write(GREY8)
         tiff.write(GREY8)
-    with pytest.raises(ImageReadError, match=r"2 separate images of the same size.*save the one"):
+    with pytest.raises(ImageReadError, match=r"a\.tif.* 2 separate images"):
         read_image(tmp_path / "a.tif")
 
 
@@ -80,9 +80,9 @@ def test_empty_array_in_tiff_is_refused(tmp_path):
 
 
 def test_missing_file_and_folder_are_refused(tmp_path):
-    with pytest.raises(ImageReadError, match=r"none\.png: cannot be opened \(No such file.*check the path"):
+    with pytest.raises(ImageReadError, match=r"none\.png.*No such file.*path"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(ImageReadError, match="is a folder; give an image file"):
+    with pytest.raises(ImageReadError, match=r"is a folder.*image file"):
         read_image(tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_pixel_limit_is_an_option(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     path.write_bytes(tiff_bytes(RGB8) if kind == "tif" else pillow_bytes(RGB8, {"jpg": "jpeg"}.get(kind, kind)))
     assert read_image(path, max_pixels=9 * 12).data.shape == (3, 9, 12)
-    with pytest.raises(ImageReadError, match=r"has 108 pixels.*max_pixels=107; raise max_pixels"):
+    with pytest.raises(ImageReadError, match=r"108 pixels.*max_pixels=107.*raise max_pixels"):
         read_image(path, max_pixels=9 * 12 - 1)
 
 
@@ -109,5 +109,5 @@ def test_headers_are_checked_before_decoding(tmp_path):
 
 def test_many_channels_count_as_more_pixels(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 5, 5), "u1"), imagej=True, metadata={"axes": "CYX"})
-    with pytest.raises(ImageReadError, match="has 75 pixels"):
+    with pytest.raises(ImageReadError, match=r"75 pixels.*max_pixels=74"):
         read_image(tmp_path / "a.tif", max_pixels=74)

@@ -100,14 +100,14 @@ MASKS = {
 def test_binary_masks(tmp_path, name):
     path = write(tmp_path / "mask.tif", MASKS[name])
     if name != "1":
-        with pytest.raises(LabelReadError, match=r"mask\.tif: this looks like a binary mask .*set binary='components'"):
+        with pytest.raises(LabelReadError, match=r"mask\.tif.*binary mask.*binary='components'"):
             read_labels(path)
     np.testing.assert_array_equal(read_labels(path, binary="components"), COMPONENTS)
 
 
 def test_binary_masks_of_one_bit(tmp_path):
     Pillow.fromarray(MASK).save(tmp_path / "a.png")
-    with pytest.raises(LabelReadError, match="looks like a binary mask"):
+    with pytest.raises(LabelReadError, match=r"a\.png.*binary mask"):
         read_labels(tmp_path / "a.png")
     np.testing.assert_array_equal(read_labels(tmp_path / "a.png", binary="components"), COMPONENTS)
 
@@ -123,12 +123,12 @@ def test_axes_option(tmp_path):
 
 
 REFUSED = {
-    "colours": (RNG.integers(0, 256, (9, 12, 3), np.uint8), "holds colours .*integer id"),
-    "channels": (RNG.integers(0, 256, (9, 12, 2), np.uint8), "has 2 channels, expected 1; save the label channel"),
-    "stack": (RNG.integers(0, 256, (9, 12, 14), np.uint8), r"shape \(9, 12, 14\) are unclear; set axes="),
-    "fractions": (IDS / 7, "not whole numbers; give each instance an integer id"),
-    "not finite": (np.full((9, 12), np.nan), "not whole numbers; give each instance an integer id"),
-    "negative": (IDS.astype("i2") - 1, r"negative ids \(down to -1\), expected 0"),
+    "colours": (RNG.integers(0, 256, (9, 12, 3), np.uint8), "colours.*3 channels.*integer id"),
+    "channels": (RNG.integers(0, 256, (9, 12, 2), np.uint8), "2 channels.*label channel"),
+    "stack": (RNG.integers(0, 256, (9, 12, 14), np.uint8), r"\(9, 12, 14\).*unclear.*axes="),
+    "fractions": (IDS / 7, "whole numbers.*integer id"),
+    "not finite": (np.full((9, 12), np.nan), "whole numbers.*integer id"),
+    "negative": (IDS.astype("i2") - 1, r"negative.* -1.* 0 "),
 }
 
 
@@ -143,9 +143,9 @@ def test_refusals_name_file_and_action(tmp_path, name):
 
 def test_files_that_cannot_be_read_are_label_errors(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(LabelReadError, match=r"a\.png: is empty"):
+    with pytest.raises(LabelReadError, match=r"a\.png.*is empty"):
         read_labels(tmp_path / "a.png")
-    with pytest.raises(LabelReadError, match="max_pixels=5; raise max_pixels"):
+    with pytest.raises(LabelReadError, match=r"108 pixels.*max_pixels=5.*raise max_pixels"):
         read_labels(write(tmp_path / "b.png", IDS.astype("u1")), max_pixels=5)
 
 
@@ -153,5 +153,5 @@ def test_jpeg_is_refused(tmp_path):
     Pillow.fromarray(IDS.astype("u1")).save(tmp_path / "a.jpg")
     tifffile.imwrite(tmp_path / "a.tif", IDS.astype("u1"), compression="jpeg")
     for name in ("a.jpg", "a.tif"):
-        with pytest.raises(LabelReadError, match="JPEG, which changes ids; save labels as PNG or TIFF"):
+        with pytest.raises(LabelReadError, match=r"JPEG.*PNG or TIFF"):
             read_labels(tmp_path / name)

@@ -1,6 +1,7 @@
 """TIFF files of every type, layout and order of axes, read back exactly."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_values_that_are_not_finite(tmp_path, caplog):
         data = read_image(tmp_path / "a.tif").data
     array[0, :3] = -7
     np.testing.assert_array_equal(data, chw(array))
-    assert "a.tif: 2.78 % of the values are NaN or infinite, which stands for no data; replaced by -7" in caplog.text
+    assert re.search(r"a\.tif.*2\.78 % .*NaN.*no data.* -7", caplog.text)
 
 
 def test_the_largest_of_several_images_is_read(tmp_path):

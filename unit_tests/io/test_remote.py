@@ -77,7 +77,7 @@ def test_an_address_that_lost_a_slash_is_an_error():
 
 
 def test_a_chain_of_addresses_is_an_error():
-    with pytest.raises(ConfigError, match=r"simplecache::s3://b/x is a chain") as error:
+    with pytest.raises(ConfigError, match=r"simplecache::s3://b/x.*chain") as error:
         is_url("simplecache::s3://KEY:secret@b/x")
     assert "secret" not in str(error.value)
 
@@ -107,9 +107,7 @@ def test_errors_show_no_part_of_the_address(monkeypatch):
         raise PermissionError(13, "Access denied", args[-1])
 
     monkeypatch.setattr(type(mirror.files), "put_file", fail)
-    with pytest.raises(
-        RemoteError, match=r"^memory://lab: PermissionError: .*Access denied: '/lab/model\.pt'"
-    ) as error:
+    with pytest.raises(RemoteError, match=r"^memory://lab: PermissionError: .*'/lab/model\.pt'") as error:
         mirror.push()
     assert "secret" not in "".join(traceback.format_exception(error.value))
 
@@ -156,7 +154,7 @@ def test_a_copy_that_breaks_off_is_an_error_and_leaves_nothing(url, monkeypatch)
     write(url, "a.png", b"whole")
     copy = Copy(url)
     monkeypatch.setattr(type(copy.files), "get_file", lambda self, there, here: Path(here).touch())
-    with pytest.raises(RemoteError, match="arrived with 0 of 5 bytes"):
+    with pytest.raises(RemoteError, match=r"a\.png.* 0 of 5 bytes"):
         copy.fetch(["a.png"])
     assert [path.name for path in copy.local.iterdir()] == [remote.STATE]
 
@@ -195,7 +193,7 @@ def test_results_that_were_not_sent_are_not_overwritten(url):
     again.fetch(["latest.pt"])
     assert (again.local / "latest.pt").read_bytes() == b"epoch 12"
     write(url, "latest.pt", b"epoch 3 of another")
-    with pytest.raises(CellBundleError, match=r"latest\.pt was never sent to"):
+    with pytest.raises(CellBundleError, match=r"latest\.pt.*never sent"):
         again.fetch(["latest.pt"])
 
 
@@ -236,7 +234,7 @@ def test_missing_packages_are_named(monkeypatch):
 
 
 def test_an_unknown_protocol():
-    with pytest.raises(ConfigError, match="nothing:// is not known to fsspec"):
+    with pytest.raises(ConfigError, match=r"nothing://.*fsspec"):
         open_url("nothing://x")
 
 

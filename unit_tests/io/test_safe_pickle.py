@@ -108,7 +108,7 @@ def test_a_call_is_refused_and_not_made(tmp_path, monkeypatch, protocol, functio
         functools.partial: [os.system, "touch made"],
     }[function]
     path = save(tmp_path / "x.npy", {"masks": [1, Call(function, *arguments)]}, protocol)
-    with pytest.raises(LabelReadError, match=r"x\.npy: asks for [\w.]+, which is refused"):
+    with pytest.raises(LabelReadError, match=r"x\.npy.* [\w.]+, .*refused.*pickle"):
         load_npy(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.npy"]
     if function in (os.system, eval, exec):  # the same file does harm where it is trusted
@@ -128,15 +128,15 @@ def test_a_call_is_refused_and_not_made(tmp_path, monkeypatch, protocol, functio
     ],
 )
 def test_names_outside_of_the_list_are_refused(tmp_path, pickled, name):
-    with pytest.raises(LabelReadError, match=f"asks for {name}, which is refused"):
+    with pytest.raises(LabelReadError, match=f" {name}, .*refused"):
         load_npy(save(tmp_path / "x.npy", pickled, 4))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({"masks": 1}), "holds a pickled dict, expected an array"),
-        (b"c_codecs\nencode\n(Vabc\nVzlib\ntR.", "asks for the encoding 'zlib'"),
+        (pickle.dumps({"masks": 1}), "pickled dict.*array"),
+        (b"c_codecs\nencode\n(Vabc\nVzlib\ntR.", "encoding 'zlib'.*latin1"),
         (b"", "cannot be decoded"),
         (pickle.dumps(np.zeros(3, object))[:-5], "cannot be decoded"),
         (b"\x80\x04\x82\x01.", "cannot be decoded"),  # an extension
@@ -144,23 +144,23 @@ def test_names_outside_of_the_list_are_refused(tmp_path, pickled, name):
     ],
 )
 def test_broken_pickles_are_refused(tmp_path, content, message):
-    with pytest.raises(LabelReadError, match=rf"x\.npy: {message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.npy.*{message}"):
         load_npy(save(tmp_path / "x.npy", content, 4))
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\x93NUMPY\x09\x00", b"\x80\x04N.", b"\x93NUMPY\x01\x00\x10\x00"])
 def test_other_files_are_refused(tmp_path, data):
     (tmp_path / "x.npy").write_bytes(data)
-    with pytest.raises(LabelReadError, match=r"x\.npy: cannot be decoded"):
+    with pytest.raises(LabelReadError, match=r"x\.npy.*cannot be decoded"):
         load_npy(tmp_path / "x.npy")
-    with pytest.raises(LabelReadError, match="file: cannot be decoded"):
+    with pytest.raises(LabelReadError, match=r"^file.*cannot be decoded"):
         load_npy(io.BytesIO(data))
-    with pytest.raises(LabelReadError, match=r"y\.npy: cannot be opened \(No such file"):
+    with pytest.raises(LabelReadError, match=r"y\.npy.*No such file"):
         load_npy(tmp_path / "y.npy")
 
 
 def test_a_truncated_array_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(100))
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
-    with pytest.raises(LabelReadError, match=r"x\.npy: cannot be decoded .*could only read 99"):
+    with pytest.raises(LabelReadError, match=r"x\.npy.*cannot be decoded.* 99 "):
         load_npy(tmp_path / "x.npy")

@@ -62,23 +62,23 @@ def test_the_files_of_these_tests_are_good_ones(tmp_path, big, pages):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: tiff(loop_to=0), "its directories form a loop"),
-        (lambda: tiff(150, loop_to=0), "its directories form a loop"),  # tifffile follows it for ever
-        (lambda: tiff(150, loop_to=120, big=True), "its directories form a loop"),
-        (lambda: tiff(10_001), "holds more than 10000 pages"),
-        (lambda: tiff(tags=[(330, 4, 20_000, 80)], content=bytes(80_000)), "holds more than 10000 pages"),
+        (lambda: tiff(loop_to=0), "directories.*loop"),
+        (lambda: tiff(150, loop_to=0), "directories.*loop"),  # tifffile follows it for ever
+        (lambda: tiff(150, loop_to=120, big=True), "directories.*loop"),
+        (lambda: tiff(10_001), "10000 pages"),
+        (lambda: tiff(tags=[(330, 4, 20_000, 80)], content=bytes(80_000)), "10000 pages"),
         (
             lambda: tiff(tags=[(305, 2, 2**25 + 1, 80)], content=bytes(2**25 + 1)),
-            "has tags of more than 33554432 bytes",
+            "tags.*33554432 bytes",
         ),
-        (lambda: described("a" * 2**24), "has a description of 16777217 bytes, more than 16777216"),
-        (lambda: ome(size_c=10**9), "OME metadata of more than 1048576 planes"),
-        (lambda: ome(plane='IFD="0" PlaneCount="2000000000"'), "OME metadata of more than 1048576 planes"),
-        (lambda: ome(plane='IFD="0" PlaneCount="-2000000000"'), "OME metadata of more than 1048576 planes"),
-        (lambda: ome((IMAGE + "<TiffData/></Pixels></Image>") * 3), "OME metadata of more than 1048576 planes"),
-        (lambda: ome(more=MODULO.format('Start="0" End="2e9"')), "OME metadata of more than 1048576 planes"),
-        (lambda: ome(more=MODULO.format('Start="0" End="5" Step="0"')), "OME metadata of more than 1048576 planes"),
-        (lambda: described(ENTITIES + "<OME>&b;</OME>"), "OME metadata with a document type"),
+        (lambda: described("a" * 2**24), "description.*16777217 bytes.* 16777216"),
+        (lambda: ome(size_c=10**9), "OME metadata.*1048576 planes"),
+        (lambda: ome(plane='IFD="0" PlaneCount="2000000000"'), "OME metadata.*1048576 planes"),
+        (lambda: ome(plane='IFD="0" PlaneCount="-2000000000"'), "OME metadata.*1048576 planes"),
+        (lambda: ome((IMAGE + "<TiffData/></Pixels></Image>") * 3), "OME metadata.*1048576 planes"),
+        (lambda: ome(more=MODULO.format('Start="0" End="2e9"')), "OME metadata.*1048576 planes"),
+        (lambda: ome(more=MODULO.format('Start="0" End="5" Step="0"')), "OME metadata.*1048576 planes"),
+        (lambda: described(ENTITIES + "<OME>&b;</OME>"), "OME metadata.*document type"),
     ],
 )
 def test_what_would_take_long_or_much_memory_is_refused(tmp_path, content, message):
@@ -103,7 +103,7 @@ def test_tags_of_thumbnails_count_too(tmp_path, monkeypatch):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(image[:16, :16], subifds=1, metadata=None)
         file.write(image, rowsperstrip=8, metadata=None)
-    with pytest.raises(ImageReadError, match="has tags of more than 400 bytes"):
+    with pytest.raises(ImageReadError, match=r"tags.* 400 bytes"):
         read_image(tmp_path / "a.tif")
 
 

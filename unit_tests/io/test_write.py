@@ -68,12 +68,12 @@ def test_the_same_labels_give_the_same_file(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros((2, 3, 4), int), r"2-D integer array \(H, W\), got shape \(2, 3, 4\)"),
+        (np.zeros((2, 3, 4), int), r"\(H, W\).*\(2, 3, 4\)"),
         (np.zeros((3, 4)), "integer.*got .*float64"),
         (np.zeros((3, 4), bool), "integer.*got .*bool"),
         (np.full((3, 4), -1), "negative"),
-        (np.zeros((0, 4), int), r"at least one pixel, got shape \(0, 4\)"),
-        (np.full((3, 4), 2**32), r"up to 2\*\*32 - 1, got 4294967296; renumber"),
+        (np.zeros((0, 4), int), r"one pixel.*\(0, 4\)"),
+        (np.full((3, 4), 2**32), r"2\*\*32 - 1.* 4294967296.*renumber"),
     ],
 )
 def test_refused_labels_write_nothing(tmp_path, labels, message):

@@ -181,7 +181,7 @@ def test_an_id_without_pixels_has_no_line(tmp_path):
 
 @pytest.mark.parametrize("classes", [[0], [0, 1, 2], [0, -1]])
 def test_there_must_be_a_class_for_each_id(tmp_path, classes):
-    with pytest.raises(ArrayError, match="classes must be 2 numbers from 0 up"):
+    with pytest.raises(ArrayError, match=r"classes.* 2 numbers.* 0 up"):
         write_yolo(tmp_path / "a.txt", np.array([[1, 2]]), classes)
     assert not list(tmp_path.iterdir())
 
@@ -189,32 +189,32 @@ def test_there_must_be_a_class_for_each_id(tmp_path, classes):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.25 0.25", "line 3 is a box, not an outline"),
-        ("0 0.5 0.5", "line 3 has 3 numbers, expected a class and at least 3 points"),
-        ("0 0 0 1 0 1 1 0", "line 3 has 8 numbers"),
-        ("0", "line 3 has 1 numbers"),
-        ("0 0 0 1 0 1 1.02", "line 3 has coordinates from 0 to 1.02, expected 0 to 1"),
-        ("0 -0.02 0 1 0 1 1", "line 3 has coordinates from -0.02 to 1"),
-        ("0 10 20 30 40 50 60", "coordinates from 10 to 60, expected 0 to 1; divide x by the width"),
-        ("0 nan 0 1 0 1 1", "coordinates from nan"),
-        ("0.5 0 0 1 0 1 1", "line 3 has the class 0.5, expected a whole number"),
-        ("-1 0 0 1 0 1 1", "line 3 has the class -1"),
-        ("inf 0 0 1 0 1 1", "line 3 has the class inf"),
-        ("cell 0 0 1 0 1 1", "line 3 is no YOLO label .*'cell'.* expected class x1 y1"),
+        ("0 0.5 0.5 0.25 0.25", "line 3.*box"),
+        ("0 0.5 0.5", "line 3.* 3 numbers.* 3 points"),
+        ("0 0 0 1 0 1 1 0", "line 3.* 8 numbers.* 3 points"),
+        ("0", "line 3.* 1 numbers.* 3 points"),
+        ("0 0 0 1 0 1 1.02", "line 3.*coordinates.* 0 to 1.02, .* 0 to 1;"),
+        ("0 -0.02 0 1 0 1 1", "line 3.*coordinates.* -0.02 to 1, .* 0 to 1;"),
+        ("0 10 20 30 40 50 60", "line 3.*coordinates.* 10 to 60, .* 0 to 1;.*width"),
+        ("0 nan 0 1 0 1 1", "line 3.*coordinates.* nan"),
+        ("0.5 0 0 1 0 1 1", "line 3.*class 0.5, .*whole number"),
+        ("-1 0 0 1 0 1 1", "line 3.*class -1, .*whole number"),
+        ("inf 0 0 1 0 1 1", "line 3.*class inf, .*whole number"),
+        ("cell 0 0 1 0 1 1", "line 3.*'cell'.*class x1 y1"),
     ],
 )
 def test_what_is_no_outline_is_refused(tmp_path, line, message):
     good = "0 -0.005 0 1.005 0 1 1"  # a little outside, by rounding
     assert read_yolo(save(tmp_path / "x.txt", good, "", good), (5, 5))[0].labels.any()
-    with pytest.raises(LabelReadError, match=rf"x\.txt: .*{message}"):
+    with pytest.raises(LabelReadError, match=rf"x\.txt.*{message}"):
         read_yolo(save(tmp_path / "x.txt", good, "", line), (5, 5))
 
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LabelReadError, match=r"x\.txt: cannot be decoded"):
+    with pytest.raises(LabelReadError, match=r"x\.txt.*cannot be decoded"):
         read_yolo(tmp_path / "x.txt", (5, 5))
-    with pytest.raises(LabelReadError, match=r"y\.txt: cannot be opened \(No such file"):
+    with pytest.raises(LabelReadError, match=r"y\.txt.*No such file"):
         read_yolo(tmp_path / "y.txt", (5, 5))
 
 

@@ -83,7 +83,7 @@ def test_arrays_outside_of_the_store(store, name):
     (path / "link").symlink_to(path.parent / "other")
     (path / "0").mkdir()
     edit(path / ".zattrs", multiscales=[{"datasets": [{"path": name}]}])
-    with opened() as paths, pytest.raises(ImageReadError, match="as its array, expected a folder of the store"):
+    with opened() as paths, pytest.raises(ImageReadError, match=r"a\.zarr.*array.*folder of the store"):
         read_image(path)
     assert {Path(one).name for one in paths if str(path) in one} <= {".zattrs"}
 
@@ -94,7 +94,7 @@ def test_files_that_are_links_or_pipes(store, name, kind):
     path = store(2) / name
     other = path.rename(path.parents[name.count("/") + 1] / "other")
     path.symlink_to(other) if kind == "link" else os.mkfifo(path)
-    with opened() as paths, pytest.raises(ImageReadError, match=r"is a link|a link, a FIFO|is a FIFO"):
+    with opened() as paths, pytest.raises(ImageReadError, match=r"link|FIFO"):
         read_image(path.parents[name.count("/")])
     assert str(path) not in paths
 
@@ -102,35 +102,35 @@ def test_files_that_are_links_or_pipes(store, name, kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dtype": "|O", "filters": [{"id": "pickle"}]}, "holds values of type |O"),
-        ({"dtype": [["a", "<u2"]]}, "holds values of type"),
-        ({"dtype": "<c8"}, "holds values of type <c8"),
-        ({"filters": [{"id": "pickle"}]}, "pickle is not read there"),
-        ({"compressor": {"id": "pickle"}}, "pickle is not read there"),
-        ({"filters": [{"id": "zlib"}]}, "zlib is not read there"),
-        ({"chunks": [1, 1, 1], "shape": [1, 20_000, 20_000]}, "has 400000000 chunks, more than 131072"),
-        ({"chunks": [1, 32]}, "has chunks of shape"),
-        ({"chunks": [1, 0, 32]}, "has chunks of shape"),
-        ({"shape": [1, 64.5, 48]}, "expected whole numbers"),
-        ({"shape": [1, 10**9, 10**9], "chunks": [1, 10**9, 10**9]}, "more than max_pixels"),
-        ({"chunks": [1, 10**6, 10**6]}, "has 1000000000000 pixels"),
+        ({"dtype": "|O", "filters": [{"id": "pickle"}]}, r"type \|O.*integers or floats"),
+        ({"dtype": [["a", "<u2"]]}, r"type \[\['a', '<u2'\]\].*integers or floats"),
+        ({"dtype": "<c8"}, "type <c8.*integers or floats"),
+        ({"filters": [{"id": "pickle"}]}, "pickle.*not read.*blosc, gzip"),
+        ({"compressor": {"id": "pickle"}}, "pickle.*not read.*blosc, gzip"),
+        ({"filters": [{"id": "zlib"}]}, "zlib.*not read.*blosc, gzip"),
+        ({"chunks": [1, 1, 1], "shape": [1, 20_000, 20_000]}, "400000000 chunks.* 131072"),
+        ({"chunks": [1, 32]}, r"chunks.*\(1, 32\)"),
+        ({"chunks": [1, 0, 32]}, r"chunks.*\(1, 0, 32\)"),
+        ({"shape": [1, 64.5, 48]}, r"\[1, 64\.5, 48\].*whole numbers"),
+        ({"shape": [1, 10**9, 10**9], "chunks": [1, 10**9, 10**9]}, "1000000000000000000 pixels.*max_pixels"),
+        ({"chunks": [1, 10**6, 10**6]}, " 1000000000000 pixels.*max_pixels"),
     ],
 )
 def test_metadata_that_are_refused(store, changes, message):
     path = store(2)
     edit(path / "0" / ".zarray", **changes)
-    with pytest.raises(ImageReadError, match=message.replace("|", r"\|")):
+    with pytest.raises(ImageReadError, match=message):
         read_image(path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data_type": {"name": "numpy.datetime64"}}, "holds values of type"),
-        ({"data_type": "string"}, "holds values of type string"),
-        ({"codecs": [{"name": "bytes"}, {"name": "numcodecs.pickle"}]}, "pickle is not read there"),
+        ({"data_type": {"name": "numpy.datetime64"}}, "type .*datetime64.*integers or floats"),
+        ({"data_type": "string"}, "type string.*integers or floats"),
+        ({"codecs": [{"name": "bytes"}, {"name": "numcodecs.pickle"}]}, "pickle.*not read.*blosc, gzip"),
         ({"storage_transformers": [{"name": "x"}]}, "storage transformers"),
-        ({"codecs": [{"name": "sharding_indexed"}, {"name": "zstd"}]}, "has shards with the codecs"),
+        ({"codecs": [{"name": "sharding_indexed"}, {"name": "zstd"}]}, "shards.*sharding_indexed, zstd"),
     ],
 )
 def test_metadata_of_version_3_that_are_refused(store, changes, message):
@@ -156,14 +156,14 @@ def test_chunks_that_decode_to_more_than_their_shape(store, name):
     codec = getattr(numcodecs, name)()
     path = store(2, compressors=codec)
     (path / "0" / "0.0.0").write_bytes(codec.encode(bytes(2**20)))
-    with pytest.raises(ImageReadError, match=r"decodes to more than 2048 bytes|damaged or too large chunk"):
+    with pytest.raises(ImageReadError, match=r"chunk.* 2048 bytes|too large chunk"):
         read_image(path)
 
 
 def test_gzip_members_one_after_the_other(store):
     path = store(2, compressors=numcodecs.GZip())
     (path / "0" / "0.0.0").write_bytes(numcodecs.GZip().encode(bytes(2048)) * 50)
-    with pytest.raises(ImageReadError, match="decodes to more than 2048 bytes"):
+    with pytest.raises(ImageReadError, match=r"chunk.* 2048 bytes"):
         read_image(path)
 
 
@@ -174,23 +174,23 @@ def test_a_chunk_in_a_shard_that_decodes_to_more(store):
     index = np.frombuffer(shard.read_bytes()[-68:-4], "<u8").copy()
     index[:2] = 0, len(bomb)
     shard.write_bytes(bomb + shard.read_bytes()[:-68] + index.tobytes() + bytes(4))
-    with pytest.raises(ImageReadError, match="decodes to more than 512 bytes"):
+    with pytest.raises(ImageReadError, match=r"chunk.* 512 bytes"):
         read_image(path)
     index[:2] = 0, 2**40
     shard.write_bytes(index.tobytes() + bytes(4))
-    with pytest.raises(ImageReadError, match="has a damaged shard"):
+    with pytest.raises(ImageReadError, match="damaged shard"):
         read_image(path)
 
 
 def test_files_that_are_too_large(store):
     path = store(2)
     (path / "0" / "0.0.0").write_bytes(bytes(2**16))
-    with pytest.raises(ImageReadError, match=r"has a file of 65536 bytes, too many for what it holds \(0\.0\.0\)"):
+    with pytest.raises(ImageReadError, match=r"65536 bytes.*\(0\.0\.0\)"):
         read_image(path)
 
 
 def test_too_many_files(store, monkeypatch):
     path = store(2)
     monkeypatch.setattr(zarr_chunks, "MAX_FILES", 5)
-    with pytest.raises(ImageReadError, match="holds more than 5 files"):
+    with pytest.raises(ImageReadError, match=r"a\.zarr.* 5 files"):
         read_image(path)

@@ -120,7 +120,7 @@ def test_nan_is_not_hidden():
     ],
 )
 def test_different_shapes_are_refused(prediction, target):
-    with pytest.raises(ValueError, match="must have one shape") as caught:
+    with pytest.raises(ValueError, match="one shape") as caught:
         FlowLoss()(torch.zeros(prediction), torch.zeros(target))
     assert str(prediction) in str(caught.value)
     assert str(target) in str(caught.value)
@@ -165,5 +165,5 @@ def test_empty_and_full_masks_have_finite_gradients():
 
 
 def test_a_mask_without_a_channel_is_refused():
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="one shape"):
         BinaryLoss()(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))

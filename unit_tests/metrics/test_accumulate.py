@@ -48,9 +48,9 @@ def test_pool_of_one_image_is_its_scores():
 
 
 def test_no_image_is_an_error():
-    with pytest.raises(ArrayError, match="no image to score"):
+    with pytest.raises(ArrayError, match=r"no image.*data list"):
         pool([])
-    with pytest.raises(ArrayError, match="no image to score"):
+    with pytest.raises(ArrayError, match=r"no image.*data list"):
         InstanceScores().aggregate()
 
 
@@ -98,7 +98,7 @@ def test_a_process_without_images_has_a_buffer_to_share():
 @pytest.mark.parametrize(("n_pred", "n_true", "index"), [(1, 2, None), (2, 1, None), (2, 2, [0])])
 def test_lengths_must_agree(n_pred, n_true, index):
     true, pred = maps(2)
-    with pytest.raises(ArrayError, match="one prediction, label map and index"):
+    with pytest.raises(ArrayError, match="prediction, label map and index"):
         InstanceScores()(pred[:n_pred], true[:n_true], index=index)
 
 

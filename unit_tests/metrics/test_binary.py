@@ -34,9 +34,9 @@ def test_both_conventions_for_images_without_cells():
 
 
 def test_masks_of_one_shape():
-    with pytest.raises(ArrayError, match=r"one shape, got \(2, 3\) and \(3, 2\)"):
+    with pytest.raises(ArrayError, match=r"one shape.*\(2, 3\) and \(3, 2\)"):
         binary_scores(np.zeros((2, 3), bool), np.zeros((3, 2), bool))
-    with pytest.raises(ArrayError, match=r"a label map and a mask, \(2, H, W\), got shape \(1, 1, 6\)"):
+    with pytest.raises(ArrayError, match=r"\(2, H, W\).*\(1, 1, 6\).*binary_output"):
         BinaryScores()([PRED], [TRUE])
 
 

@@ -106,13 +106,13 @@ def test_majority():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: count_class_pixels(TRUE, PRED, 2), r"predicted classes must be in 0..2, got 0..3"),
-        (lambda: count_class_pixels(TRUE, PRED[:1], 3), r"same shape, got true \(2, 6\) and pred \(1, 6\)"),
-        (lambda: count_class_pixels(TRUE.astype(float), PRED, 3), "true classes must be a 2-D integer array"),
-        (lambda: majority_classes(TRUE, PRED, 1), r"classes must be in 0..1, got 0..3"),
-        (lambda: majority_classes(TRUE, PRED[:, :3], 3), "same shape"),
-        (lambda: confusion(true=np.array([1, 1])), "true classes must be one for each of 5 instances"),
-        (lambda: confusion(n=1), r"true classes must be in 0..1, got 0..2"),
+        (lambda: count_class_pixels(TRUE, PRED, 2), r"predicted classes.* 0\.\.2.* 0\.\.3"),
+        (lambda: count_class_pixels(TRUE, PRED[:1], 3), r"same shape.*\(2, 6\).*\(1, 6\)"),
+        (lambda: count_class_pixels(TRUE.astype(float), PRED, 3), "true classes.*2-D integer.*float64"),
+        (lambda: majority_classes(TRUE, PRED, 1), r"classes.* 0\.\.1.* 0\.\.3"),
+        (lambda: majority_classes(TRUE, PRED[:, :3], 3), r"same shape.*\(2, 6\).*\(2, 3\)"),
+        (lambda: confusion(true=np.array([1, 1])), r"true classes.* 5 instances.*\(2,\)"),
+        (lambda: confusion(n=1), r"true classes.* 0\.\.1.* 0\.\.2"),
     ],
 )
 def test_bad_input(call, message):

@@ -143,10 +143,10 @@ def test_without_true_instances_there_is_no_value():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((bars((1, 0, 5))[:3], None, 1), r"of one image, got shapes \(3, 40\) and \(4, 40\)"),
-        ((bars((1, 0, 5)), np.array([1, 1]), 2), r"true classes must be one for each of 1 instances, got shape \(2,\)"),
-        ((bars((1, 0, 5)), np.array([0]), 2), r"true classes must be in 1\.\.2, got 0\.\.0"),
-        ((bars((1, 0, 5)), None, 1), r"predicted classes must be in 1\.\.1, got 2\.\.2; check the class names"),
+        ((bars((1, 0, 5))[:3], None, 1), r"one image.*\(3, 40\) and \(4, 40\)"),
+        ((bars((1, 0, 5)), np.array([1, 1]), 2), r"true classes.* 1 instances.*\(2,\)"),
+        ((bars((1, 0, 5)), np.array([0]), 2), r"true classes.* 1\.\.2.* 0\.\.0"),
+        ((bars((1, 0, 5)), None, 1), r"predicted classes.* 1\.\.1.* 2\.\.2"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
@@ -219,7 +219,7 @@ def test_processes_are_joined_and_repeated_images_count_once(monkeypatch):
 def test_every_image_needs_an_index_and_detections():
     item = next(items())
     for given in ({}, {"index": [0]}, {"index": [0], "detections": []}):
-        with pytest.raises(ArrayError, match="expected an index, detections and classes for each of 1 images"):
+        with pytest.raises(ArrayError, match=r"index, detections and classes.* 1 images"):
             DetectionScores()([item["pred"]], [item["label"]], **given)
 
 

@@ -66,12 +66,12 @@ def test_overlap_table_of_volumes_and_views():
         (
             np.zeros((2, 3), int),
             np.zeros((3, 2), int),
-            r"same shape, got true of shape \(2, 3\) dtype int64",
+            r"same shape.*true.*\(2, 3\).*pred.*\(3, 2\)",
         ),
-        (np.zeros((2, 2), np.float32), np.zeros((2, 2), int), r"integer id .* true of shape \(2, 2\) dtype float32"),
-        (np.zeros((2, 2), int), np.zeros((2, 2), bool), r"integer id .* pred of shape \(2, 2\) dtype bool"),
-        (np.array([[0, -1]]), np.array([[0, 1]]), "not be negative, found -1"),
-        (np.array([[0, 1]]), np.array([[0, -(2**40)]]), "not be negative, found -1099511627776"),
+        (np.zeros((2, 2), np.float32), np.zeros((2, 2), int), r"integer id.*true.*float32.*pred"),
+        (np.zeros((2, 2), int), np.zeros((2, 2), bool), r"integer id.*pred.*bool"),
+        (np.array([[0, -1]]), np.array([[0, 1]]), "negative.* -1, "),
+        (np.array([[0, 1]]), np.array([[0, -(2**40)]]), "negative.* -1099511627776, "),
     ],
 )
 def test_bad_maps_are_refused(true, pred, message):
@@ -82,7 +82,7 @@ def test_bad_maps_are_refused(true, pred, message):
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
 def test_bad_thresholds_are_refused(threshold):
-    with pytest.raises(ConfigError, match="must be in"):
+    with pytest.raises(ConfigError, match=r"IoU.*\(0, 1\]"):
         match(table([[0.5]]), threshold)
 
 

@@ -219,5 +219,5 @@ def test_bad_thresholds_are_refused(thresholds):
 
 
 def test_bad_maps_are_refused():
-    with pytest.raises(ArrayError, match=r"got true of shape \(4, 6\) dtype int32 and pred of shape \(4, 5\)"):
+    with pytest.raises(ArrayError, match=r"true.*\(4, 6\).*pred.*\(4, 5\)"):
         image_scores(EMPTY, EMPTY[:, :5])

@@ -47,15 +47,15 @@ def test_jpeg_is_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (7, "is int, expected the bytes of an image file as a base64 text"),
+        (7, "int.*base64"),
         ("!", "is not base64"),
         ("é", "is not base64"),
         ("", "is empty"),
-        (base64.b64encode(b"hello").decode(), "is not a PNG, JPEG, BMP or TIFF image"),
+        (base64.b64encode(b"hello").decode(), "not a PNG, JPEG, BMP or TIFF"),
         (base64.b64encode(b"\x89PNG\r\n\x1a\nhello").decode(), "cannot be decoded"),
         (encoded()[:60], "cannot be decoded|is not base64"),
-        (encoded(array=np.zeros((11, 10), np.uint8)), r"has 110 pixels .* more than max_pixels=100"),
-        (bomb(), r"has 3600000000 pixels .* more than max_pixels=100"),
+        (encoded(array=np.zeros((11, 10), np.uint8)), " 110 pixels.*max_pixels=100"),
+        (bomb(), " 3600000000 pixels.*max_pixels=100"),
     ],
 )
 def test_bad_images_are_refused_without_the_name_of_a_file(text, message, tmp_path, monkeypatch):
@@ -77,11 +77,11 @@ def test_label_maps():
 
 def test_more_instances_than_a_png_holds():
     labels = np.array([[65536]], np.int32)
-    with pytest.raises(ArrayError, match="ask for the format list"):
+    with pytest.raises(ArrayError, match=r"65536 instances.*format list"):
         describe_labels(labels, "png")
     assert describe_labels(labels, "list")["labels"] == [[65536]]
 
 
 def test_an_unknown_format():
-    with pytest.raises(ConfigError, match="format is 'tiff'; choose one of png, list"):
+    with pytest.raises(ConfigError, match=r"format.*'tiff'.*png, list"):
         describe_labels(np.zeros((1, 1), np.int32), "tiff")

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -154,17 +155,17 @@ def test_server_answers_an_image_with_the_label_map_of_predict(ask):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"inputs": {"image": ["???"]}}, "image 0: is not base64"),
-        ({"inputs": {"image": [encoded(b"junk")]}}, "image 0: is not a PNG, JPEG, BMP or TIFF image"),
-        ({"inputs": {"image": [encoded(EXAMPLE.read_bytes()[:999])]}}, "image 0: cannot be decoded"),
-        ({"inputs": {"image": [encoded(EXAMPLE.read_bytes())]}, "params": {"format": "x"}}, "format is 'x'"),
-        ({"inputs": {"photo": ["a"]}}, "missing inputs ['image']"),
+        ({"inputs": {"image": ["???"]}}, "image 0.*not base64"),
+        ({"inputs": {"image": [encoded(b"junk")]}}, "image 0.*not a PNG, JPEG, BMP or TIFF"),
+        ({"inputs": {"image": [encoded(EXAMPLE.read_bytes()[:999])]}}, "image 0.*cannot be decoded"),
+        ({"inputs": {"image": [encoded(EXAMPLE.read_bytes())]}, "params": {"format": "x"}}, "format.*'x'"),
+        ({"inputs": {"photo": ["a"]}}, r"missing inputs \['image'\]"),
     ],
 )
 def test_bad_image_is_400_without_a_trace(ask, body, message):
     status, text = ask(**body)
     assert status == 400
-    assert message in json.loads(text)["message"]
+    assert re.search(message, json.loads(text)["message"])
     assert "Traceback" not in text
     assert "stack_trace" not in text
     assert "/tmp" not in text
@@ -172,7 +173,7 @@ def test_bad_image_is_400_without_a_trace(ask, body, message):
 
 @pytest.mark.slow
 def test_too_many_pixels_and_channels_are_400(ask):
-    for shape, message in (((300, 300), "more than max_pixels=81920"), ((4, 40, 50), "channels")):
+    for shape, message in (((300, 300), "max_pixels=81920"), ((4, 40, 50), "channels")):
         buffer = io.BytesIO()
         import tifffile
 
@@ -216,7 +217,7 @@ def test_requirements_are_pinned_and_a_missing_package_is_named(tmp_path):
     pins = dict(line.split("==") for line in requirements(tmp_path))
     assert {"torch", "monai", "numpy", "pillow", "mlflow"} <= pins.keys()
     metadata.write_text(json.dumps({"required_packages_version": {"no-such-package": "1"}}))
-    with pytest.raises(DependencyError, match="needs no-such-package, which is not installed"):
+    with pytest.raises(DependencyError, match="pip install no-such-package"):
         requirements(tmp_path)
 
 
@@ -225,9 +226,9 @@ def test_requirements_are_pinned_and_a_missing_package_is_named(tmp_path):
     [
         ("none", {}, ConfigError, "no bundle 'none'"),
         (BUNDLE, {"weights": "none.pt"}, CheckpointError, "none.pt does not exist"),
-        (BUNDLE, {"weights": __file__}, CheckpointError, "not a readable checkpoint"),
-        (BUNDLE, {"run_id": "a", "experiment_name": "b"}, ConfigError, "leave one out"),
-        (BUNDLE, {"run_id": "0123456789abcdef"}, CellBundleError, "not found"),
+        (BUNDLE, {"weights": __file__}, CheckpointError, r"test_register\.py.*not a readable checkpoint"),
+        (BUNDLE, {"run_id": "a", "experiment_name": "b"}, ConfigError, "run id.*experiment"),
+        (BUNDLE, {"run_id": "0123456789abcdef"}, CellBundleError, "cell_unet.*0123456789abcdef"),
     ],
 )
 def test_wrong_options(bundle, options, error, message, tmp_path):
@@ -236,7 +237,7 @@ def test_wrong_options(bundle, options, error, message, tmp_path):
 
 
 def test_a_server_that_is_down_is_an_error_without_the_password():
-    with pytest.raises(CellBundleError, match=r"cannot be logged to http://127\.0\.0\.1:9: ") as raised:
+    with pytest.raises(CellBundleError, match=r"cell_unet.*http://127\.0\.0\.1:9: ") as raised:
         log_model(BUNDLE, "http://me:secret@127.0.0.1:9")
     assert "secret" not in str(raised.value)
 

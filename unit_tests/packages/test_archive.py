@@ -54,14 +54,14 @@ def installed(archive, home):
 @pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04 text", b"<html>Sign in</html>"])
 def test_no_zip(installed, home, data):
     installed.write_bytes(data)
-    refused(installed, home, "is damaged or incomplete .File is not a zip file.; download it again")
+    refused(installed, home, "is damaged.*not a zip.*download")
 
 
 def test_a_truncated_archive(installed, newer, home):
     data = newer.read_bytes()
     for length in range(1, len(data), 199):
         installed.write_bytes(data[:length])
-        refused(installed, home, "is damaged or incomplete")
+        refused(installed, home, "is damaged")
 
 
 def test_a_damaged_archive(installed, archive, newer, home):
@@ -79,42 +79,42 @@ def test_a_damaged_archive(installed, archive, newer, home):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: {n: t for n, t in m.items() if "BUILD" not in n}, r"has no BUILD\.json.*not a bundle package"),
-        (lambda m: {}, r"has no BUILD\.json"),
-        (lambda m: m | {"tiny/BUILD.json": "{"}, r"its BUILD\.json cannot be read \(JSONDecodeError\)"),
-        (lambda m: m | {"tiny/BUILD.json": b"\xff"}, r"its BUILD\.json cannot be read \(UnicodeDecodeError\)"),
-        (lambda m: m | {"tiny/BUILD.json": "[" * 100_000}, r"its BUILD\.json cannot be read \(RecursionError\)"),
-        (lambda m: m | {"tiny/BUILD.json": "[]"}, r"its BUILD\.json is a JSON list, expected an object"),
-        (lambda m: m | {"tiny/BUILD.json": "{}"}, r"its BUILD\.json has the name None.*not a bundle package"),
-        (lambda m: stamped(m, name="../tiny"), r"its BUILD\.json has the name '\.\./tiny'"),
-        (lambda m: stamped(m, name=[1]), r"its BUILD\.json has the name \[1\]"),
-        (lambda m: stamped(m, name="other"), r"its folder is 'tiny', but its BUILD\.json is of 'other'"),
-        (lambda m: stamped(m, version="1 2"), r"its BUILD\.json has the version '1 2'"),
-        (lambda m: stamped(m, core_version=None), r"its BUILD\.json has the core_version None"),
-        (lambda m: stamped(m, files=["LICENSE"]), r"its BUILD\.json does not name files with their SHA-256"),
-        (lambda m: stamped(m, files={}), r"its BUILD\.json does not name files"),
-        (lambda m: stamped(m, files={"LICENSE": "1"}), r"its BUILD\.json does not name files"),
-        (lambda m: stamped(m, version="9.9"), r"metadata\.json has the version '2\.0\.0', its BUILD\.json has '9\.9'"),
-        (lambda m: {n: t for n, t in m.items() if n != "tiny/LICENSE"}, r"lacks 'LICENSE', which its BUILD\.json"),
-        (lambda m: m | {"tiny/scripts/x.py": ""}, r"has 'scripts/x\.py', which its BUILD\.json does not name"),
-        (lambda m: m | {"tiny/.DS_Store": ""}, r"has '\.DS_Store', which its BUILD\.json does not name"),
-        (lambda m: m | {"tiny/LICENSE": "Apache-2.0\r"}, r"'LICENSE' has another SHA-256 than its BUILD\.json says"),
-        (lambda m: m | {"other/LICENSE": ""}, "'other/LICENSE' is outside its folder 'tiny'"),
-        (lambda m: m | {"tiny": ""}, "'tiny' is outside its folder 'tiny'"),
-        (lambda m: m | {"LICENSE": ""}, "'LICENSE' is outside its folder 'tiny'"),
-        (lambda m: m | {"tiny/../../x.py": ""}, r"is not safe: it has 'tiny/\.\./\.\./x\.py'"),
-        (lambda m: m | {"tiny/./x.py": ""}, r"is not safe: it has 'tiny/\./x\.py'"),
-        (lambda m: m | {"tiny//x.py": ""}, "is not safe: it has 'tiny//x.py'"),
-        (lambda m: m | {"/tmp/x.py": ""}, "is not safe: it has '/tmp/x.py'"),
-        (lambda m: m | {"..\\x.py": ""}, r"is not safe: it has '\.\.\\\\x\.py'"),
-        (lambda m: m | {"tiny\\x.py": ""}, r"is not safe: it has 'tiny\\\\x\.py'"),
-        (lambda m: m | {"C:/x.py": ""}, "is not safe: it has 'C:/x.py'"),
-        (lambda m: m | {"tiny/C:x.py": ""}, "is not safe: it has 'tiny/C:x.py'"),
-        (lambda m: m | {"tiny/a b.py": ""}, "is not safe: it has 'tiny/a b.py', expected names of letters, digits"),
-        (lambda m: m | {"tiny/ä.py": ""}, "is not safe: it has 'tiny/ä.py'"),
-        (lambda m: m | {"tiny/a\x1b.py": ""}, r"is not safe: it has 'tiny/a\\x1b\.py'"),
-        (lambda m: m | {"tiny/license": ""}, "has 'tiny/license' twice"),
-        (lambda m: m | {"tiny/LICENSE/": ""}, "has 'tiny/LICENSE/' twice"),
+        (lambda m: {n: t for n, t in m.items() if "BUILD" not in n}, r"no BUILD\.json.*'tiny'.*not a bundle package"),
+        (lambda m: {}, r"no BUILD\.json.*''.*not a bundle package"),
+        (lambda m: m | {"tiny/BUILD.json": "{"}, r"BUILD\.json.*JSONDecodeError"),
+        (lambda m: m | {"tiny/BUILD.json": b"\xff"}, r"BUILD\.json.*UnicodeDecodeError"),
+        (lambda m: m | {"tiny/BUILD.json": "[" * 100_000}, r"BUILD\.json.*RecursionError"),
+        (lambda m: m | {"tiny/BUILD.json": "[]"}, r"BUILD\.json.*list.*object"),
+        (lambda m: m | {"tiny/BUILD.json": "{}"}, r"BUILD\.json.*name None.*not a bundle package"),
+        (lambda m: stamped(m, name="../tiny"), r"BUILD\.json.*name '\.\./tiny'"),
+        (lambda m: stamped(m, name=[1]), r"BUILD\.json.*name \[1\]"),
+        (lambda m: stamped(m, name="other"), r"folder.*'tiny'.*BUILD\.json.*'other'"),
+        (lambda m: stamped(m, version="1 2"), r"BUILD\.json.*version '1 2'"),
+        (lambda m: stamped(m, core_version=None), r"BUILD\.json.*core_version None"),
+        (lambda m: stamped(m, files=["LICENSE"]), r"BUILD\.json.*files.*SHA-256"),
+        (lambda m: stamped(m, files={}), r"BUILD\.json.*files.*SHA-256"),
+        (lambda m: stamped(m, files={"LICENSE": "1"}), r"BUILD\.json.*files.*SHA-256"),
+        (lambda m: stamped(m, version="9.9"), r"metadata\.json.*version '2\.0\.0'.*BUILD\.json.*'9\.9'"),
+        (lambda m: {n: t for n, t in m.items() if n != "tiny/LICENSE"}, r"lacks 'LICENSE'.*BUILD\.json"),
+        (lambda m: m | {"tiny/scripts/x.py": ""}, r"'scripts/x\.py'.*BUILD\.json.*do not use"),
+        (lambda m: m | {"tiny/.DS_Store": ""}, r"'\.DS_Store'.*BUILD\.json.*do not use"),
+        (lambda m: m | {"tiny/LICENSE": "Apache-2.0\r"}, r"'LICENSE'.*another SHA-256.*BUILD\.json"),
+        (lambda m: m | {"other/LICENSE": ""}, "'other/LICENSE'.*outside.*'tiny'"),
+        (lambda m: m | {"tiny": ""}, "'tiny'.*outside.*'tiny'"),
+        (lambda m: m | {"LICENSE": ""}, "'LICENSE'.*outside.*'tiny'"),
+        (lambda m: m | {"tiny/../../x.py": ""}, r"not safe.*'tiny/\.\./\.\./x\.py'"),
+        (lambda m: m | {"tiny/./x.py": ""}, r"not safe.*'tiny/\./x\.py'"),
+        (lambda m: m | {"tiny//x.py": ""}, "not safe.*'tiny//x.py'"),
+        (lambda m: m | {"/tmp/x.py": ""}, "not safe.*'/tmp/x.py'"),
+        (lambda m: m | {"..\\x.py": ""}, r"not safe.*'\.\.\\\\x\.py'"),
+        (lambda m: m | {"tiny\\x.py": ""}, r"not safe.*'tiny\\\\x\.py'"),
+        (lambda m: m | {"C:/x.py": ""}, "not safe.*'C:/x.py'"),
+        (lambda m: m | {"tiny/C:x.py": ""}, "not safe.*'tiny/C:x.py'"),
+        (lambda m: m | {"tiny/a b.py": ""}, "not safe.*'tiny/a b.py'.*letters, digits"),
+        (lambda m: m | {"tiny/ä.py": ""}, "not safe.*'tiny/ä.py'"),
+        (lambda m: m | {"tiny/a\x1b.py": ""}, r"not safe.*'tiny/a\\x1b\.py'"),
+        (lambda m: m | {"tiny/license": ""}, "'tiny/license' twice"),
+        (lambda m: m | {"tiny/LICENSE/": ""}, "'tiny/LICENSE/' twice"),
         (lambda m: m | {"tiny/LICENSE/a": ""}, "'tiny/LICENSE"),
     ],
 )
@@ -126,11 +126,11 @@ def test_a_package_that_is_not_as_it_was_written(installed, newer, home, change,
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"external_attr": (stat.S_IFLNK | 0o777) << 16}, "'tiny/scripts/cellbundle/__init__.py' is a link or device"),
-        ({"flag_bits": 1}, "needs a password .'tiny/scripts/cellbundle/__init__.py' is encrypted"),
-        ({"file_size": 600 * 2**20}, r"is not safe: it would become 600\.0 MiB, expected at most 512\.0 MiB"),
-        ({"file_size": 400 * 2**20}, r"is not safe: 'tiny/scripts/cellbundle/__init__.py' would grow"),
-        ({"compress_type": 9}, "compressed by method 9"),
+        ({"external_attr": (stat.S_IFLNK | 0o777) << 16}, "'tiny/scripts/cellbundle/__init__.py'.*link or device"),
+        ({"flag_bits": 1}, "password.*'tiny/scripts/cellbundle/__init__.py'"),
+        ({"file_size": 600 * 2**20}, r"not safe.*600\.0 MiB.*512\.0 MiB"),
+        ({"file_size": 400 * 2**20}, r"not safe.*'tiny/scripts/cellbundle/__init__.py'.*400\.0 MiB"),
+        ({"compress_type": 9}, "'tiny/scripts/cellbundle/__init__.py'.*method 9"),
     ],
 )
 def test_odd_members(installed, newer, home, entries, message):
@@ -141,12 +141,12 @@ def test_odd_members(installed, newer, home, entries, message):
 def test_the_same_name_twice(installed, newer, home):
     with pytest.warns(UserWarning, match="Duplicate name"):
         write_zip(installed, [*read_zip(newer).items(), ("tiny/LICENSE", "other")])
-    refused(installed, home, "has 'tiny/LICENSE' twice")
+    refused(installed, home, "'tiny/LICENSE' twice")
 
 
 @pytest.mark.parametrize(
     ("limit", "message"),
-    [("MAX_FILES", "has 8 files, expected at most 5"), ("MAX_ARCHIVE", r"has \d\.\d KiB, expected at most 0\.0 KiB")],
+    [("MAX_FILES", " 8 files.* 5;"), ("MAX_ARCHIVE", r" \d\.\d KiB.* 0\.0 KiB")],
 )
 def test_limits(newer, installed, home, limit, message, monkeypatch):
     shutil.copyfile(newer, installed)
@@ -157,14 +157,14 @@ def test_limits(newer, installed, home, limit, message, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"configs/inference.json": None}, r"has no configs/inference\.json"),
+        ({"configs/inference.json": None}, r"no configs/inference\.json"),
         (
             with_metadata(required_packages_version={"x; rm": "1"}),
-            "has required_packages_version {'x; rm': '1'}, expected versions by name",
+            "required_packages_version.*{'x; rm': '1'}",
         ),
         (
             with_metadata(required_packages_version=["numpy"]),
-            r"has required_packages_version \['numpy'\], expected versions by name",
+            r"required_packages_version.*\['numpy'\]",
         ),
     ],
 )

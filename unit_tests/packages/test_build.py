@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -180,7 +181,7 @@ def test_large_weights_are_left_out(repository, tmp_path, caplog):
     os.truncate(weights, 25_000_001)
     package("tiny", tmp_path, repository)
     assert not (tmp_path / "tiny" / "models").exists()
-    assert f"{weights} is left out: it has more than 25 MB" in caplog.text
+    assert re.search(r"model\.pt.*left out.* 25 MB", caplog.text)
 
 
 def test_replaces_an_older_package(repository, tmp_path):
@@ -219,7 +220,7 @@ def test_never_replaces_a_source(repository):
 def test_files_of_the_user_in_a_package_are_not_lost(repository, tmp_path, name):
     package("tiny", tmp_path, repository)
     write_files(tmp_path / "tiny", {name: "mine"})
-    with pytest.raises(CellBundleError, match=f"would be lost: {name}; move them"):
+    with pytest.raises(CellBundleError, match=f"lost.* {name};.*--output"):
         package("tiny", tmp_path, repository)
     assert (tmp_path / "tiny" / name).read_text() == "mine"
 
@@ -227,7 +228,7 @@ def test_files_of_the_user_in_a_package_are_not_lost(repository, tmp_path, name)
 def test_an_archive_that_is_no_package_stays(repository, tmp_path):
     archive = package("tiny", tmp_path, repository)
     archive.write_text("mine")
-    with pytest.raises(CellBundleError, match="exists and is no package"):
+    with pytest.raises(CellBundleError, match=r"tiny_v1\.2\.3\.zip.*no package.*--output"):
         package("tiny", tmp_path, repository)
     assert archive.read_text() == "mine"
 
@@ -235,7 +236,7 @@ def test_an_archive_that_is_no_package_stays(repository, tmp_path):
 @pytest.mark.parametrize("name", ["huge", "..", "", "bundles/tiny"])
 def test_unknown_name(repository, tmp_path, name):
     (repository / "bundles" / "small" / "configs").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="choose one of: small, tiny"):
+    with pytest.raises(ConfigError, match=f"bundle '{name}'.*small, tiny"):
         package(name, tmp_path / "dist", repository)
     assert not (tmp_path / "dist").exists()
 
@@ -243,16 +244,16 @@ def test_unknown_name(repository, tmp_path, name):
 @pytest.mark.parametrize("metadata", ["{", "{}", "[]", '{"version": "../1"}', '{"version": ""}'])
 def test_no_version(repository, tmp_path, metadata):
     write_files(repository / "bundles" / "tiny", {"configs/metadata.json": metadata})
-    with pytest.raises(CellBundleError, match=r"metadata\.json: expected"):
+    with pytest.raises(CellBundleError, match=r"metadata\.json.*version"):
         package("tiny", tmp_path, repository)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("docs/cells.npz", "", r"cells\.npz: packages hold no '\.npz' files"),
-        ("scripts/odd.py", "\nimport json, cellbundle.io", r"odd\.py, line 2: write 'from cellbundle\.x import y'"),
-        ("scripts/odd.py", "if True: import cellbundle", r"scripts/odd\.py, line 1: write"),
+        ("docs/cells.npz", "", r"cells\.npz.*'\.npz'.*KINDS"),
+        ("scripts/odd.py", "\nimport json, cellbundle.io", r"odd\.py, line 2.*'from cellbundle\.x import y'"),
+        ("scripts/odd.py", "if True: import cellbundle", r"scripts/odd\.py, line 1.*'from cellbundle\.x import y'"),
     ],
 )
 def test_odd_files(repository, tmp_path, name, text, message):

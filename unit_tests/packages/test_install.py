@@ -36,7 +36,7 @@ def test_search_folders(home, tmp_path, monkeypatch):
     monkeypatch.setattr(bundles, "REPOSITORY_BUNDLES", tmp_path / "none")
     assert search_folders() == [home]
     assert list_bundles() == []
-    with pytest.raises(ConfigError, match=f"these names: none .looked in {home}; set CELLBUNDLE_BUNDLES"):
+    with pytest.raises(ConfigError, match=f"'tiny'.* none .*{home};.*CELLBUNDLE_BUNDLES"):
         find_bundle("tiny")
     monkeypatch.setenv("CELLBUNDLE_BUNDLES", os.pathsep.join(["a", "b"]))
     assert search_folders() == [Path("a"), Path("b"), home]
@@ -91,7 +91,7 @@ def test_a_version_that_is_a_number(tmp_path):
 
 def test_the_hash_of_the_archive(archive, home):
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    with pytest.raises(PackageError, match=f"tiny_v1.2.3.zip: has the SHA-256 {digest}, expected {'0' * 64}"):
+    with pytest.raises(PackageError, match=f"tiny_v1.2.3.zip.* {digest}.* {'0' * 64}.*--sha256"):
         install_bundle(archive, sha256="0" * 64)
     assert names(home) == []
     assert install_bundle(archive, sha256=digest.upper()).is_new
@@ -100,14 +100,14 @@ def test_the_hash_of_the_archive(archive, home):
 @pytest.mark.parametrize(
     ("source", "sha256", "message"),
     [
-        ("none.zip", None, r"none\.zip is not a file; give a zip archive"),
-        (".", None, r"\. is not a file"),
-        ("archive", "abc", "'abc', expected 64 hexadecimal digits"),
-        ("s3://bucket/tiny.zip", None, "s3: cannot be fetched; expected an address that starts with https://"),
-        ("https:/me:secret@host/tiny.zip", None, "https: cannot be fetched"),
-        ("https://me:sec#ret@host/tiny.zip", None, "https: cannot be fetched.*special characters written as %XX"),
-        ("https://me:secret@host/ti ny.zip", None, "https: cannot be fetched"),
-        ("https://[me:secret@host/tiny.zip", None, "https: cannot be fetched"),
+        ("none.zip", None, r"none\.zip.*zip archive"),
+        (".", None, r"^\. .*zip archive"),
+        ("archive", "abc", "SHA-256.*'abc'.*64 hexadecimal"),
+        ("s3://bucket/tiny.zip", None, "^s3:.*https://"),
+        ("https:/me:secret@host/tiny.zip", None, "^https:.*%XX"),
+        ("https://me:sec#ret@host/tiny.zip", None, "^https:.*%XX"),
+        ("https://me:secret@host/ti ny.zip", None, "^https:.*%XX"),
+        ("https://[me:secret@host/tiny.zip", None, "^https:.*%XX"),
     ],
 )
 def test_wrong_arguments(archive, home, source, sha256, message):
@@ -120,7 +120,7 @@ def test_wrong_arguments(archive, home, source, sha256, message):
 def test_another_version(archive, newer, home):
     install_bundle(archive)
     before = content(home)
-    message = f"tiny 1.2.3 is installed in {home / 'tiny'}, the package has 2.0.0; replace it with --overwrite"
+    message = rf"tiny 1\.2\.3 .*{home / 'tiny'}.* 2\.0\.0.*--overwrite"
     with pytest.raises(ConfigError, match=message):
         install_bundle(newer)
     assert content(home) == before
@@ -134,7 +134,7 @@ def test_another_version(archive, newer, home):
 def test_another_build_of_the_same_version(archive, home, tmp_path):
     install_bundle(archive)
     other = make_package(tmp_path / "other", {"docs/README.md": "other"})
-    with pytest.raises(ConfigError, match=r"tiny 1\.2\.3 is installed in .*, the package has other files"):
+    with pytest.raises(ConfigError, match=r"tiny 1\.2\.3 .*other files.*--overwrite"):
         install_bundle(other)
     install_bundle(other, overwrite=True)
     assert (home / "tiny" / "docs" / "README.md").read_text() == "other"
@@ -146,7 +146,7 @@ def test_changed_files(archive, home, text):
     file = home / "tiny" / "scripts" / "__init__.py"
     file.unlink() if text is None else file.write_text(text)
     before = content(home)
-    with pytest.raises(ConfigError, match=r"its 'scripts/__init__\.py' was changed; replace it with --overwrite"):
+    with pytest.raises(ConfigError, match=r"'scripts/__init__\.py'.*changed.*--overwrite"):
         install_bundle(archive)
     assert content(home) == before
     install_bundle(archive, overwrite=True)
@@ -158,7 +158,7 @@ def test_files_of_the_user_are_not_lost(archive, newer, home, name):
     install_bundle(archive)
     write_files(home / "tiny", {name: "weights"})
     before = content(home)
-    with pytest.raises(ConfigError, match=f"tiny/{name} is not a file of the package and would be lost"):
+    with pytest.raises(ConfigError, match=f"tiny/{name} .*lost"):
         install_bundle(newer, overwrite=True)
     assert content(home) == before
 
@@ -170,7 +170,7 @@ def test_a_folder_that_is_no_package_is_never_replaced(archive, home, files):
     write_files(home / "tiny", files)
     before = content(home)
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"tiny is not an installed package.*never replaced; move it elsewhere"):
+        with pytest.raises(ConfigError, match=r"tiny .*BUILD\.json.*never replaced"):
             install_bundle(archive, overwrite=overwrite)
         assert content(home) == before
 
@@ -178,7 +178,7 @@ def test_a_folder_that_is_no_package_is_never_replaced(archive, home, files):
 def test_a_link_is_never_replaced(archive, home, tmp_path):
     home.mkdir(parents=True)
     (home / "tiny").symlink_to(tmp_path / "bundles" / "tiny")
-    with pytest.raises(ConfigError, match="never replaced"):
+    with pytest.raises(ConfigError, match=r"tiny .*never replaced"):
         install_bundle(archive, overwrite=True)
     assert (home / "tiny").is_symlink()
 

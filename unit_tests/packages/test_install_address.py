@@ -90,12 +90,12 @@ def test_the_login_reaches_its_server_only(server, odd_server):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"statuses": [404, 404]}, r"is not there any more \(the server answers 404 Not Found\); install from a file"),
-        ({"statuses": [401, 401]}, "needs a log-in"),
-        ({"statuses": [503] * 6}, "could not be fetched .*503.*; check the connection, and try again"),
-        ({"drops": [9] * 6, "etag": None}, "could not be fetched"),
-        ({"content": b"<html>Sign in"}, "the server sent a web page"),
-        ({"content": b"text"}, "is damaged or incomplete"),
+        ({"statuses": [404, 404]}, "404 Not Found.*install from a file"),
+        ({"statuses": [401, 401]}, "log-in.*401"),
+        ({"statuses": [503] * 6}, "503.*connection.*try again"),
+        ({"drops": [9] * 6, "etag": None}, r"27 of \d+ bytes.*try again"),
+        ({"content": b"<html>Sign in"}, r"web page.*package\.zip"),
+        ({"content": b"text"}, "is damaged.*not a zip"),
     ],
 )
 def test_answers_that_are_refused(server, home, changes, message, capsys):
@@ -117,7 +117,7 @@ def test_answers_that_are_refused(server, home, changes, message, capsys):
 def test_no_server(home, server, monkeypatch):
     server.shutdown()
     server.server_close()
-    with pytest.raises(PackageError, match=r"could not be fetched \(.*refused\); check the connection, and try again"):
+    with pytest.raises(PackageError, match=r"tiny\.zip.*refused.*connection.*try again"):
         install_bundle(f"http://{server.address}/tiny.zip")
     assert names(home) == []
 
@@ -126,6 +126,6 @@ def test_no_server(home, server, monkeypatch):
 def test_downloads_that_are_too_large(server, odd_server, home, monkeypatch, tells_length):
     monkeypatch.setattr("cellbundle.packages.install.MAX_ARCHIVE", 1000)
     address = server.address if tells_length else f"{odd_server.address}/endless"
-    with pytest.raises(PackageError, match=r"it has .* or more, expected at most 1\.0 KiB; install from a file"):
+    with pytest.raises(PackageError, match=r" or more.* 1\.0 KiB.*install from a file"):
         install_bundle(f"http://{address}/tiny.zip")
     assert names(home) == []

@@ -126,12 +126,12 @@ def test_large_images_are_reduced():
     ("change", "message"),
     [
         ({"maps": MAPS[:2]}, r"maps \(2, 64, 64\)"),
-        ({"maps": MAPS.astype(int)}, "int64"),
+        ({"maps": MAPS.astype(int)}, "maps.*floating point.*int64"),
         ({"maps": MAPS[:, :5]}, r"maps \(3, 5, 64\)"),
         ({"image": IMAGE[:, :, :5]}, r"image \(64, 5\)"),
         ({"pred": PRED[:5]}, r"pred \(5, 64\)"),
         ({"true_classes": CLASSES[:5]}, r"true_classes \(5, 64\)"),
-        ({"true_classes": CLASSES - 1}, "true_classes must not have negative"),
+        ({"true_classes": CLASSES - 1}, "true_classes.*negative.* -1 "),
     ],
 )
 def test_bad_input(change, message):

@@ -218,11 +218,11 @@ def test_a_thousand_images_make_a_small_page(tmp_path):
 
 @pytest.mark.parametrize("edges", [[], [0.0], [0.0, 0.0], [1.0, 0.0], [0.0, float("nan")]])
 def test_edges_must_ascend(tmp_path, edges):
-    with pytest.raises(ArrayError, match="ascending"):
+    with pytest.raises(ArrayError, match=r"size_edges.*ascending"):
         write(tmp_path, [], size_edges=edges)
 
 
 def test_histogram_must_fit_the_edges_and_leaves_no_file(tmp_path):
-    with pytest.raises(ArrayError, match=r"sizes of a.tif must have 24 counts, got 2"):
+    with pytest.raises(ArrayError, match=r"a\.tif.* 24 counts.* 2$"):
         write(tmp_path, [result("a.tif", sizes=[1, 2])])
     assert list(tmp_path.iterdir()) == []

@@ -121,13 +121,13 @@ def test_arguments_are_not_changed():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: draw_sheet([], 2), ArrayError, "got no panel"),
-        (lambda: draw_sheet([("a", GREY)], 0), ConfigError, "columns is 0"),
-        (lambda: draw_sheet([("a", GREY / 255)], 1), ArrayError, r"picture \(H, W, 3\) uint8 .* \(8, 8, 3\) float64"),
+        (lambda: draw_sheet([], 2), ArrayError, "no panel"),
+        (lambda: draw_sheet([("a", GREY)], 0), ConfigError, "columns.* 0;"),
+        (lambda: draw_sheet([("a", GREY / 255)], 1), ArrayError, r"\(H, W, 3\) uint8.*\(8, 8, 3\) float64"),
         (lambda: to_panel(GREY[..., 0]), ArrayError, r"\(8, 8\) uint8"),
         (lambda: to_panel(GREY[:0]), ArrayError, r"\(0, 8, 3\)"),
-        (lambda: to_panel(GREY, np.zeros((8, 9), int)), ArrayError, r"shape \(8, 8\) of the picture, got \(8, 9\)"),
-        (lambda: to_panel(GREY, -SQUARE), ArrayError, "negative"),
+        (lambda: to_panel(GREY, np.zeros((8, 9), int)), ArrayError, r"labels.*\(8, 8\).*\(8, 9\)"),
+        (lambda: to_panel(GREY, -SQUARE), ArrayError, "negative.* -5 "),
     ],
 )
 def test_bad_input(call, error, message):

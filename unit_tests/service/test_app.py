@@ -5,6 +5,8 @@ from unit_tests.service.fakes import FORM, InlinePool, error, png, segmenter
 
 from cellbundle.service.workers.tasks import CrashedError, FullError, NotReadyError, TimedOutError
 
+from ..words import Like
+
 
 def test_an_upload_as_form_and_as_body(make):
     client = make()
@@ -64,7 +66,7 @@ def test_wrong_parameters(make, query):
 def test_an_unknown_bundle(make):
     answer = make().post("/v1/segment?bundle=../../etc", files=FORM)
     assert error(answer) == (422, "invalid")
-    assert answer.json()["error"]["message"] == "query.bundle: Input should be 'fake'"
+    assert answer.json()["error"]["message"] == Like(r"^query\.bundle.*'fake'")
 
 
 @pytest.mark.parametrize(

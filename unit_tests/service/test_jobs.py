@@ -14,6 +14,8 @@ from cellbundle.io import read_labels
 from cellbundle.service.workers import answers
 from cellbundle.service.workers.answers import Answer, Job, Refusal
 
+from ..words import Like
+
 LABELS = np.zeros((20, 30), np.int32)
 LABELS[2:8, 3:9] = 1
 LABELS[10:15, 20:28] = 2
@@ -82,7 +84,7 @@ def test_too_many_cells_for_a_png(job, monkeypatch):
     monkeypatch.setattr(answers, "MOST_IN_PNG", 1)
     refusal = done(segmenter(), job(form="png"))
     assert (refusal.status, refusal.code) == (422, "too_many_cells")
-    assert "ask for tiff" in refusal.message
+    assert "tiff" in refusal.message
 
 
 def test_an_image_without_cells(job):
@@ -132,7 +134,7 @@ def test_junk_is_refused_without_a_path(job, tmp_path, data):
 def test_an_advice_of_the_reader_is_passed_on(job):
     refusal = done(segmenter(), job(np.zeros((3, 5, 4, 6), np.uint8)))
     assert refusal.status == 400
-    assert "shape (3, 5, 4, 6)" in refusal.message
+    assert "(3, 5, 4, 6)" in refusal.message
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(job, monkeypatch):
@@ -147,7 +149,7 @@ def test_a_diameter_must_not_magnify_an_image_beyond_the_limit(job):
     refusal = done(work, job(diameter=9.9))
     assert (refusal.status, refusal.code) == (422, "unsuitable")
     work.predictors["fake"].diameter = None
-    assert done(work, job(diameter=10.0)).message == "this bundle takes no diameter"
+    assert "no diameter" in done(work, job(diameter=10.0)).message
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_a_broken_gpu_ends_the_process(job):
 
 def test_a_folder_that_cannot_be_written(job, tmp_path):
     refusal = done(segmenter(), Job(job().image, "fake", "tiff", tmp_path / "missing" / "labels.tif"))
-    assert refusal == Refusal(500, "cannot_write", "the result cannot be written", refusal.note)
+    assert refusal == Refusal(500, "cannot_write", Like("cannot be written"), refusal.note)
     assert str(tmp_path) not in refusal.note
     assert "FileNotFoundError at" in refusal.note
 

@@ -1,6 +1,7 @@
 """Worker processes: time-outs, crashes, the queue."""
 
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -224,7 +225,7 @@ def test_a_process_that_cannot_be_made_is_tried_again(make, monkeypatch):
     pool.start()
     try:
         assert not pool.wait_until_ready()
-        assert pool.error == "no process could be made"
+        assert "no process" in pool.error
         until(lambda: pool.ready)
     finally:
         pool.close()
@@ -243,12 +244,12 @@ def test_of_a_batch_that_fails_each_job_is_tried_alone(make):
 
 @pytest.mark.parametrize(
     ("handler", "reason"),
-    [(handlers.never_starts, "ValueError: no network here"), (handlers.dies_at_start, "it ended with exit code 3")],
+    [(handlers.never_starts, "ValueError: no network here"), (handlers.dies_at_start, "exit code 3")],
 )
 def test_a_worker_that_cannot_start_is_no_service(make, handler, reason):
     pool = make(handler, ready=False)
     assert not pool.wait_until_ready()
-    assert pool.error == reason
+    assert reason in pool.error
     assert not pool.ready
 
 
@@ -263,7 +264,7 @@ def test_replacements_that_die_at_once_make_the_pool_not_ready_until_one_lives(m
         pool.submit("no")
     with pytest.raises(NotReadyError):
         waiting[1].result(PATIENCE_S)
-    assert "a worker cannot start (3 in a row): it ended with exit code 4" in caplog.text
+    assert re.search("worker.*3 in a row.*exit code 4", caplog.text)
     flag.touch()
     until(lambda: pool.ready)
     assert pool.submit("yes").result(PATIENCE_S) == (1, "yes")

@@ -7,6 +7,8 @@ from unit_tests.service.fakes import FORM, TOKEN, InlinePool, error
 
 from cellbundle.errors import ConfigError
 
+from ..words import Like
+
 
 def test_metrics(make):
     client = make()
@@ -74,7 +76,7 @@ def test_hosts_that_are_allowed(make):
 
 @pytest.mark.parametrize("host", ["name:5050", "http://name", "a b", "", "a/b"])
 def test_a_host_that_never_matches_is_refused(make, host):
-    with pytest.raises(ConfigError, match="expected a name or an address without scheme and port"):
+    with pytest.raises(ConfigError, match=r"--allowed-host.*without scheme and port"):
         make(allowed_hosts=(host,))
 
 
@@ -84,7 +86,7 @@ def test_the_address_of_the_service_is_allowed_but_no_other_port_of_it(make):
     assert client.get("/v1/bundles", headers=host | {"origin": "http://192.0.2.7:5050"}).status_code == 200
     assert error(client.get("/v1/bundles", headers=host | {"origin": "http://192.0.2.7:8888"})) == (403, "cross_site")
     answer = client.get("/v1/bundles", headers={"host": "evil.example"})
-    assert "the header Host is 'evil.example'" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["message"] == Like(r"header Host.*'evil\.example'")
 
 
 CROSS_SITE = [
@@ -153,7 +155,7 @@ def test_an_unexpected_error_shows_nothing_to_anybody(make, monkeypatch, caplog)
     assert error(answer) == (500, "failed")
     assert "secret" not in answer.text + caplog.text
     assert "Traceback" not in caplog.text
-    assert "a request failed: ValueError at " in caplog.text
+    assert "ValueError at " in caplog.text
 
 
 def test_logs_name_no_path(make, tmp_path, caplog):

@@ -155,18 +155,18 @@ def call(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--root", "/no/such/folder"], "is not a folder"),
-        (["--path-map", "a=b"], "expected HOST=CONTAINER"),
-        (["--workers", 0], "workers is 0"),
-        (["--timeout", 0], "timeout_s is 0"),
-        (["--bundle", "cell_unet", "--bundle", "cell_unet"], "each name once"),
+        (["--root", "/no/such/folder"], "/no/such/folder.*--root"),
+        (["--path-map", "a=b"], "--path-map.*'a=b'.*HOST=CONTAINER"),
+        (["--workers", 0], "workers.* 0"),
+        (["--timeout", 0], "timeout_s.* 0"),
+        (["--bundle", "cell_unet", "--bundle", "cell_unet"], "cell_unet.*once"),
         (["--bundle", "none_such"], "no bundle 'none_such'"),
-        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:0"),
+        (["--host", "192.0.2.1"], r"192\.0\.2\.1:0"),
     ],
 )
 def test_what_cannot_be_served_is_said_at_once(arguments, reason, capsys):
     assert call(*arguments) in (1, 2)
-    assert reason in capsys.readouterr().err
+    assert re.search(reason, capsys.readouterr().err)
 
 
 def test_a_token_comes_from_a_file_or_the_environment_and_must_not_be_weak(tmp_path, capsys, monkeypatch):
@@ -181,7 +181,7 @@ def test_a_token_comes_from_a_file_or_the_environment_and_must_not_be_weak(tmp_p
     monkeypatch.setenv("CELLBUNDLE_TOKEN", TOKEN + " ä")
     assert call() == 2
     errors = capsys.readouterr().err
-    assert errors.count("the token must have at least 16") == 2
+    assert errors.count("at least 16") == 2
     assert errors.count("is empty") == 2
     assert "short" not in errors
     assert TOKEN not in errors

@@ -49,13 +49,13 @@ def test_without_the_option_the_shipped_weights_are_used():
 
 
 def test_weights_that_cannot_be_served(weights, tmp_path):
-    with pytest.raises(ConfigError, match="--weights goes with one --bundle, got 2; start a service for each"):
+    with pytest.raises(ConfigError, match=r"--weights.*one --bundle.* 2;"):
         ServiceSettings(bundles=("cell_unet", "swin_unet"), weights=weights)
-    with pytest.raises(ConfigError, match="which is not a file; give a checkpoint"):
+    with pytest.raises(ConfigError, match=r"--weights.*none\.pt.*checkpoint"):
         ServiceSettings(weights=tmp_path / "none.pt")
     other = write_run(tmp_path / "4", bundle="swin_unet", weights=False)
     shutil.copyfile(weights, other / "model.pt")
-    with pytest.raises(CheckpointError, match="these are swin_unet's weights, not cell_unet's"):
+    with pytest.raises(CheckpointError, match=r"model\.pt.*swin_unet's.*not cell_unet's"):
         handler(weights=other / "model.pt")
 
 

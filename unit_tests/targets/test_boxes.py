@@ -51,9 +51,9 @@ def test_classes_follow_their_instances():
 
 def test_an_instance_without_class_is_refused():
     labels = np.array([[1, 1, 2]], np.int32)
-    with pytest.raises(ArrayError, match="instance 2 has no class"):
+    with pytest.raises(ArrayError, match=r"instance 2 .*no class"):
         instance_targets(labels, np.array([[1, 1, 0]]))
-    with pytest.raises(ArrayError, match="classes must be integers of shape"):
+    with pytest.raises(ArrayError, match=r"classes.*integers.*\(1, 3\).*\(1, 2\)"):
         instance_targets(labels, np.array([[1, 1]]))
 
 

@@ -133,11 +133,11 @@ def test_heat_reaches_only_what_is_connected_to_the_centre():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros((4, 5), np.float32), r"got shape \(4, 5\) dtype float32"),
-        (np.zeros((4, 5), bool), r"got shape \(4, 5\) dtype bool"),
-        (np.zeros((1, 4, 5), np.int32), r"got shape \(1, 4, 5\) dtype int32"),
-        (np.zeros(5, np.int64), r"got shape \(5,\) dtype int64"),
-        (np.array([[0, -1]]), "negative ids, got -1"),
+        (np.zeros((4, 5), np.float32), r"\(4, 5\).*float32"),
+        (np.zeros((4, 5), bool), r"\(4, 5\).*bool"),
+        (np.zeros((1, 4, 5), np.int32), r"\(1, 4, 5\).*int32"),
+        (np.zeros(5, np.int64), r"\(5,\).*int64"),
+        (np.array([[0, -1]]), "negative.* -1 "),
     ],
 )
 def test_bad_maps_are_refused(labels, message):

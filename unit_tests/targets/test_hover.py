@@ -64,9 +64,9 @@ def test_one_cell_as_large_as_the_image(shape):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros((4, 5), np.float32), r"got shape \(4, 5\) dtype float32"),
-        (np.zeros((1, 4, 5), np.int32), r"got shape \(1, 4, 5\) dtype int32"),
-        (np.array([[0, -1]]), "negative ids, got -1"),
+        (np.zeros((4, 5), np.float32), r"\(4, 5\).*float32"),
+        (np.zeros((1, 4, 5), np.int32), r"\(1, 4, 5\).*int32"),
+        (np.array([[0, -1]]), "negative.* -1 "),
     ],
 )
 def test_bad_maps_are_refused(labels, message):

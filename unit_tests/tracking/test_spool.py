@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_memory_is_bounded(spool, monkeypatch, caplog):
         spool.append({"n": n})
     assert drain(spool) == [2, 3, 4]
     spool.close()
-    assert "2 of the first records are lost" in caplog.text
+    assert re.search(r"\b2 .*records.*lost", caplog.text)
 
 
 def test_folder_that_cannot_be_made(tmp_path, caplog):
@@ -207,7 +208,7 @@ def test_a_damaged_line_takes_no_other_with_it(spool, caplog):
         assert all(record in LOGGED for record in found if record.keys() - {"time"})
         kept += len(found)
     assert kept > 1000
-    assert "damaged lines of" in caplog.text
+    assert "damaged lines" in caplog.text
 
 
 def test_lines_of_other_types_without_a_checksum_are_left_out(spool):
@@ -240,5 +241,5 @@ def test_a_damaged_state_is_put_aside_and_all_lines_are_sent_again(spool, caplog
         else:
             assert records(spool.folder) == LOGGED
         assert sum((again.remaining(), len(again.state["files"]), again.state.get("refused", 0))) <= len(LOGGED) + 1
-    assert "is kept as state.json.damaged" in caplog.text
+    assert "state.json.damaged" in caplog.text
     assert (spool.folder / "state.json.damaged").is_file()

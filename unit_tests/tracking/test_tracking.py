@@ -163,5 +163,5 @@ def test_system_metrics(make_tracker, client, monkeypatch):
 
 def test_nothing_to_sync(tmp_path):
     assert find_runs([tmp_path]) == []
-    with pytest.raises(CellBundleError, match="is no folder"):
+    with pytest.raises(CellBundleError, match="none is no folder"):
         find_runs([tmp_path / "none"])

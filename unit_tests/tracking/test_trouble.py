@@ -1,6 +1,7 @@
 """What goes wrong with a tracking server, and the tracker goes on."""
 
 import logging
+import re
 import shutil
 import time
 
@@ -12,6 +13,7 @@ from cellbundle.tracking.sender import find_runs, sync_run
 from cellbundle.tracking.spool import Spool
 from cellbundle.tracking.upload import Upload
 
+from ..words import Like
 from .tracking_servers import misbehaving, only_run, points
 
 pytest.importorskip("mlflow")
@@ -35,7 +37,7 @@ def test_deleted_run_gets_a_successor(make_tracker, client, caplog, monkeypatch)
     assert run.info.run_id != old
     assert run.data.tags["cellbundle.replaces_run"] == old
     assert points(client, run.info.run_id, "loss") == [1, 2]
-    assert any(f"does not have the run {old}" in text for text in warnings(caplog))
+    assert Like(f"not have .*{old}") in warnings(caplog)
 
 
 def test_run_of_another_server_is_not_resumed(make_tracker, client, caplog):
@@ -55,7 +57,7 @@ def test_deleted_experiment_is_left_alone(make_tracker, client, caplog):
     tracker.finish()
     assert only_run(client, f"cells-{key[:8]}").info.status == "FINISHED"
     assert len(warnings(caplog)) == 1
-    assert "the experiment 'cells' was deleted; the run goes to" in caplog.text
+    assert re.search("experiment 'cells'.*deleted", caplog.text)
 
 
 def test_refused_values_do_not_hold_up_the_others(make_tracker, client, caplog, tmp_path):
@@ -65,7 +67,7 @@ def test_refused_values_do_not_hold_up_the_others(make_tracker, client, caplog, 
     tracker.log({"c": 4.0}, 1)
     tracker.finish()
     assert only_run(client, "cells").data.metrics == {"a": 1.0, "b": 3.0, "c": 4.0}
-    assert "the server refuses one of the metrics" in caplog.text
+    assert "refuses one of the metrics" in caplog.text
     assert sync_run(*find_runs([tmp_path])).remaining == 1
 
 
@@ -77,7 +79,7 @@ def test_a_run_that_is_being_written_is_not_resumed(make_tracker, caplog):
     first.finish()
     second.finish()
     assert state[0]["run_key"] != state[1]["run_key"]
-    assert "another process writes to the run" in caplog.text
+    assert "another process writes" in caplog.text
 
 
 def test_a_copied_checkpoint_does_not_continue_the_run_of_the_original(make_tracker, client, tmp_path, caplog):
@@ -100,7 +102,7 @@ def test_a_copied_checkpoint_does_not_continue_the_run_of_the_original(make_trac
 
 
 def test_a_key_is_no_path(make_tracker):
-    with pytest.raises(CheckpointError, match="run key of the checkpoint is"):
+    with pytest.raises(CheckpointError, match=r"run key.*'\.\./\.\./elsewhere'"):
         make_tracker().start(run_key="../../elsewhere")
 
 
@@ -131,8 +133,8 @@ def test_server_that_misbehaves(make_tracker, status, caplog, monkeypatch, tmp_p
         assert time.perf_counter() - begin < 5
     texts = warnings(caplog)
     assert len(texts) == (1 if status is None else 2), texts
-    assert "does not have all of the run" in texts[-1]
-    assert "send the rest with `cellbundle sync-runs" in texts[-1]
+    assert "not have all of the run" in texts[-1]
+    assert "`cellbundle sync-runs" in texts[-1]
     assert status is None or f"{status}" in texts[0]
     assert ("MLFLOW_TRACKING_TOKEN" in texts[0]) is (status in (401, 403))
     assert "secret" not in caplog.text

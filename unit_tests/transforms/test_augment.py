@@ -244,7 +244,7 @@ def test_crops_are_plain_and_the_input_stays():
 
 
 def test_one_mode_for_each_key():
-    with pytest.raises(ValueError, match="got 2 modes for 1 keys"):
+    with pytest.raises(ValueError, match=r"2 modes.* 1 keys"):
         RandCropAffined("image", (8, 8))
-    with pytest.raises(ValueError, match="got 1 modes for 2 keys"):
+    with pytest.raises(ValueError, match=r"1 modes.* 2 keys"):
         RandCropAffined(["image", "label"], (8, 8), modes=["nearest"])

@@ -149,10 +149,10 @@ def test_in_an_evaluator():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"score_threshold": 0.01}, r"score_threshold is 0\.01, but detections below lowest_score 0\.05 are not kept"),
-        ({"score_threshold": 1.5}, r"score_threshold is 1\.5, expected a number from 0 to 1"),
-        ({"max_overlap": -1}, "max_overlap is -1"),
-        ({"mask_threshold": float("nan")}, "mask_threshold is nan"),
+        ({"score_threshold": 0.01}, r"score_threshold.* 0\.01, .*lowest_score 0\.05"),
+        ({"score_threshold": 1.5}, r"score_threshold.* 1\.5, .* 0 to 1"),
+        ({"max_overlap": -1}, "max_overlap.* -1, .* 0 to 1"),
+        ({"mask_threshold": float("nan")}, "mask_threshold.* nan, .* 0 to 1"),
     ],
 )
 def test_options_that_cannot_be(options, message):
@@ -161,5 +161,5 @@ def test_options_that_cannot_be(options, message):
 
 
 def test_maps_are_no_detections():
-    with pytest.raises(ArrayError, match="prediction must be a dictionary with boxes"):
+    with pytest.raises(ArrayError, match=r"prediction.*dictionary.*boxes.*Tensor"):
         DecodeDetectionsd()({"pred": torch.zeros(3, 9, 9)})

@@ -1,5 +1,7 @@
 """Loading images with labels, and saving label maps."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -80,8 +82,7 @@ def test_a_label_of_another_size_is_refused(pair, shape):
     with pytest.raises(LabelReadError) as caught:
         LoadCelld()(data)
     message = str(caught.value)
-    assert f"label is {shape[0]}x{shape[1]}, its image" in message
-    assert "20x30; both must have the same height and width" in message
+    assert re.search(rf"label.* {shape[0]}x{shape[1]}, .*image.* 20x30;", message)
     assert str(data["image"]) in message
     assert str(data["label"]) in message
 
@@ -89,7 +90,7 @@ def test_a_label_of_another_size_is_refused(pair, shape):
 def test_masks_of_two_values(pair):
     data, _, labels = pair
     tifffile.imwrite(data["label"], np.where(labels > 0, 255, 0).astype(np.uint8))
-    with pytest.raises(LabelReadError, match="looks like a binary mask"):
+    with pytest.raises(LabelReadError, match=r"cell_label\.tif.*binary mask"):
         LoadCelld()(data)
     result = LoadCelld(binary="components")(data)["label"][0].numpy()
     assert np.unique(result).tolist() == [0, 1, 2]
@@ -103,7 +104,7 @@ def test_files_that_cannot_be_read(pair, key, error):
     with pytest.raises(error, match=data[key].name):
         LoadCelld()(data)
     data[key].unlink()
-    with pytest.raises(error, match="No such file"):
+    with pytest.raises(error, match=f"{data[key].name}.*No such file"):
         LoadCelld()(data)
 
 
@@ -172,7 +173,7 @@ def test_a_later_result_replaces_an_earlier_one(tmp_path):
     "labels", [np.zeros((2, 3), np.float32), np.array([[0, -1]]), np.zeros((2, 2, 3, 3), np.int32)]
 )
 def test_what_is_no_label_map_is_refused(tmp_path, labels):
-    with pytest.raises(ArrayError, match="labels must"):
+    with pytest.raises(ArrayError, match=r"^labels .*(2-D integer|negative)"):
         saved(tmp_path, "cell.png", labels)
     assert list(tmp_path.iterdir()) == []
 
@@ -192,6 +193,6 @@ def test_images_of_one_name_do_not_replace_each_other(tmp_path):
 
     save(item("a/cells.png", 1))
     save(item("a/cells.png", 1))  # the same image again
-    with pytest.raises(DatalistError, match=r"b/cells\.tif: cells_labels\.tif has the label map of a/cells\.png"):
+    with pytest.raises(DatalistError, match=r"b/cells\.tif.*cells_labels\.tif.*a/cells\.png"):
         save(item("b/cells.tif", 2))
     assert read_labels(tmp_path / "cells_labels.tif").max() == 1

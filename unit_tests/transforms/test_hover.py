@@ -154,19 +154,19 @@ def test_images_without_labels_need_no_classes():
 
 
 def test_labels_without_classes():
-    with pytest.raises(DatalistError, match=r"has the classes round, long, but the entry of b\.png has no"):
+    with pytest.raises(DatalistError, match=r"round, long.*b\.png.*no 'classes'"):
         LoadClassesd(NAMES)(as_item(LABELS) | {"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": "b.png"})})
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([1, 3], r"instance 9 has the class 3; expected 1\.\.2 or one of round, long"),
-        ([0, 1], "instance 5 has the class 0"),
-        ([1, "square"], "instance 9 has the class 'square'"),
-        ({"5": 1}, "instance 9 has the class None"),
-        ([1], "1 classes for 2 instances"),
-        (1, "classes of an image in the data list: are 1; expected a list"),
+        ([1, 3], r"instance 9 .*class 3;.* 1\.\.2 .*round, long"),
+        ([0, 1], "instance 5 .*class 0;"),
+        ([1, "square"], "instance 9 .*class 'square'"),
+        ({"5": 1}, "instance 9 .*class None"),
+        ([1], "1 classes.* 2 instances"),
+        (1, "classes.*data list.* 1;.*list"),
     ],
 )
 def test_classes_that_cannot_be(given, message):
@@ -176,7 +176,7 @@ def test_classes_that_cannot_be(given, message):
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [([[1, 1, 0], [0, 3, 3]], "holds class 3; there are 2"), ([[1, 2]], r"is \(1, 2\), the label")],
+    [([[1, 1, 0], [0, 3, 3]], r"classes\.tif.*class 3;.* 2$"), ([[1, 2]], r"classes\.tif.*\(1, 2\).*\(2, 3\)")],
 )
 def test_maps_of_classes_that_cannot_be(tmp_path, values, message):
     write_labels(tmp_path / "classes.tif", np.array(values, np.int32))
@@ -188,7 +188,7 @@ def test_maps_of_classes_that_cannot_be(tmp_path, values, message):
 def test_files_of_classes_that_cannot_be_read(tmp_path, content):
     if content:
         (tmp_path / "classes.json").write_text(content)
-    with pytest.raises(LabelReadError, match=r"classes\.json: cannot be read as JSON"):
+    with pytest.raises(LabelReadError, match=r"classes\.json.*JSON"):
         LoadClassesd(NAMES)(as_item(LABELS, classes=str(tmp_path / "classes.json")))
 
 

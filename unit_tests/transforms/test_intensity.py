@@ -54,12 +54,12 @@ def test_to_channels_keeps_the_type(n, dtype):
 @pytest.mark.parametrize(
     ("n", "channels", "message"),
     [
-        (4, None, r"takes 1 to 3 channels, the image has 4; choose some, for example channels="),
-        (0, None, "the image has 0"),
-        (2, [2], r"channels must be 1 to 3 indices below 2, got \[2\]"),
-        (2, [-1], r"below 2, got \[-1\]"),
-        (5, [0, 1, 2, 3], r"below 5, got \[0, 1, 2, 3\]"),
-        (3, [], r"below 3, got \[\]"),
+        (4, None, "1 to 3 channels.* 4;.*channels="),
+        (0, None, "1 to 3 channels.* 0;.*channels="),
+        (2, [2], r"channels.* 1 to 3 .*below 2.*\[2\]"),
+        (2, [-1], r"below 2.*\[-1\]"),
+        (5, [0, 1, 2, 3], r"below 5.*\[0, 1, 2, 3\]"),
+        (3, [], r"below 3.*\[\]"),
     ],
 )
 def test_bad_channels_are_refused(n, channels, message):
@@ -185,7 +185,7 @@ def test_transform_options():
 
 
 def test_transform_errors():
-    with pytest.raises(ArrayError, match="the image has 5"):
+    with pytest.raises(ArrayError, match=r"1 to 3 channels.* 5;"):
         NormaliseIntensityd()({"image": np.zeros((5, 4, 4), np.float32)})
     with pytest.raises(KeyError, match="image"):
         NormaliseIntensityd()({"label": 1})
@@ -198,7 +198,7 @@ def test_8_bit_values_are_divided_by_255():
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result, torch.tensor([0.0, 0.2, 1.0]).expand(3, 1, 3))
     for value in (-1.0, 256.0):
-        with pytest.raises(ArrayError, match=rf"intensities are {value:g} to {value:g}, expected 0 to 255 of an 8-bit"):
+        with pytest.raises(ArrayError, match=rf"intensities.* {value:g} to {value:g}, .* 0 to 255.*percentiles"):
             normaliser({"image": torch.full((1, 2, 2), value)})
-    with pytest.raises(ConfigError, match="intensity is '16bit'; choose one of percentiles, 8bit"):
+    with pytest.raises(ConfigError, match=r"intensity.*'16bit'.*percentiles, 8bit"):
         NormaliseIntensityd(method="16bit")

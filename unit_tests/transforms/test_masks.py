@@ -192,7 +192,7 @@ def test_predictions_of_several_keys():
 
 
 def test_a_prediction_of_another_shape_is_refused():
-    with pytest.raises(ArrayError, match=r"must be \(3, H, W\) floating point, got shape \(2, 8, 8\)"):
+    with pytest.raises(ArrayError, match=r"\(3, H, W\) floating point.*\(2, 8, 8\)"):
         decoded(torch.zeros(2, 8, 8))
 
 
@@ -228,6 +228,6 @@ def test_pictures_of_other_types(wrap, dtype):
 def test_pictures_do_not_overflow():
     labels = torch.tensor([[[0, 65535]]], dtype=torch.int32)
     assert picture(labels).tolist() == [[0], [65535]]
-    with pytest.raises(ArrayError, match="65536 instances do not fit in uint16, at most 65535 do"):
+    with pytest.raises(ArrayError, match=r"65536 instances.*uint16.* 65535"):
         picture(labels + (labels > 0).int())
     assert picture(torch.zeros((1, 0, 4), dtype=torch.int32)).shape == (4, 0)

@@ -11,6 +11,8 @@ from cellbundle.errors import ImageReadError
 from cellbundle.transforms import LoadCelld, NormaliseIntensityd
 from cellbundle.transforms.monai_label import APP_VARIABLE, runs_in_monai_label
 
+from ..words import Like
+
 
 class HTTPError(Exception):
     def __init__(self, status_code, detail):
@@ -37,7 +39,7 @@ def test_bad_images_are_answered_with_the_reason_and_no_path(server, image):
     with pytest.raises(HTTPError) as refused:
         LoadCelld()({"image": str(image)})
     assert refused.value.status_code == 400
-    assert refused.value.detail.startswith("ImageReadError: many.tif: axes")
+    assert refused.value.detail == Like(r"^ImageReadError: many\.tif.*axes")
     assert str(image.parent) not in refused.value.detail
 
 

@@ -72,5 +72,5 @@ def test_amounts_have_signs_of_their_own():
 
 
 def test_one_mode_for_each_key():
-    with pytest.raises(ValueError, match="got 2 modes for 1 keys"):
+    with pytest.raises(ValueError, match=r"2 modes.* 1 keys"):
         RandSignedAffined("image")

@@ -134,7 +134,7 @@ def test_the_unit_of_the_image_does_not_matter(normalise):
 @pytest.mark.parametrize("normalise", [normalise_macenko, normalise_reinhard])
 @pytest.mark.parametrize("shape", [(1, 5, 5), (4, 5, 5), (5, 5), (3, 0, 5)])
 def test_other_images_are_refused(normalise, shape):
-    with pytest.raises(ArrayError, match=r"image must be \(3, H, W\), got"):
+    with pytest.raises(ArrayError, match=r"image.*\(3, H, W\)"):
         normalise(np.zeros(shape))
 
 
@@ -157,5 +157,5 @@ def test_the_transform_changes_the_image_and_keeps_the_rest(method, normalise):
 
 
 def test_unknown_methods_are_refused():
-    with pytest.raises(ConfigError, match="stain method is 'vahadane'; give 'macenko', 'reinhard' or None"):
+    with pytest.raises(ConfigError, match=r"stain.*'vahadane'.*'macenko', 'reinhard' or None"):
         NormaliseStaind(method="vahadane")

@@ -65,7 +65,7 @@ def test_failed_images_are_counted(tmp_path):
 
 
 def test_bad_classes_name_the_image(tmp_path):
-    with pytest.raises(ArrayError, match=r"^0\.png: classes must be in 0..1, got 0..2"):
+    with pytest.raises(ArrayError, match=r"^0\.png.*classes.* 0\.\.1.* 0\.\.2"):
         evaluate(tmp_path, [item(0, class_pred=CLASSES)], class_names=["a"])
 
 
@@ -134,7 +134,7 @@ def test_in_a_workflow_with_a_bad_image(make, data, tmp_path):
     entries = workflow.content("dataset").data
     handler = MetricsFile(tmp_path / "metrics.json", workflow.content("key_metric_fn"), entries)
     handler.attach(workflow.content("evaluator"))
-    with pytest.raises(CellBundleError, match="1 of 3 images failed"):
+    with pytest.raises(CellBundleError, match=r"1 of 3 images.*bad\.png"):
         workflow.run()
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert (content["n_images"], content["n_failed"]) == (2, 1)

@@ -198,9 +198,9 @@ def test_files_can_be_left_out(tmp_path):
         "coco/coco_results.json",
         "kaggle/submission.csv",
     ]
-    with pytest.raises(ConfigError, match=r"^a\.png: the decoder gives no detections .* set coco to False"):
+    with pytest.raises(ConfigError, match=r"^a\.png.*no detections.*coco to False"):
         evaluate(tmp_path, [item])
-    with pytest.raises(ConfigError, match="order is 'rows'; choose one of column, row"):
+    with pytest.raises(ConfigError, match=r"order.*'rows'.*column, row"):
         ResultFiles(tmp_path, order="rows")
 
 
@@ -213,7 +213,7 @@ def test_in_a_workflow(make, data, tmp_path):
     (data.parent / "results.json").write_text(json.dumps(listed))
     workflow = make(mode="infer", datalist=str(data.parent / "results.json"))
     ResultFiles(tmp_path / "results", coco=False).attach(workflow.content("evaluator"))
-    with pytest.raises(CellBundleError, match="1 of 4 images failed"):
+    with pytest.raises(CellBundleError, match=r"1 of 4 images.*bad_result\.png"):
         workflow.run()
     images = read_kaggle(tmp_path / "results" / "submission.csv")
     assert len(images) == 3

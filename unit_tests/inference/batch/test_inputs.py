@@ -8,6 +8,8 @@ import pytest
 from cellbundle.errors import ConfigError
 from cellbundle.inference.batch.inputs import find_jobs
 
+from ...words import Like
+
 
 def make(folder: Path, *names: str) -> Path:
     for name in names:
@@ -71,7 +73,7 @@ def test_an_ome_zarr_folder_is_one_image(tmp_path):
 def test_inputs_that_cannot_be(tmp_path):
     with pytest.raises(ConfigError, match="missing does not exist"):
         find_jobs([tmp_path / "missing"], tmp_path / "out")
-    with pytest.raises(ConfigError, match="is the input and the output"):
+    with pytest.raises(ConfigError, match=r"input.*output.*--output"):
         find_jobs([tmp_path], tmp_path)
 
 
@@ -89,7 +91,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     jobs, _, unreadable = find_jobs([tmp_path], tmp_path / "out")
     assert [job.name for job in jobs] == ["a.png"]
-    assert [reason for _, reason in unreadable] == [f"{tmp_path / 'locked'}: cannot be listed (Permission denied)"]
+    assert [reason for _, reason in unreadable] == [Like("locked.*Permission denied")]
 
 
 def test_folders_of_results_are_left_out_and_links_are_followed_once(tmp_path):

@@ -115,7 +115,7 @@ def test_bad_files_do_not_stop_the_others(images, tmp_path):
     results = run(images, tmp_path / "out", segment=segment)
     errors = {r.job.name: r.error for r in results}
     assert "not a PNG, JPEG, BMP or TIFF" in errors["aa.png"]
-    assert "is empty (0 bytes)" in errors["zz.tif"]
+    assert "is empty" in errors["zz.tif"]
     assert errors["b.tif"] == f"{images / 'b.tif'}: cannot be segmented"
     assert errors["a.tif"] is errors["sub/c.tif"] is None
     assert all("\n" not in error for error in errors.values() if error)
@@ -131,7 +131,7 @@ def test_too_little_memory_says_what_to_do(images, tmp_path, error):
     def segment(image):
         raise error
 
-    assert all("use a smaller --tile" in r.error for r in run(images, tmp_path / "out", segment=segment))
+    assert all("--tile" in r.error for r in run(images, tmp_path / "out", segment=segment))
 
 
 def test_a_full_disk_stops_with_one_error_and_leaves_nothing_half_written(images, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_a_full_disk_stops_with_one_error_and_leaves_nothing_half_written(images
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pipeline, "write_files", full)
-    with pytest.raises(FullDiskError, match=r"no space is left for the results of b\.tif"):
+    with pytest.raises(FullDiskError, match=r"no space.*b\.tif"):
         run(images, tmp_path / "out")
     files = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert files == {"a_labels.tif", "a_overlay.png", "a.jpg", "a_outlines.png", "a.npz", "files.json"}
@@ -196,7 +196,7 @@ def test_labels_without_measurements_are_not_enough_for_a_table(images, tmp_path
 def test_results_of_other_settings_are_not_mixed(images, tmp_path):
     out, settings = tmp_path / "out", SETTINGS | {"diameter": 20}
     run(images, out)
-    with pytest.raises(ConfigError, match=r"a\.tif was made with diameter None, not 20 \(2 more\).*--overwrite"):
+    with pytest.raises(ConfigError, match=r"a\.tif.*diameter None, not 20 \(2 more\).*--overwrite"):
         restore(images, out, settings=settings)
     assert restore(images, out, settings=settings, overwrite=True) == ({}, [])
 
@@ -206,7 +206,7 @@ def test_results_of_other_images_of_one_name_are_not_taken(images, tmp_path):
     run(images, out)
     copy = tmp_path / "plate 2"
     shutil.copytree(images, copy)
-    with pytest.raises(ConfigError, match=r"a is a result of .*images/a\.tif, not of .*plate 2/a\.tif"):
+    with pytest.raises(ConfigError, match=r"images/a\.tif, not .*plate 2/a\.tif.*--overwrite"):
         restore(copy, out)
     assert restore(copy, out, overwrite=True) == ({}, [])
 
@@ -232,7 +232,7 @@ def test_foreign_files_are_named_and_stay(images, tmp_path):
         (out / name).write_text("mine")
     (images / "b.tif").write_bytes(b"damaged")
     jobs, _, _ = find_jobs([images], out)
-    with pytest.raises(ConfigError, match=r"did not write: .*--replace-foreign") as refused:
+    with pytest.raises(ConfigError, match=r"out .*--replace-foreign") as refused:
         Store(out, SETTINGS).check_foreign(jobs, EVERYTHING)
     assert all(name in str(refused.value) for name in FOREIGN)
     Store(out, SETTINGS).check_foreign(jobs, ("coco",))

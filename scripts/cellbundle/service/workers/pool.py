@@ -33,7 +33,7 @@ class WorkerPool:
     ) -> None:
         self.workers, self.timeout_s = workers, timeout_s
         self.queue = TaskQueue(queue_size, workers)
-        self.context = clean_context(preload)
+        self.context, self.make_handler = clean_context(preload), make_handler
         self._closing = False
         self._workers = [Worker(self.queue, self.context, make_handler, self._check_starts) for _ in range(workers)]
 
