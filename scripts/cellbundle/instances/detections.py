@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
-from ..kernels.masks import mask_runs
-from ..kernels.runs import coco_counts
-from .overlaps import masks_to_labels
+from .overlaps import NO_RUNS, masks_to_labels
+from .rle import mask_to_runs, runs_to_rles
 
 Mask = NDArray[np.bool_]
 
@@ -111,17 +109,12 @@ def mask_rles(detections: Detections) -> list[str]:
     No mask is ever held in the size of the image.
     """
     height, width = detections.shape
-    parts = [np.empty((0, 2), np.int64)]
+    parts = [NO_RUNS]
     for mask, (y0, x0, _, _) in zip(detections.masks, detections.boxes.tolist(), strict=True):
-        columns = np.ascontiguousarray(mask.T).view(np.uint8)
-        if len(mask) == height:
-            columns = columns.reshape(1, -1)  # a run goes on from the end of a column to the start of the next one
-        parts.append(mask_runs(columns, x0 * height + y0, height))
+        parts.append(mask_to_runs(mask.T, x0, y0, height))
     offsets = np.cumsum([len(part) for part in parts], dtype=np.int64)
     starts, lengths = np.ascontiguousarray(np.concatenate(parts).T)
-    text, ends = coco_counts(offsets, starts, lengths, height * width)
-    counts = text.tobytes().decode("ascii")
-    return [counts[first:last] for first, last in pairwise(ends.tolist())]
+    return runs_to_rles(offsets, starts, lengths, height * width, "coco")
 
 
 def tighten(mask: Mask, top: int, left: int) -> tuple[Mask, tuple[int, int, int, int]] | None:

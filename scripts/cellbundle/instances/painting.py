@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 
 from ..errors import ArrayError
 from ..kernels.fill import cross_edges
-from .overlaps import Form, masks_to_labels, runs_to_labels
-from .rle import read_runs
+from .overlaps import masks_to_labels, runs_to_labels
+from .rle import Form, is_by_columns, rles_to_runs
 
 Ring = NDArray[np.floating] | NDArray[np.integer]
 Item = TypeVar("Item")
@@ -131,19 +131,14 @@ def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes: Array
 
 
 def paint_rles(rles: Iterable[Any], shape: tuple[int, int], form: Form) -> Painted:
-    """Paint run lengths; arguments and errors as for ``cellbundle.instances.overlaps.rles_to_labels``."""
-    height, width = shape
-    runs = read_runs(rles, form, height, width)
-    if form == "kaggle_rows":
-        return paint_runs(runs, shape)
-    down = paint_runs(runs, (width, height))
-    return replace(down, labels=np.ascontiguousarray(down.labels.T))
+    """Paint RLE; arguments and errors as for ``cellbundle.instances.overlaps.rles_to_labels``."""
+    return paint_runs(rles_to_runs(rles, form, *shape), shape, by_columns=is_by_columns(form))
 
 
-def paint_runs(runs: Iterable[NDArray[np.int64]], shape: tuple[int, int]) -> Painted:
+def paint_runs(runs: Iterable[NDArray[np.int64]], shape: tuple[int, int], *, by_columns: bool = False) -> Painted:
     """Paint runs of pixels; arguments and errors as for ``cellbundle.instances.overlaps.runs_to_labels``."""
     listed = _Listed(runs, _of_runs)
-    return _by_position(*runs_to_labels(listed, None, shape), listed.contents)
+    return _by_position(*runs_to_labels(listed, None, shape, by_columns=by_columns), listed.contents)
 
 
 def paint_rings(instances: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Painted:

@@ -15,7 +15,7 @@ HIGHEST = 0x7FFFFFFF  # int32
 
 
 @kernel
-def _find_runs(mask: np.ndarray, value: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _find_row_runs(mask: np.ndarray, value: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs of ``value`` in every row of a mask.
 
     Args:
@@ -91,7 +91,7 @@ def label_components(mask: np.ndarray, min_size: int, labels: np.ndarray) -> int
         labels: (H, W) int32 zeros, receives the ids 1..N in the order of the first pixels. NumPy asks for it in large
             pages of memory, numba would not.
     """
-    offsets, starts, ends = _find_runs(mask, 1)
+    offsets, starts, ends = _find_row_runs(mask, 1)
     parents = _join_runs(offsets, starts, ends, 0)
     areas = np.zeros(starts.size, np.int64)
     for run in range(starts.size):
@@ -114,7 +114,7 @@ def label_components(mask: np.ndarray, min_size: int, labels: np.ndarray) -> int
 def fill_mask_holes(mask: np.ndarray) -> None:
     """Set the pixels of a mask (H, W) uint8 from which no 8-connected walk over zeros leads to the image border."""
     height, width = mask.shape
-    offsets, starts, ends = _find_runs(mask, 0)
+    offsets, starts, ends = _find_row_runs(mask, 0)
     parents = _join_runs(offsets, starts, ends, 1)
     is_open = np.zeros(starts.size, np.bool_)
     for y in range(height):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArrayError, CellBundleError, LabelReadError
-from ...instances.overlaps import Form
 from ...instances.painting import Painted, Ring, label_components, paint_rings, paint_rles
+from ...instances.rle import Form
 from ...io import Image, atomic_path, read_image, read_labels
 from ...io.formats.cellpose_seg import read_cellpose_seg
 from ...io.formats.coco import CocoImage, read_coco

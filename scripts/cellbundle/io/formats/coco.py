@@ -16,6 +16,7 @@ from ...instances import Instances
 from ...instances.detections import Detections, mask_rles
 from ...instances.overlaps import labels_to_rles
 from ...instances.painting import Painted, extent, paint_rles
+from ...instances.rle import coco_rle
 from ...kernels.geometry import boxes_and_areas
 from ..images.errors import named
 from ..write import atomic_path
@@ -216,7 +217,7 @@ def write_coco(path: str | Path, instances: Instances, file_name: str) -> None:
 
 def _annotations(instances: Instances, category_ids: list[int]) -> Iterator[dict[str, Any]]:
     """One annotation for each instance."""
-    n, (height, width) = len(instances), instances.labels.shape
+    n = len(instances)
     boxes, areas = boxes_and_areas(instances.labels, n)
     rles = labels_to_rles(instances.labels)
     scores = instances.table["score"].tolist() if "score" in instances.table else [math.nan] * n
@@ -226,7 +227,7 @@ def _annotations(instances: Instances, category_ids: list[int]) -> Iterator[dict
             "id": label,
             "image_id": IMAGE_ID,
             "category_id": category,
-            "segmentation": {"size": [height, width], "counts": counts},
+            "segmentation": coco_rle(counts, instances.labels.shape),
             "area": area,
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "iscrowd": 0,
@@ -249,7 +250,7 @@ def result_texts(detections: Detections) -> list[str]:
         ENCODER.encode(
             {
                 "category_id": category,
-                "segmentation": {"size": list(detections.shape), "counts": counts},
+                "segmentation": coco_rle(counts, detections.shape),
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "score": score,
             }
