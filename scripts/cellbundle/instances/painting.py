@@ -24,7 +24,6 @@ Ring = NDArray[np.floating] | NDArray[np.integer]
 Item = TypeVar("Item")
 TOLERANCE = 1.0  # pixels; outlines leave the image a little by rounding
 SMALLEST_IMAGE = 8  # pixels; in a smaller one, outlines may all lie in the first pixel
-EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,25 +187,6 @@ def extent(rings: Sequence[Ring]) -> tuple[float, float, float, float]:
         return (np.nan, np.nan, np.nan, np.nan)
     (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     return x0, y0, x1, y1
-
-
-def label_components(mask: NDArray[np.bool_], min_size: int = 1) -> NDArray[np.int32]:
-    """Number the 8-connected parts of a mask, without those of fewer than ``min_size`` pixels.
-
-    Args:
-        mask: (H, W) bool.
-        min_size: in pixels.
-
-    Returns:
-        (H, W) int32, ids 1..N from the top.
-    """
-    from scipy import ndimage  # noqa: PLC0415  (slow import, and only binary masks need it)
-
-    labels = np.empty(mask.shape, np.int32)
-    n = ndimage.label(mask, structure=EIGHT_NEIGHBOURS, output=labels)
-    keep = np.bincount(labels.ravel(), minlength=n + 1) >= min_size
-    keep[0] = False
-    return (np.cumsum(keep) * keep).astype(np.int32)[labels]
 
 
 class _Listed(Generic[Item]):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...distributed import gather, rank
 from ...flags import as_bool
-from ...instances.labels import renumber, split_components
+from ...instances.labels import label_components, renumber
 from ...io import stem
 from ...io.overlay import to_picture
 from ...kernels.geometry import boxes_and_areas
@@ -158,7 +158,7 @@ def _samples(batch: Mapping[str, Any]) -> Iterator[tuple[NDArray, NDArray[np.int
         if detector:
             yield values, ids, boxes_and_areas(*renumber(ids))[0][:, [1, 0, 3, 2]], "cells"
         else:
-            yield values, split_components(ids), np.empty((0, 4)), "pieces"
+            yield values, label_components(ids, connectivity=4)[0], np.empty((0, 4)), "pieces"
 
 
 def _as_it_is(image: NDArray) -> Picture:
