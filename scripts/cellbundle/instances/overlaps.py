@@ -28,7 +28,7 @@ def masks_to_labels(
     masks: Iterable[ArrayLike],
     scores: ArrayLike | None,
     shape: tuple[int, int] | None = None,
-    boxes: ArrayLike | None = None,
+    boxes_yxyx: ArrayLike | None = None,
     *,
     min_size: int = 1,
     max_overlap: float = 1.0,
@@ -37,11 +37,11 @@ def masks_to_labels(
 
     Args:
         masks: N masks, bool or integers of which 0 is outside: an (N, H, W) array, or any iterable of (H, W) arrays,
-            of which one at a time is held. With ``boxes``, the part of each mask in its box instead.
+            of which one at a time is held. With ``boxes_yxyx``, the part of each mask in its box instead.
         scores: (N,) numbers, higher is better; of equal scores the earlier mask is better. None: the smaller mask is
             better, so that none disappears under a larger one.
         shape: (H, W) of the image; not needed for an (N, H, W) array without boxes.
-        boxes: (N, 4) integers, half-open (y0, x0, y1, x1). They may reach over the edge of the image, as boxes in
+        boxes_yxyx: (N, 4) integers, half-open (y0, x0, y1, x1). They may reach over the edge of the image, as boxes in
             padded tiles do; pixels outside of it do not count.
         min_size: drop a mask if it would get fewer pixels than this.
         max_overlap: drop a mask if better ones have taken more than this share of its pixels, 0..1; 1 drops none.
@@ -58,7 +58,7 @@ def masks_to_labels(
     Segmentation, CVPR 2019.
     """
     if shape is None:
-        if boxes is not None or not isinstance(masks, np.ndarray) or masks.ndim != 3:
+        if boxes_yxyx is not None or not isinstance(masks, np.ndarray) or masks.ndim != 3:
             got = f"{type(masks).__name__} of shape {getattr(masks, 'shape', 'unknown')}"
             raise ArrayError(f"give the shape (H, W) of the image unless masks are an (N, H, W) array; got {got}")
         shape = masks.shape[1:]
@@ -66,7 +66,7 @@ def masks_to_labels(
     _check_share(max_overlap)
     order = None if scores is None else _best_first(scores)
     n = None if order is None else len(order)
-    corners = None if boxes is None else _check_boxes(boxes, n)
+    corners = None if boxes_yxyx is None else _check_boxes(boxes_yxyx, n)
     n = n if corners is None else len(corners)
     given = "boxes" if scores is None else "scores"
     if corners is None and _is_plain_stack(masks, n, height, width):
@@ -215,13 +215,13 @@ def _stack_runs(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mask_runs(
-    masks: Iterable[ArrayLike], boxes: list[list[int]] | None, n: int | None, given: str, height: int, width: int
+    masks: Iterable[ArrayLike], boxes_yxyx: list[list[int]] | None, n: int | None, given: str, height: int, width: int
 ) -> Iterator[np.ndarray]:
     """(R, 2) runs of each mask."""
     for i, mask in enumerate(masks):
         if i == n:
             raise ArrayError(f"there must be as many {given} as masks, got {n} {given} and more masks")
-        y0, x0, y1, x1 = (0, 0, height, width) if boxes is None else boxes[i]
+        y0, x0, y1, x1 = (0, 0, height, width) if boxes_yxyx is None else boxes_yxyx[i]
         crop = _check_mask(mask, i, (y1 - y0, x1 - x0))
         crop = crop[max(-y0, 0) : max(height - y0, 0), max(-x0, 0) : max(width - x0, 0)]
         yield mask_to_runs(crop, max(y0, 0), max(x0, 0), width)
@@ -256,9 +256,9 @@ def _check_mask(mask: ArrayLike, i: int, shape: tuple[int, int]) -> NDArray[np.u
     return array.view(np.uint8) if array.itemsize == 1 else (array != 0).view(np.uint8)
 
 
-def _check_boxes(boxes: ArrayLike, n: int | None) -> list[list[int]]:
+def _check_boxes(boxes_yxyx: ArrayLike, n: int | None) -> list[list[int]]:
     """The boxes as lists of int, one for each of the n masks if that is given."""
-    values = np.asarray(boxes)
+    values = np.asarray(boxes_yxyx)
     n = len(values) if n is None else n
     if values.size + n > 0 and (values.shape != (n, 4) or values.dtype.kind not in "iu"):
         raise ArrayError(f"boxes must be ({n}, 4) integers, got shape {values.shape} dtype {values.dtype}")

@@ -73,15 +73,15 @@ class Painted:
             extents: (N, 4) smallest and largest coordinates (x0, y0, x1, y1) of each instance, the outer corner of the
                 first pixel being (0, 0); NaN where it has no outline.
         """
-        boxes = np.asarray(extents, np.float64).reshape(-1, 4)
-        drawn = ~np.isnan(boxes).any(axis=1)
+        boxes_xyxy = np.asarray(extents, np.float64).reshape(-1, 4)
+        drawn = ~np.isnan(boxes_xyxy).any(axis=1)
         if not drawn.any():
             return self
         size = np.array(self.labels.shape[::-1])
-        away = drawn & ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= size)).any(axis=1)
-        leaves = drawn & ((boxes[:, :2] < -TOLERANCE) | (boxes[:, 2:] > size + TOLERANCE)).any(axis=1)
+        away = drawn & ((boxes_xyxy[:, 2:] <= 0) | (boxes_xyxy[:, :2] >= size)).any(axis=1)
+        leaves = drawn & ((boxes_xyxy[:, :2] < -TOLERANCE) | (boxes_xyxy[:, 2:] > size + TOLERANCE)).any(axis=1)
         outside = sorted(set(np.flatnonzero(away).tolist()) & set(self.lost))
-        (x0, y0), (x1, y1) = boxes[drawn, :2].min(axis=0).tolist(), boxes[drawn, 2:].max(axis=0).tolist()
+        (x0, y0), (x1, y1) = boxes_xyxy[drawn, :2].min(axis=0).tolist(), boxes_xyxy[drawn, 2:].max(axis=0).tolist()
         return replace(
             self,
             empty=[i for i in self.empty if i not in outside],
@@ -120,11 +120,11 @@ class Painted:
         return f"x {x0} to {x1}, y {y0} to {y1}; the image is {width} x {height}"
 
 
-def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes: ArrayLike | None = None) -> Painted:
+def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes_yxyx: ArrayLike | None = None) -> Painted:
     """Paint masks; arguments and errors as for ``cellbundle.instances.overlaps.masks_to_labels``."""
     listed = _Listed(map(np.asarray, masks), _of_mask)
-    labels, kept = masks_to_labels(listed, None, shape, boxes)
-    places = itertools.repeat(()) if boxes is None else map(tuple, np.asarray(boxes).tolist())
+    labels, kept = masks_to_labels(listed, None, shape, boxes_yxyx)
+    places = itertools.repeat(()) if boxes_yxyx is None else map(tuple, np.asarray(boxes_yxyx).tolist())
     contents = [one if one is None else (one, place) for one, place in zip(listed.contents, places, strict=False)]
     return _by_position(labels, kept, contents)
 
@@ -156,8 +156,8 @@ def paint_rings(instances: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> 
     """
     checked = [[_checked(ring) for ring in instance] for instance in instances]
     rings = [[ring - 0.5 for ring in instance] for instance in checked]  # pixel centres at whole numbers
-    boxes = np.array([_box(instance, shape) for instance in rings], np.int64).reshape(-1, 4)
-    painted = paint_masks((_fill(*pair) for pair in zip(rings, boxes, strict=True)), shape, boxes)
+    boxes_yxyx = np.array([_box_yxyx(instance, shape) for instance in rings], np.int64).reshape(-1, 4)
+    painted = paint_masks((_fill(*pair) for pair in zip(rings, boxes_yxyx, strict=True)), shape, boxes_yxyx)
     return painted.framed([extent(instance) for instance in checked])
 
 
@@ -175,8 +175,8 @@ def paint_contours(contours: Sequence[Ring], shape: tuple[int, int]) -> Painted:
     """
     checked = [_checked(contour) for contour in contours]
     corners = [np.rint(contour) for contour in checked]
-    boxes = np.array([_box([contour], shape) for contour in corners], np.int64).reshape(-1, 4)
-    painted = paint_masks((_draw(*pair) for pair in zip(corners, boxes, strict=True)), shape, boxes)
+    boxes_yxyx = np.array([_box_yxyx([contour], shape) for contour in corners], np.int64).reshape(-1, 4)
+    painted = paint_masks((_draw(*pair) for pair in zip(corners, boxes_yxyx, strict=True)), shape, boxes_yxyx)
     return painted.framed([extent([contour]) for contour in checked])
 
 
@@ -229,7 +229,7 @@ def _checked(ring: ArrayLike) -> NDArray[np.float64]:
     return corners
 
 
-def _box(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> list[int]:
+def _box_yxyx(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> list[int]:
     """Half-open (y0, x0, y1, x1) of the pixels in the image that rings may hold."""
     corners = np.concatenate([np.empty((0, 2)), *rings])
     if not len(corners):

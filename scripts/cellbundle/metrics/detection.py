@@ -84,7 +84,7 @@ def match_image(
             [coco_rle(counts, true.shape) for counts in labels_to_rles(numbered)],
             [coco_rle(counts, true.shape) for counts in mask_rles(detections)],
         ),
-        box=match_all(_xywh(boxes_and_areas(numbered, n)[0]), _xywh(detections.boxes)),
+        box=match_all(_xywh(boxes_and_areas(numbered, n)[0]), _xywh(detections.boxes_yxyx)),
     )
 
 
@@ -224,6 +224,6 @@ def _checked(classes: npt.NDArray[Any], n: int, n_classes: int, name: str) -> np
     return classes
 
 
-def _xywh(boxes: npt.NDArray[np.int64]) -> list[list[int]]:
+def _xywh(boxes_yxyx: npt.NDArray[np.int64]) -> list[list[int]]:
     """Boxes x, y, width, height of (N, 4) half-open y0, x0, y1, x1."""
-    return [[x0, y0, x1 - x0, y1 - y0] for y0, x0, y1, x1 in boxes.tolist()]
+    return [[x0, y0, x1 - x0, y1 - y0] for y0, x0, y1, x1 in boxes_yxyx.tolist()]

@@ -218,10 +218,10 @@ def write_coco(path: str | Path, instances: Instances, file_name: str) -> None:
 def _annotations(instances: Instances, category_ids: list[int]) -> Iterator[dict[str, Any]]:
     """One annotation for each instance."""
     n = len(instances)
-    boxes, areas = boxes_and_areas(instances.labels, n)
+    boxes_yxyx, areas = boxes_and_areas(instances.labels, n)
     rles = labels_to_rles(instances.labels)
     scores = instances.table["score"].tolist() if "score" in instances.table else [math.nan] * n
-    rows = zip(boxes.tolist(), areas.tolist(), rles, category_ids, scores, strict=True)
+    rows = zip(boxes_yxyx.tolist(), areas.tolist(), rles, category_ids, scores, strict=True)
     for label, ((y0, x0, y1, x1), area, counts, category, score) in enumerate(rows, start=1):
         annotation = {
             "id": label,
@@ -242,7 +242,7 @@ def result_texts(detections: Detections) -> list[str]:
     rows = zip(
         detections.classes.tolist(),
         mask_rles(detections),
-        detections.boxes.tolist(),
+        detections.boxes_yxyx.tolist(),
         detections.scores.tolist(),
         strict=True,
     )
