@@ -196,7 +196,7 @@ def test_cells_come_back(architecture):
 def test_two_classes():
     labels = squares((96, 128), 16, 20)
     found = segment(give_perfect_head(module.YoloNetwork(num_classes=2)), labels)
-    centres = [tuple((box[:2] + box[2:]) // 2) for box in found["detections"].boxes]
+    centres = [tuple((box[:2] + box[2:]) // 2) for box in found["detections"].boxes_yxyx]
     assert len(centres) == labels.max()
     assert [int(c) for c in found["detections"].classes] == [2 - labels[place] % 2 for place in centres]
 

@@ -60,6 +60,19 @@ def test_decode_takes_tensors(dtype):
     np.testing.assert_array_equal(decode_flows(prediction), expected)
 
 
+class AsOnGpu(torch.Tensor):
+    """A tensor on the CPU that takes the way of one on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("options", [{}, {"flow_threshold": None}, {"min_score": 0.9, "max_size_fraction": 0.02}])
+def test_decode_of_a_tensor_on_a_gpu_without_one(options):
+    prediction = noisy(generate("fluorescence", (120, 120), 12, seed=2)[1])
+    given = torch.from_numpy(prediction).as_subclass(AsOnGpu)
+    np.testing.assert_array_equal(decode_flows(given, **options), decode_flows(prediction, **options))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("flow_threshold", [None, 0.4])
 def test_decode_on_a_gpu(flow_threshold):

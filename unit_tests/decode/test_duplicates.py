@@ -49,7 +49,7 @@ def tiles_of(shape, largest, overlap):
 def assert_original(labels, merged):
     """Every cell is there once, with exactly its pixels."""
     found = []
-    for mask, (y0, x0, y1, x1) in zip(merged.masks, merged.boxes, strict=True):
+    for mask, (y0, x0, y1, x1) in zip(merged.masks, merged.boxes_yxyx, strict=True):
         ids = np.unique(labels[y0:y1, x0:x1][mask])
         assert len(ids) == 1
         assert mask.sum() == (labels == ids[0]).sum()
@@ -133,7 +133,7 @@ def boxes_of(*given):
 def merged_boxes(given, scores, **options):
     made, tile_of = as_detections(boxes_of(*given), (20, 100), scores)
     merged, kept = merge_tiles(made, tile_of, PAIR, **options)
-    return merged.boxes[:, [1, 3]].tolist(), merged.scores.tolist(), kept.tolist()
+    return merged.boxes_yxyx[:, [1, 3]].tolist(), merged.scores.tolist(), kept.tolist()
 
 
 def test_the_tile_that_sees_the_whole_gives_the_mask():
@@ -160,7 +160,7 @@ def test_a_cut_one_gets_only_what_lies_outside_of_its_tile():
     expected = np.ones((6, 50), bool)
     expected[5, 30:] = False
     np.testing.assert_array_equal(merged.masks[0], expected)
-    assert merged.boxes.tolist() == [[5, 30, 11, 80]]
+    assert merged.boxes_yxyx.tolist() == [[5, 30, 11, 80]]
 
 
 def test_edges_of_the_image_do_not_cut():
@@ -195,7 +195,7 @@ def test_parts_reached_through_others_come_from_other_tiles():
 
 def test_classes_are_not_compared_and_the_better_score_gives_it():
     made, tile_of = as_detections(boxes_of((0, 45, 60), (1, 45, 70)), (20, 100), [0.9, 0.8])
-    made = Detections(made.masks, made.boxes, made.scores, np.array([2, 1]), made.shape)
+    made = Detections(made.masks, made.boxes_yxyx, made.scores, np.array([2, 1]), made.shape)
     merged, kept = merge_tiles(made, tile_of, PAIR)
     assert (merged.classes.tolist(), kept.tolist()) == ([2], [1])
 
@@ -249,7 +249,7 @@ def test_a_sliver_at_the_edge_of_a_tile_belongs_to_the_whole_cell():
     sliver = (0, np.ones((8, 1), bool), (11, 39, 19, 40))
     whole = (1, np.ones((10, 14), bool), (10, 36, 20, 50))
     found, kept = merge_tiles(*as_detections([sliver, whole], (40, 60), [0.9, 0.8]), tiles)
-    assert found.boxes.tolist() == [[10, 36, 20, 50]]
+    assert found.boxes_yxyx.tolist() == [[10, 36, 20, 50]]
     assert kept.tolist() == [1]
     beside = (0, np.ones((8, 1), bool), (21, 39, 29, 40))
     assert len(merge_tiles(*as_detections([beside, whole], (40, 60)), tiles)[0]) == 2

@@ -14,7 +14,7 @@ from cellbundle.decode.hover import border_strength, find_markers
 from cellbundle.instances.labels import renumber
 from cellbundle.kernels.geometry import boxes_and_areas
 from cellbundle.kernels.hover import correlate_rows
-from cellbundle.kernels.watershed import fill_mask_holes, flood_components, label_components
+from cellbundle.kernels.watershed import fill_mask_holes, flood_components, number_components
 from cellbundle.targets.hover import labels_to_hover
 
 from .hover_predictions import SHAPES, TWO
@@ -56,12 +56,12 @@ def test_correlation_beyond_the_image(shape, mirrored):
 def test_components_are_those_of_scipy(shape, seed):
     mask = random_mask(shape, seed)
     labels = np.zeros(mask.shape, np.int32)
-    n = label_components(mask, 0, labels)
+    n = number_components(mask, 0, 0, labels)
     expected, n_expected = ndimage.label(mask)
     assert n == n_expected
     np.testing.assert_array_equal(labels, expected)
     large = np.zeros(mask.shape, np.int32)
-    label_components(mask, 4, large)
+    number_components(mask, 0, 4, large)
     expected[np.bincount(expected.ravel(), minlength=1)[expected] < 4] = 0
     np.testing.assert_array_equal(large, renumber(expected)[0])
 
@@ -86,7 +86,7 @@ def test_markers_are_opened_with_a_disc(shape, radius):
 def flooded(heights, markers, mask):
     """``flood_components`` over all components of a mask."""
     components = np.zeros(mask.shape, np.int32)
-    n = label_components(mask, 0, components)
+    n = number_components(mask, 0, 0, components)
     labels = np.zeros_like(components)
     flood_components(0, n, components, boxes_and_areas(components, n)[0], heights, markers, labels)
     return labels

@@ -122,7 +122,7 @@ def test_poor_detections_are_left_out_and_the_best_comes_first():
     )
     assert found.scores.tolist() == pytest.approx([0.9, 0.3])
     assert found.classes.tolist() == [4, 2]
-    assert found.boxes[:, :2].tolist() == [[12, 2], [2, 12]]
+    assert found.boxes_yxyx[:, :2].tolist() == [[12, 2], [2, 12]]
     assert found.shape == (20, 30)
 
 
@@ -133,7 +133,7 @@ def test_blank_masks_do_not_mix_up_the_tiles():
     given = prediction(boxes, [0.9, 0.8, 0.7], masks, (40, 70), [0, 0, 1], [[0, 0, 40, 40], [0, 20, 40, 70]])
     found = decode_detections(given)
     assert len(found) == 1
-    assert found.boxes[0, [1, 3]].tolist() == [31, 45]  # the mask of the tile that sees it whole,
+    assert found.boxes_yxyx[0, [1, 3]].tolist() == [31, 45]  # the mask of the tile that sees it whole,
     assert found.scores.tolist() == pytest.approx([0.8])  # and the best score
     assert len(decode_detections(given, tile_iou=0.95)) == 2  # neither holds the other
 
@@ -148,7 +148,7 @@ def test_nothing_found(shape):
 def test_arrays_serve_as_well_as_tensors():
     given = prediction([[2, 2, 8, 8]], [0.9], np.ones((1, 28, 28)), (20, 30))
     arrays = {key: value.numpy() for key, value in given.items()}
-    assert decode_detections(arrays).boxes.tolist() == decode_detections(given).boxes.tolist()
+    assert decode_detections(arrays).boxes_yxyx.tolist() == decode_detections(given).boxes_yxyx.tolist()
 
 
 def test_what_is_no_prediction():

@@ -28,7 +28,7 @@ def drawn(n, shape, seed):
             corners.append(found[1][:2])
     made = detections(crops, corners, rng.integers(0, 5, n) / 4, shape)
     stack = np.zeros((n, *shape), bool)
-    for whole, mask, (y0, x0, y1, x1) in zip(stack, made.masks, made.boxes, strict=True):
+    for whole, mask, (y0, x0, y1, x1) in zip(stack, made.masks, made.boxes_yxyx, strict=True):
         whole[y0:y1, x0:x1] = mask
     return made, stack
 
@@ -38,7 +38,7 @@ def test_the_best_comes_first_and_equal_ones_keep_their_order():
     assert made.classes.tolist() == [2, 1, 3]
     assert made.scores.tolist() == pytest.approx([0.9, 0.5, 0.5])
     assert [mask.shape for mask in made.masks] == [(1, 2), (1, 1), (2, 1)]
-    assert made.boxes.tolist() == [[1, 1, 2, 3], [0, 0, 1, 1], [2, 2, 4, 3]]
+    assert made.boxes_yxyx.tolist() == [[1, 1, 2, 3], [0, 0, 1, 1], [2, 2, 4, 3]]
     assert len(made) == 3
 
 
@@ -55,8 +55,8 @@ def test_some_of_them(which):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boxes": np.zeros((2, 4), np.int64)}, r"boxes.*\(1, 4\) int64.* 1 masks.*\(2, 4\)"),
-        ({"boxes": np.zeros((1, 4))}, "boxes.*int64.*float64"),
+        ({"boxes_yxyx": np.zeros((2, 4), np.int64)}, r"boxes.*\(1, 4\) int64.* 1 masks.*\(2, 4\)"),
+        ({"boxes_yxyx": np.zeros((1, 4))}, "boxes.*int64.*float64"),
         ({"scores": np.ones(1)}, r"scores.*\(1,\) float32.*float64"),
         ({"scores": np.array([np.nan], np.float32)}, "score 0 .*NaN"),
         ({"classes": np.array([0])}, "classes.* 1 .* 0$"),
@@ -64,14 +64,17 @@ def test_some_of_them(which):
         ({"masks": [np.ones((2, 3), bool)]}, r"mask 0 .*\[1, 1, 3, 3\].*\(2, 3\)"),
         ({"shape": (3, 2)}, r"box 0 .*outside.*\(3, 2\)"),
         ({"masks": [np.array([[0, 1], [0, 1]], bool)]}, "not tight"),
-        ({"masks": [np.zeros((0, 2), bool)], "boxes": np.array([[1, 1, 1, 3]])}, "not tight"),
-        ({"masks": [np.ones((1, 1), bool)], "boxes": np.array([[-1, 0, 0, 1]])}, r"box 0 .*\[-1, 0, 0, 1\].*outside"),
+        ({"masks": [np.zeros((0, 2), bool)], "boxes_yxyx": np.array([[1, 1, 1, 3]])}, "not tight"),
+        (
+            {"masks": [np.ones((1, 1), bool)], "boxes_yxyx": np.array([[-1, 0, 0, 1]])},
+            r"box 0 .*\[-1, 0, 0, 1\].*outside",
+        ),
     ],
 )
 def test_what_does_not_fit(change, message):
     given = {
         "masks": [np.ones((2, 2), bool)],
-        "boxes": np.array([[1, 1, 3, 3]]),
+        "boxes_yxyx": np.array([[1, 1, 3, 3]]),
         "scores": np.ones(1, np.float32),
         "classes": np.array([1]),
         "shape": (3, 3),

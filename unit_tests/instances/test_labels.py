@@ -1,10 +1,12 @@
-"""Checks, renumbering and splitting of label maps."""
+"""Checks, renumbering and connected components of label maps."""
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage.measure import label
 
 from cellbundle.errors import ArrayError, CellBundleError
-from cellbundle.instances.labels import DENSE_ID_LIMIT, check_labels, renumber, split_components
+from cellbundle.instances.labels import DENSE_ID_LIMIT, check_labels, label_components, renumber
 
 INTEGERS = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", ">u2", ">i4"]
 
@@ -102,16 +104,47 @@ def test_renumber_keeps_order_and_ignores_memory_layout(view, offset):
         ([[4, 0, 4], [4, 4, 4]], [[1, 0, 1], [1, 1, 1]]),  # connected around a corner
     ],
 )
-def test_split_components_by_hand(labels, expected):
-    result = split_components(np.array(labels, np.int32))
+def test_components_of_a_label_map_by_hand(labels, expected):
+    result, n = label_components(np.array(labels, np.int32), connectivity=4)
     assert result.dtype == np.int32
+    assert n == np.max(expected)
     assert result.tolist() == expected
 
 
-def test_split_components_only_splits():
+def test_components_only_split_instances():
     labels = np.random.default_rng(0).integers(0, 4, (20, 30)).astype(np.int32)
-    parts = split_components(labels)
+    parts, _ = label_components(labels, connectivity=4)
     np.testing.assert_array_equal(parts > 0, labels > 0)
     for part in range(1, parts.max() + 1):
         assert len(np.unique(labels[parts == part])) == 1
-    np.testing.assert_array_equal(split_components(parts), parts)
+    np.testing.assert_array_equal(label_components(parts, connectivity=4)[0], parts)
+
+
+def test_parts_of_a_mask_are_numbered_from_the_top():
+    mask = np.array([[0, 0, 1, 0, 1], [1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 1, 1, 1]], bool)
+    expected = [[0, 0, 1, 0, 1], [2, 0, 0, 1, 0], [2, 0, 0, 0, 0], [0, 0, 3, 3, 3]]
+    labels, n = label_components(mask)
+    assert n == 3
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(
+        label_components(mask, min_size=3)[0], [[0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0] * 5, [0, 0, 2, 2, 2]]
+    )
+    assert not label_components(mask, min_size=4)[0].any()
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (0, 4), (4, 0), (40, 33)])
+def test_components_are_those_of_scipy_and_skimage(shape, connectivity):
+    rng = np.random.default_rng(0)
+    for share in (0.2, 0.5, 0.8):
+        mask = rng.random(shape) < share
+        expected, n = ndimage.label(mask, np.ones((3, 3)) if connectivity == 8 else None)
+        for given in (mask, np.asfortranarray(mask), mask.astype(np.uint16)):
+            found = label_components(given, connectivity=connectivity)
+            np.testing.assert_array_equal(found[0], expected)
+            assert found[1] == n
+        labels = np.where(mask, rng.integers(1, 4, shape), 0)
+        if mask.size:  # skimage refuses others
+            parts = label(labels, background=0, connectivity=connectivity // 4)
+            np.testing.assert_array_equal(label_components(labels, connectivity=connectivity)[0], parts)

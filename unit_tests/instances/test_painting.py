@@ -10,7 +10,7 @@ from skimage.draw import polygon
 
 from cellbundle.errors import ArrayError
 from cellbundle.instances.overlaps import labels_to_rles
-from cellbundle.instances.painting import label_components, paint_contours, paint_masks, paint_rings, paint_rles
+from cellbundle.instances.painting import paint_contours, paint_masks, paint_rings, paint_rles
 from cellbundle.instances.polygons import contours, outlines
 
 from ..words import Like
@@ -236,18 +236,6 @@ def test_copies_of_masks_are_told_from_covered_ones():
     assert reasons(paint_masks(masks, (4, 4))) == {"copies": [0, 1], "empty": [4]}
     assert reasons(paint_masks([mask, half, mask & ~half], (4, 4))) == {"covered": [0]}
     assert reasons(paint_rles(rles, (4, 4), "coco")) == {"copies": [1]}
-
-
-def test_parts_of_a_mask_are_numbered_from_the_top():
-    mask = np.array([[0, 0, 1, 0, 1], [1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 1, 1, 1]], bool)
-    expected = [[0, 0, 1, 0, 1], [2, 0, 0, 1, 0], [2, 0, 0, 0, 0], [0, 0, 3, 3, 3]]
-    labels = label_components(mask)
-    assert labels.dtype == np.int32
-    np.testing.assert_array_equal(labels, expected)
-    np.testing.assert_array_equal(
-        label_components(mask, 3), [[0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0] * 5, [0, 0, 2, 2, 2]]
-    )
-    assert not label_components(mask, 4).any()
 
 
 def test_three_thousand_cells_need_little_memory():

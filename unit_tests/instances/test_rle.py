@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cellbundle.errors import ArrayError, ConfigError
-from cellbundle.instances.overlaps import FORMS, labels_to_rles, masks_to_labels, rles_to_labels
+from cellbundle.instances.overlaps import labels_to_rles, masks_to_labels, rles_to_labels
+from cellbundle.instances.rle import FORMS
 
 from .overlapping import assert_equal, drawn, plain_loop
 

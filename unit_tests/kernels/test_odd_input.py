@@ -42,6 +42,6 @@ def test_exact_answer_or_value_error(function, environment):
 
 
 def test_bounds_are_checked(environment):
-    code = "import numpy as np; from cellbundle.kernels.runs import find_runs; find_runs(np.full(4, 9, np.int32), 2)"
+    code = "import numpy as np; from cellbundle.kernels.runs import label_runs; label_runs(np.full(4, 9, np.int32), 2)"
     done = run([sys.executable, "-c", code], environment)
     assert "IndexError" in done.stderr

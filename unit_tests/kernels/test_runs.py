@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cellbundle.kernels.runs import coco_counts, find_runs
+from cellbundle.kernels.runs import coco_counts, label_runs
 
 
 def test_runs_by_hand():
-    offsets, starts, lengths = find_runs(np.array([1, 1, 0, 2, 1, 2, 2], np.int32), 3)
+    offsets, starts, lengths = label_runs(np.array([1, 1, 0, 2, 1, 2, 2], np.int32), 3)
     assert offsets.tolist() == [0, 2, 4, 4]
     assert starts.tolist() == [0, 4, 3, 5]
     assert lengths.tolist() == [2, 1, 1, 2]
@@ -17,7 +17,7 @@ def test_runs_by_hand():
 @pytest.mark.parametrize("highest", [0, 1, 7, 300])
 def test_runs_can_be_undone(size, highest):
     flat = np.random.default_rng(size).integers(0, highest + 1, size).astype(np.int32)
-    offsets, starts, lengths = find_runs(flat, highest)
+    offsets, starts, lengths = label_runs(flat, highest)
     undone = np.zeros_like(flat)
     for label in range(1, highest + 1):
         for start, length in zip(
@@ -43,7 +43,7 @@ def test_runs_can_be_undone(size, highest):
 def test_compressed_counts_are_those_of_pycocotools(labels):
     mask = pytest.importorskip("pycocotools.mask")
     n = int(labels.max())
-    text, ends = coco_counts(*find_runs(labels.ravel(order="F").astype(np.int32), n), labels.size)
+    text, ends = coco_counts(*label_runs(labels.ravel(order="F").astype(np.int32), n), labels.size)
     for label in range(1, n + 1):
         expected = mask.encode(np.asfortranarray(labels == label, np.uint8))["counts"]
         assert text[ends[label - 1] : ends[label]].tobytes() == expected

@@ -91,7 +91,7 @@ def test_touching_instances_have_an_outline_each():
 
 
 def test_boxes_are_half_open_and_half_transparent():
-    panel = to_panel(GREY, boxes=np.array([[1, 2, 4, 7], [5, 5, 5, 8]], np.float32), side=16)
+    panel = to_panel(GREY, boxes_xyxy=np.array([[1, 2, 4, 7], [5, 5, 5, 8]], np.float32), side=16)
     expected = plain(16, 16, 100)
     expected[4:14, 2:8] = 177  # half way to white
     expected[5:13, 3:7] = 100
@@ -99,7 +99,7 @@ def test_boxes_are_half_open_and_half_transparent():
 
 
 def test_boxes_outside_of_the_picture_are_cut():
-    panel = to_panel(GREY, boxes=[[-2, -2, 4, 4], [9, 9, 20, 20]], side=8)
+    panel = to_panel(GREY, boxes_xyxy=[[-2, -2, 4, 4], [9, 9, 20, 20]], side=8)
     expected = plain(8, 8, 100)
     expected[:4, 3] = expected[3, :4] = 177
     np.testing.assert_array_equal(panel, expected)

@@ -32,11 +32,11 @@ class SparseRoIHeads(RoIHeads):
         if self.training:
             assert targets is not None
             return [], self._losses(features, proposals, image_shapes, targets)
-        boxes, scores, labels = self.postprocess_detections(
+        boxes_xyxy, scores, labels = self.postprocess_detections(
             *self._judge(features, proposals, image_shapes), proposals, image_shapes
         )
         found = []
-        for i, (box, score, label) in enumerate(zip(boxes, scores, labels, strict=True)):
+        for i, (box, score, label) in enumerate(zip(boxes_xyxy, scores, labels, strict=True)):
             own = {name: level[i : i + 1] for name, level in features.items()}
             masks = self._masks(own, box, label, image_shapes[i])
             found.append({"boxes": box, "labels": label, "scores": score, "masks": masks})
@@ -47,15 +47,18 @@ class SparseRoIHeads(RoIHeads):
         judged: Any = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
         return judged  # type: ignore[no-any-return]
 
-    def _mask_logits(self, features: Any, boxes: list[torch.Tensor], image_shapes: Any) -> torch.Tensor:
-        """(R, K, M, M) for all boxes."""
-        pooled = self.mask_head(self.mask_roi_pool(features, boxes, image_shapes))
+    def _mask_logits(self, features: Any, boxes_xyxy: list[torch.Tensor], image_shapes: Any) -> torch.Tensor:
+        """(R, K, M, M) for all boxes x0, y0, x1, y1."""
+        pooled = self.mask_head(self.mask_roi_pool(features, boxes_xyxy, image_shapes))
         return self.mask_predictor(pooled)  # type: ignore[no-any-return]
 
-    def _masks(self, features: Any, boxes: torch.Tensor, labels: torch.Tensor, shape: Any) -> torch.Tensor:
-        """(D, M, M) float32 probabilities of one image, some at a time: a thousand at once take gigabytes."""
+    def _masks(self, features: Any, boxes_xyxy: torch.Tensor, labels: torch.Tensor, shape: Any) -> torch.Tensor:
+        """(D, M, M) float32 probabilities on the boxes x0, y0, x1, y1 of one image.
+
+        Some at a time: a thousand at once take gigabytes.
+        """
         parts = []
-        for box, label in zip(boxes.split(MASKS_AT_ONCE), labels.split(MASKS_AT_ONCE), strict=True):
+        for box, label in zip(boxes_xyxy.split(MASKS_AT_ONCE), labels.split(MASKS_AT_ONCE), strict=True):
             logits = self._mask_logits(features, [box], [shape])
             parts.append(logits[torch.arange(len(label), device=label.device), label].float().sigmoid())
         return torch.cat(parts)
@@ -66,13 +69,13 @@ class SparseRoIHeads(RoIHeads):
         proposals, matched, labels, regression = self.select_training_samples(proposals, targets)
         classifier, box_reg = fastrcnn_loss(*self._judge(features, proposals, image_shapes), labels, regression)
         inside = [label > 0 for label in labels]
-        boxes, classes, matched = (
+        boxes_xyxy, classes, matched = (
             [values[keep] for values, keep in zip(listed, inside, strict=True)]
             for listed in (proposals, labels, matched)
         )
-        logits = self._mask_logits(features, boxes, image_shapes)
+        logits = self._mask_logits(features, boxes_xyxy, image_shapes)
         size = logits.shape[-1]
-        wanted = [sample_masks(t, b, m, size) for t, b, m in zip(targets, boxes, matched, strict=True)]
+        wanted = [sample_masks(t, b, m, size) for t, b, m in zip(targets, boxes_xyxy, matched, strict=True)]
         mask = mask_loss(logits, torch.cat(classes), torch.cat(wanted))
         return {"loss_classifier": classifier, "loss_box_reg": box_reg, "loss_mask": mask}
 
@@ -85,12 +88,12 @@ def mask_loss(logits: torch.Tensor, classes: torch.Tensor, wanted: torch.Tensor)
     return F.binary_cross_entropy_with_logits(chosen.float(), wanted)
 
 
-def sample_masks(target: Target, boxes: torch.Tensor, matched: torch.Tensor, size: int) -> torch.Tensor:
+def sample_masks(target: Target, boxes_xyxy: torch.Tensor, matched: torch.Tensor, size: int) -> torch.Tensor:
     """What the mask head should answer for some boxes.
 
     Args:
         target: of ``cellbundle.targets.boxes.instance_targets``.
-        boxes: (R, 4) x0, y0, x1, y1 in pixels of the image, inside of it, sides of a pixel or more.
+        boxes_xyxy: (R, 4) x0, y0, x1, y1 in pixels of the image, inside of it, sides of a pixel or more.
         matched: (R,) int64 index of the instance of each box.
         size: M, side of the answer.
 
@@ -103,5 +106,5 @@ def sample_masks(target: Target, boxes: torch.Tensor, matched: torch.Tensor, siz
     used, batch = matched.unique(return_inverse=True)
     masks = target["masks"][used][:, None].float()
     origin = target["boxes"][matched][:, :2] - 1
-    rois = torch.cat([batch[:, None].to(boxes), boxes - origin.repeat(1, 2)], dim=1).float()
+    rois = torch.cat([batch[:, None].to(boxes_xyxy), boxes_xyxy - origin.repeat(1, 2)], dim=1).float()
     return roi_align(masks, rois, (size, size), 1.0, aligned=True)[:, 0]

@@ -29,6 +29,7 @@ from cellbundle.engine.data import find_entries
 from cellbundle.inference.detection import DetectionInferer
 from cellbundle.inference.segment import one_of_batch
 from cellbundle.instances.detections import mask_rles
+from cellbundle.instances.rle import coco_rle
 from cellbundle.io import read_image
 from cellbundle.transforms.resize import resample
 
@@ -112,7 +113,7 @@ def our_masks(network: YoloNetwork, image: torch.Tensor, score: float) -> Masks:
     """Masks of an image (3, h, w) in [0, 1] in one tile."""
     found = DetectionInferer(roi_size=image.shape[1:])(image[None], network)
     detections = decode_detections(one_of_batch(found, 0), lowest_score=score)
-    rles = [{"size": list(detections.shape), "counts": text.encode()} for text in mask_rles(detections)]
+    rles = [coco_rle(counts, detections.shape) for counts in mask_rles(detections)]
     return rles, detections.classes
 
 

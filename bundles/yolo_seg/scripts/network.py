@@ -175,8 +175,8 @@ class YoloNetwork(nn.Module):
         sides, logits, coefficients = raw.split([4 * head.reg_max, head.nc, head.nm], 1)
         grids = [raw.new_empty(0, 0, size[0] // stride, size[1] // stride) for stride in self.strides]
         points, strides = make_anchors(grids, self.strides, 0.5)
-        boxes = dist2bbox(head.dfl(sides), points.T[None], xywh=True, dim=1) * strides.T
-        return torch.cat([boxes, logits.sigmoid(), coefficients], 1)
+        boxes_xywh = dist2bbox(head.dfl(sides), points.T[None], xywh=True, dim=1) * strides.T
+        return torch.cat([boxes_xywh, logits.sigmoid(), coefficients], 1)
 
     def _select(self, candidates: torch.Tensor, side: int) -> list[torch.Tensor]:
         """For each image (D, 6 + C): x0, y0, x1, y1, score, class from 0, coefficients; the best first, no duplicates.
@@ -198,27 +198,29 @@ class YoloNetwork(nn.Module):
 
     def _answer(self, rows: torch.Tensor, prototypes: torch.Tensor, size: tuple[int, int]) -> Found:
         """Detections of an image of (width, height)."""
-        boxes = rows[:, :4].clamp(min=0).minimum(rows.new_tensor(size * 2))
-        inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes_xyxy = rows[:, :4].clamp(min=0).minimum(rows.new_tensor(size * 2))
+        inside = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
         if inside.sum() > self.limit and not self.limit_said:
             logger.warning("a tile has more than %d detections; give a larger network_def#max_detections", self.limit)
             self.limit_said = True
-        boxes, rows = boxes[inside][: self.limit], rows[inside][: self.limit]
+        boxes_xyxy, rows = boxes_xyxy[inside][: self.limit], rows[inside][: self.limit]
         return {
-            "boxes": boxes,
+            "boxes": boxes_xyxy,
             "labels": rows[:, 5].long() + 1,
             "scores": rows[:, 4],
-            "masks": sample_masks(prototypes, rows[:, 6:], boxes, self.mask_size),
+            "masks": sample_masks(prototypes, rows[:, 6:], boxes_xyxy, self.mask_size),
         }
 
 
-def sample_masks(prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
+def sample_masks(
+    prototypes: torch.Tensor, coefficients: torch.Tensor, boxes_xyxy: torch.Tensor, size: int
+) -> torch.Tensor:
     """Masks on a grid in each box.
 
     Args:
         prototypes: (C, h, w) float32, at a quarter of the resolution.
         coefficients: (D, C) float32.
-        boxes: (D, 4) float32, x0, y0, x1, y1 in pixels.
+        boxes_xyxy: (D, 4) float32, x0, y0, x1, y1 in pixels.
         size: M, points along each side of a box.
 
     Returns:
@@ -227,12 +229,12 @@ def sample_masks(prototypes: torch.Tensor, coefficients: torch.Tensor, boxes: to
 
     Source: ``ultralytics.utils.ops.process_mask_native`` enlarges the logits of the whole image.
     """
-    masks = boxes.new_zeros(len(boxes), size, size)
-    places = (torch.arange(size, device=boxes.device) + 0.5) / size
-    sides = boxes.new_tensor(prototypes.shape[:0:-1]) * PROTOTYPE_STRIDE  # width and height
-    for first in range(0, len(boxes), MASKS_AT_ONCE):
+    masks = boxes_xyxy.new_zeros(len(boxes_xyxy), size, size)
+    places = (torch.arange(size, device=boxes_xyxy.device) + 0.5) / size
+    sides = boxes_xyxy.new_tensor(prototypes.shape[:0:-1]) * PROTOTYPE_STRIDE  # width and height
+    for first in range(0, len(boxes_xyxy), MASKS_AT_ONCE):
         part = slice(first, first + MASKS_AT_ONCE)
-        low, high = boxes[part, None, :2], boxes[part, None, 2:]
+        low, high = boxes_xyxy[part, None, :2], boxes_xyxy[part, None, 2:]
         at = (low + places[:, None] * (high - low)) / sides * 2 - 1  # (D, M, 2), x and y; -1 and 1 are the borders
         grid = torch.stack(torch.broadcast_tensors(at[:, None, :, 0], at[:, :, None, 1]), -1)
         logits = torch.einsum("dc,chw->dhw", coefficients[part], prototypes)[:, None]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..addresses import redact_text
 from ..errors import CellBundleError
-from ..instances.labels import renumber
+from ..instances.labels import label_components, renumber
 from ..instances.regions import find_regions
 from ..io import Image, read_image, read_labels
 from ..io.images.no_data import sentences
@@ -219,10 +219,9 @@ def _why_unreadable(path: Path) -> str:
 
 def _odd_instances(labels: NDArray[np.int32], n: int) -> tuple[int, int]:
     """Number of tiny instances, and of those with parts far from their largest one; ids are 1..n."""
-    from scipy import ndimage  # noqa: PLC0415 - with skimage, slow to import, and only this check needs them
-    from skimage.measure import label  # noqa: PLC0415
+    from scipy import ndimage  # noqa: PLC0415 - slow to import, and only this check needs it
 
-    parts = label(labels, background=0, connectivity=2)
+    parts, _ = label_components(labels)
     areas = np.bincount(parts.ravel())
     owner = np.zeros(areas.size, np.int32)
     owner[parts.ravel()] = labels.ravel()

@@ -5,6 +5,7 @@ from scipy import ndimage
 from scipy.special import logit
 
 from ..errors import ConfigError
+from ..instances.labels import label_components
 from .flows import clean
 from .prediction import check_prediction
 
@@ -38,13 +39,11 @@ def decode_binary(
         ArrayError: if ``prediction`` is not (1, H, W) floating point.
         ConfigError: if ``threshold`` is not between 0 and 1.
     """
-    from skimage.measure import label  # noqa: PLC0415  (slow import)
-
     check_prediction(prediction, channels=1)
     if not 0 < threshold < 1:
         raise ConfigError(f"threshold is {threshold}, expected a probability between 0 and 1")
     cells = prediction[0] > logit(threshold)
-    components = label(cells, connectivity=2).astype(np.int32)
+    components, _ = label_components(cells)
     return clean(_cut(components, smoothing, min_distance) if split else components, min_size)
 
 

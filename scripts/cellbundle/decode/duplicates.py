@@ -9,7 +9,7 @@ from ..instances.detections import Detections, Mask, tighten
 EDGE_PIXELS = 1.0  # a detection ends at the edge of its tile if there is no more than this between them,
 EDGE_SHARE = 0.05  # and this share of its side: predicted boxes end a little before or behind
 
-Boxes = NDArray[np.int64]
+Boxes = NDArray[np.int64]  # (N, 4) half-open y0, x0, y1, x1
 
 
 def merge_tiles(
@@ -57,18 +57,18 @@ def merge_tiles(
             continue
         members = _gather(i, same, free, cut, tile_of)
         whole = _unite(detections, members, own[i].tolist()) if cut[i] and len(members) > 1 else None
-        objects.append((min(members), i, *(whole or (detections.masks[i], detections.boxes[i]))))
+        objects.append((min(members), i, *(whole or (detections.masks[i], detections.boxes_yxyx[i]))))
     objects.sort(key=lambda found: found[0])
     best = np.array([found[0] for found in objects], np.int64)
-    boxes = np.array([found[3] for found in objects], np.int64).reshape(-1, 4)
+    boxes_yxyx = np.array([found[3] for found in objects], np.int64).reshape(-1, 4)
     masks = [found[2] for found in objects]
-    merged = Detections(masks, boxes, detections.scores[best], detections.classes[best], detections.shape)
+    merged = Detections(masks, boxes_yxyx, detections.scores[best], detections.classes[best], detections.shape)
     return merged, np.array([found[1] for found in objects], np.int64)
 
 
 def _cut_by_tile(detections: Detections, own: Boxes) -> NDArray[np.bool_]:
     """(N,) bool: whether a detection ends at an edge of its tile that is not one of the image."""
-    low, high = detections.boxes[:, :2], detections.boxes[:, 2:]
+    low, high = detections.boxes_yxyx[:, :2], detections.boxes_yxyx[:, 2:]
     reach = EDGE_PIXELS + EDGE_SHARE * (high - low)
     before = (own[:, :2] > 0) & (low - own[:, :2] <= reach)
     behind = (own[:, 2:] < np.array(detections.shape)) & (own[:, 2:] - high <= reach)
@@ -79,13 +79,13 @@ def _find_matches(
     detections: Detections, own: Boxes, tile_of: NDArray[np.int64], cut: NDArray[np.bool_], iou: float
 ) -> list[list[int]]:
     """For each detection those of other tiles that are of one object with it."""
-    boxes, corners, views = detections.boxes, detections.boxes.tolist(), own.tolist()
+    boxes_yxyx, corners, views = detections.boxes_yxyx, detections.boxes_yxyx.tolist(), own.tolist()
     matches: list[list[int]] = [[] for _ in corners]
-    order = np.argsort(boxes[:, 0], kind="stable")
-    ends = np.searchsorted(boxes[order, 0], boxes[order, 2])
+    order = np.argsort(boxes_yxyx[:, 0], kind="stable")
+    ends = np.searchsorted(boxes_yxyx[order, 0], boxes_yxyx[order, 2])
     for position, i in enumerate(order.tolist()):
         below = order[position + 1 : ends[position]]  # boxes whose first row is one of this box
-        beside = (boxes[below, 1] < corners[i][3]) & (boxes[below, 3] > corners[i][1])
+        beside = (boxes_yxyx[below, 1] < corners[i][3]) & (boxes_yxyx[below, 3] > corners[i][1])
         for j in below[beside & (tile_of[below] != tile_of[i])].tolist():
             masks, pair = (detections.masks[i], detections.masks[j]), (corners[i], corners[j])
             if _overlap_within(masks, pair, _intersect(views[i], views[j]), bool(cut[i] or cut[j])) >= iou:
@@ -95,17 +95,18 @@ def _find_matches(
 
 
 def _overlap_within(
-    masks: tuple[Mask, Mask], boxes: tuple[list[int], list[int]], window: list[int], cut: bool
+    masks: tuple[Mask, Mask], boxes_yxyx: tuple[list[int], list[int]], window: list[int], cut: bool
 ) -> float:
     """Intersection over union of two masks in a window, or over the smaller one if a tile cuts one of them.
 
     What a tile shows of a cell at its edge may be a sliver of a few pixels, whose IoU says little.
     """
-    common = _intersect(_intersect(*boxes), window)
-    shared = np.count_nonzero(_part(masks[0], boxes[0], common) & _part(masks[1], boxes[1], common))
+    common = _intersect(_intersect(*boxes_yxyx), window)
+    shared = np.count_nonzero(_part(masks[0], boxes_yxyx[0], common) & _part(masks[1], boxes_yxyx[1], common))
     if not shared:
         return 0.0
-    areas = [np.count_nonzero(_part(m, box, _intersect(box, window))) for m, box in zip(masks, boxes, strict=True)]
+    pairs = zip(masks, boxes_yxyx, strict=True)
+    areas = [np.count_nonzero(_part(mask, box, _intersect(box, window))) for mask, box in pairs]
     return shared / (min(areas) if cut else sum(areas) - shared)
 
 
@@ -129,16 +130,16 @@ def _gather(
 
 def _unite(detections: Detections, members: list[int], tile: list[int]) -> tuple[Mask, tuple[int, int, int, int]]:
     """The mask of the first detection, and what the others hold outside of its tile."""
-    boxes = detections.boxes[members]
-    top, left = boxes[:, :2].min(0).tolist()
-    bottom, right = boxes[:, 2:].max(0).tolist()
+    boxes_yxyx = detections.boxes_yxyx[members]
+    top, left = boxes_yxyx[:, :2].min(0).tolist()
+    bottom, right = boxes_yxyx[:, 2:].max(0).tolist()
     whole = np.zeros((bottom - top, right - left), np.bool_)
     for i in members[1:]:
-        y0, x0, y1, x1 = detections.boxes[i] - (top, left, top, left)
+        y0, x0, y1, x1 = detections.boxes_yxyx[i] - (top, left, top, left)
         whole[y0:y1, x0:x1] |= detections.masks[i]
     y0, x0, y1, x1 = np.maximum(np.array(tile) - (top, left, top, left), 0)
     whole[y0:y1, x0:x1] = False
-    y0, x0, y1, x1 = boxes[0] - (top, left, top, left)
+    y0, x0, y1, x1 = boxes_yxyx[0] - (top, left, top, left)
     whole[y0:y1, x0:x1] |= detections.masks[members[0]]
     united = tighten(whole, top, left)
     assert united is not None  # the first mask has pixels

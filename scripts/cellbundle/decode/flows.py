@@ -1,5 +1,7 @@
 """Cell probability and flows to instances: threshold, follow, group, check, clean."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.special import expit
@@ -17,6 +19,9 @@ FLOW_SCALE = 5.0  # networks predict flows times this (cellpose, VISTA2D)
 MIN_PIXELS = 4096
 MIN_INSTANCES_PER_THREAD = 64
 MIN_ROWS_PER_THREAD = 256
+
+Channels = Callable[[int | slice], np.ndarray]
+"""Gives channels of a prediction as a float32 array on the CPU."""
 
 
 def decode_flows(
@@ -57,24 +62,16 @@ def decode_flows(
     """
     check_prediction(prediction)
     if isinstance(prediction, torch.Tensor):
-        prediction = prediction.detach().float()
-        prediction = prediction if prediction.is_cuda else prediction.numpy()
+        labels, channels = _group_tensor(prediction, cell_threshold, n_steps, tolerance)
     else:
-        prediction = prediction.astype(np.float32, copy=False)
-    if isinstance(prediction, torch.Tensor):
-        grouped = group_by_sink_tensor(prediction[1:], prediction[0] > cell_threshold, FLOW_SCALE, n_steps)
-        labels = renumber(grouped.cpu().numpy())[0]
-    else:
-        labels = group_by_sink(prediction[1:], prediction[0] > cell_threshold, n_steps=n_steps, tolerance=tolerance)
+        labels, channels = _group_array(prediction, cell_threshold, n_steps, tolerance)
     if max_size_fraction < 1:
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)
     if flow_threshold is not None:
-        flows = prediction[1:].cpu().numpy() if isinstance(prediction, torch.Tensor) else prediction[1:]
-        labels = drop_inconsistent(labels, flows, flow_threshold, across_borders)
+        labels = drop_inconsistent(labels, channels(slice(1, None)), flow_threshold, across_borders)
     labels = clean(labels, min_size)
     if min_score > 0:
-        logits = prediction[0].cpu().numpy() if isinstance(prediction, torch.Tensor) else prediction[0]
-        labels = drop_uncertain(labels, logits, min_score)
+        labels = drop_uncertain(labels, channels(0), min_score)
     return labels
 
 
@@ -165,6 +162,26 @@ def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, a
 def drop_uncertain(labels: np.ndarray, logits: np.ndarray, min_score: float) -> np.ndarray:
     """Remove instances whose ``mean_probability`` is below ``min_score``; (H, W) int32 in and out, renumbered 1..N."""
     return _keep(labels, mean_probability(labels, logits) >= min_score)
+
+
+def _group_array(
+    prediction: np.ndarray, cell_threshold: float, n_steps: int, tolerance: float
+) -> tuple[np.ndarray, Channels]:
+    """Group the pixels of an array; (H, W) int32 label map, ids 1..N, and its channels."""
+    values = prediction.astype(np.float32, copy=False)
+    labels = group_by_sink(values[1:], values[0] > cell_threshold, n_steps=n_steps, tolerance=tolerance)
+    return labels, values.__getitem__
+
+
+def _group_tensor(
+    prediction: torch.Tensor, cell_threshold: float, n_steps: int, tolerance: float
+) -> tuple[np.ndarray, Channels]:
+    """As ``_group_array``, for a tensor. One on a GPU is grouped there; channels are copied to the CPU on demand."""
+    values = prediction.detach().float()
+    if not values.is_cuda:
+        return _group_array(values.numpy(), cell_threshold, n_steps, tolerance)
+    grouped = group_by_sink_tensor(values[1:], values[0] > cell_threshold, FLOW_SCALE, n_steps)
+    return renumber(grouped.cpu().numpy())[0], lambda channels: values[channels].cpu().numpy()
 
 
 def _keep(labels: np.ndarray, good: np.ndarray) -> np.ndarray:

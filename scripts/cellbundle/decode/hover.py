@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import erf
 
 from ..errors import ConfigError
-from ..instances.labels import renumber
+from ..instances.labels import label_components, renumber
 from ..kernels.geometry import boxes_and_areas
 from ..kernels.hover import (
     LARGEST_STEP,
@@ -19,7 +19,7 @@ from ..kernels.hover import (
     measure_drops,
 )
 from ..kernels.parallel import run_chunks
-from ..kernels.watershed import fill_mask_holes, flood_components, label_components, spread_rows
+from ..kernels.watershed import fill_mask_holes, flood_components, spread_rows
 from .prediction import check_prediction
 
 MIN_ROWS_PER_THREAD = 128
@@ -103,11 +103,10 @@ def decode_hover(
         that fills the whole image.
     """
     check_prediction(prediction)
-    cells = np.ascontiguousarray(prediction[0] > cell_threshold)
-    components, labels = np.zeros((2, *cells.shape), np.int32)
-    n = label_components(cells.view(np.uint8), min_size, components)
+    cells = prediction[0] > cell_threshold
+    components, n = label_components(cells, connectivity=4, min_size=min_size)
     if n == 0:
-        return labels
+        return components
     cells = components > 0
     distances = _finite(prediction[1:])
     border, strongest = _find_borders(distances, cells, border_rule, kernel_size)
@@ -118,6 +117,7 @@ def decode_hover(
     heights = _correlate(border, weights, weights, mirrored=False)
     bits = heights.view(np.int32)  # in the same order, because no height is negative
     boxes, _ = boxes_and_areas(components, n)
+    labels = np.zeros(cells.shape, np.int32)
     chunk = MIN_COMPONENTS_PER_THREAD
     run_chunks(flood_components, n, components, boxes, bits, markers, labels, min_chunk=chunk)
     if merge_drop is not None:
@@ -212,9 +212,7 @@ def find_markers(mask: np.ndarray, radius: int, min_size: int) -> np.ndarray:
         eroded = np.empty_like(filled)
         run_chunks(spread_rows, len(mask), filled, 0, radius, eroded, min_chunk=MIN_ROWS_PER_THREAD)
         run_chunks(spread_rows, len(mask), eroded, 1, radius, filled, min_chunk=MIN_ROWS_PER_THREAD)
-    markers = np.zeros(mask.shape, np.int32)
-    label_components(filled, min_size, markers)
-    return markers
+    return label_components(mask, connectivity=4, min_size=min_size)[0]
 
 
 def join_parts(labels: np.ndarray, distances: np.ndarray, drop: float, reach: int) -> np.ndarray:

@@ -50,22 +50,22 @@ def decode_detections(
     if not isinstance(prediction, Mapping) or not prediction.keys() >= set(KEYS):
         got = ", ".join(map(str, prediction)) if isinstance(prediction, Mapping) else type(prediction).__name__
         raise ArrayError(f"prediction must be a dictionary with {', '.join(KEYS)}, got {got}")
-    boxes, scores, labels, masks, tile_of, tiles, size = (_as_array(prediction[key]) for key in KEYS)
-    lengths = [len(array) for array in (boxes, scores, labels, masks, tile_of)]
+    boxes_xyxy, scores, labels, masks, tile_of, tiles, size = (_as_array(prediction[key]) for key in KEYS)
+    lengths = [len(array) for array in (boxes_xyxy, scores, labels, masks, tile_of)]
     if len(set(lengths)) > 1:
         raise ArrayError(f"boxes, scores, labels, masks and tile_of must be of one length, got {lengths}")
     chosen = np.flatnonzero(scores >= lowest_score)
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]  # as Detections keeps them, so that tile_of fits
     shape = (int(size[0]), int(size[1]))
-    crops, tight, kept = paste_masks(masks[chosen], boxes[chosen], shape, mask_threshold, paste_rule)
+    crops, boxes_yxyx, kept = paste_masks(masks[chosen], boxes_xyxy[chosen], shape, mask_threshold, paste_rule)
     chosen = chosen[kept]
-    found = Detections(crops, tight, scores[chosen].astype(np.float32), labels[chosen].astype(np.int64), shape)
+    found = Detections(crops, boxes_yxyx, scores[chosen].astype(np.float32), labels[chosen].astype(np.int64), shape)
     return merge_tiles(found, tile_of[chosen], tiles, tile_iou)[0]
 
 
 def paste_masks(
     probabilities: NDArray[np.floating],
-    boxes: NDArray[np.floating],
+    boxes_xyxy: NDArray[np.floating],
     shape: tuple[int, int],
     threshold: float,
     rule: PasteRule = "exact",
@@ -74,7 +74,7 @@ def paste_masks(
 
     Args:
         probabilities: (N, M, M) float.
-        boxes: (N, 4) float, x0, y0, x1, y1 in pixels; they may reach over the edge of the image.
+        boxes_xyxy: (N, 4) float, x0, y0, x1, y1 in pixels; they may reach over the edge of the image.
         shape: (H, W) of the image.
         threshold: a pixel belongs to a mask if its probability is above this.
         rule: ``exact``, the probability at the centre of each pixel in the box; ``torchvision``, boxes in whole pixels
@@ -92,29 +92,29 @@ def paste_masks(
     threshold``; ``exact`` samples as detectron2's ``paste_masks_in_image`` does, for which the targets of the masks are
     to be made with ``roi_align(..., aligned=True)``.
     """
-    if probabilities.ndim != 3 or boxes.shape != (len(probabilities), 4):
-        got = f"got shapes {probabilities.shape} and {boxes.shape}"
+    if probabilities.ndim != 3 or boxes_xyxy.shape != (len(probabilities), 4):
+        got = f"got shapes {probabilities.shape} and {boxes_xyxy.shape}"
         raise ArrayError(f"probabilities must be (N, M, M) and boxes (N, 4), {got}")
     if rule not in RULES:
         raise ConfigError(f"paste_rule is {rule!r}; choose one of {', '.join(RULES)}")
-    masks, boxes = probabilities.astype(np.float32, copy=False), boxes.astype(np.float32, copy=False)
-    enlarged = _enlarge_exactly(masks, boxes, shape) if rule == "exact" else _enlarge_widely(masks, boxes, shape)
-    crops, tight, kept = [], [], []
-    for i, (values, top, left) in enumerate(enlarged):
+    masks, boxes_xyxy = probabilities.astype(np.float32, copy=False), boxes_xyxy.astype(np.float32, copy=False)
+    enlarge = _enlarge_exactly if rule == "exact" else _enlarge_widely
+    crops, boxes_yxyx, kept = [], [], []
+    for i, (values, top, left) in enumerate(enlarge(masks, boxes_xyxy, shape)):
         found = tighten(values > threshold, top, left)
         if found is not None:
             crops.append(found[0])
-            tight.append(found[1])
+            boxes_yxyx.append(found[1])
             kept.append(i)
-    return crops, np.array(tight, np.int64).reshape(-1, 4), np.array(kept, np.int64)
+    return crops, np.array(boxes_yxyx, np.int64).reshape(-1, 4), np.array(kept, np.int64)
 
 
-def _enlarge_exactly(masks: Floats, boxes: Floats, shape: tuple[int, int]) -> Iterator[tuple[Floats, int, int]]:
+def _enlarge_exactly(masks: Floats, boxes_xyxy: Floats, shape: tuple[int, int]) -> Iterator[tuple[Floats, int, int]]:
     """Probabilities of the pixels with a centre in the box and in the image, their first row and their first column."""
-    first = np.maximum(np.ceil(boxes[:, :2] - 0.5), 0).astype(np.int64)
-    behind = np.minimum(np.ceil(boxes[:, 2:] - 0.5), shape[::-1]).astype(np.int64)
+    first = np.maximum(np.ceil(boxes_xyxy[:, :2] - 0.5), 0).astype(np.int64)
+    behind = np.minimum(np.ceil(boxes_xyxy[:, 2:] - 0.5), shape[::-1]).astype(np.int64)
     places = np.arange(masks.shape[-1], dtype=np.float32)
-    for mask, box, low, high in zip(masks, boxes, first.tolist(), behind.tolist(), strict=True):
+    for mask, box, low, high in zip(masks, boxes_xyxy, first.tolist(), behind.tolist(), strict=True):
         if low[0] >= high[0] or low[1] >= high[1]:
             yield NOTHING, 0, 0
             continue
@@ -126,10 +126,10 @@ def _enlarge_exactly(masks: Floats, boxes: Floats, shape: tuple[int, int]) -> It
         yield weights[0] @ mask @ weights[1].T, low[1], low[0]
 
 
-def _enlarge_widely(masks: Floats, boxes: Floats, shape: tuple[int, int]) -> Iterator[tuple[Floats, int, int]]:
+def _enlarge_widely(masks: Floats, boxes_xyxy: Floats, shape: tuple[int, int]) -> Iterator[tuple[Floats, int, int]]:
     """As ``_enlarge_exactly``, but of all pixels that torchvision fills, with its values."""
     padded = np.pad(masks, [(0, 0), *[(PADDING, PADDING)] * 2])
-    low, high = boxes[:, :2], boxes[:, 2:]
+    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
     factor = np.float32(padded.shape[-1] / max(1, masks.shape[-1]))
     reach, centre = (high - low) * np.float32(0.5) * factor, (high + low) * np.float32(0.5)
     wide = np.hstack([centre - reach, centre + reach]).astype(np.int64)  # towards 0

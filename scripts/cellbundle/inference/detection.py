@@ -97,11 +97,11 @@ def _place(
     answer: dict[str, torch.Tensor], number: int, at: tuple[int, int], factors: list[float], size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
     """Detections of a tile in pixels of the image, on the CPU; those without any area in the image are left out."""
-    boxes = answer["boxes"].float().cpu() / torch.tensor(factors * 2) + torch.tensor([at[1], at[0]] * 2)
-    inside = torch.minimum(boxes[:, 2:], torch.tensor([size[1], size[0]])) > boxes[:, :2].clamp(min=0)
+    boxes_xyxy = answer["boxes"].float().cpu() / torch.tensor(factors * 2) + torch.tensor([at[1], at[0]] * 2)
+    inside = torch.minimum(boxes_xyxy[:, 2:], torch.tensor([size[1], size[0]])) > boxes_xyxy[:, :2].clamp(min=0)
     keep = inside.all(1)
     return {
-        "boxes": boxes[keep],
+        "boxes": boxes_xyxy[keep],
         "scores": answer["scores"].float().cpu()[keep],
         "labels": answer["labels"].long().cpu()[keep],
         "masks": answer["masks"].float().cpu()[keep],

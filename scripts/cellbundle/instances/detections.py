@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
-from ..kernels.masks import mask_runs
-from ..kernels.runs import coco_counts
-from .overlaps import masks_to_labels
+from .overlaps import NO_RUNS, masks_to_labels
+from .rle import mask_to_runs, runs_to_rles
 
 Mask = NDArray[np.bool_]
 
@@ -24,7 +22,7 @@ class Detections:
 
     Attributes:
         masks: (h, w) bool, the part of each mask in its box.
-        boxes: (N, 4) int64, half-open y0, x0, y1, x1, tight around the mask and inside the image.
+        boxes_yxyx: (N, 4) int64, half-open y0, x0, y1, x1, tight around the mask and inside the image.
         scores: (N,) float32, higher is better.
         classes: (N,) int64, 1..K.
         shape: (H, W) of the image.
@@ -34,7 +32,7 @@ class Detections:
     """
 
     masks: list[Mask]
-    boxes: NDArray[np.int64]
+    boxes_yxyx: NDArray[np.int64]
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
     shape: tuple[int, int]
@@ -42,7 +40,7 @@ class Detections:
     def __post_init__(self) -> None:
         n = len(self.masks)
         for name, shape, dtype in (
-            ("boxes", (n, 4), np.int64),
+            ("boxes_yxyx", (n, 4), np.int64),
             ("scores", (n,), np.float32),
             ("classes", (n,), np.int64),
         ):
@@ -54,11 +52,11 @@ class Detections:
             raise ArrayError(f"score {np.isnan(self.scores).argmax()} is NaN; give every mask a number")
         if self.classes.min(initial=1) < 1:
             raise ArrayError(f"classes must be 1 or more, got {self.classes.min()}")
-        for i, (mask, box) in enumerate(zip(self.masks, self.boxes.tolist(), strict=True)):
+        for i, (mask, box) in enumerate(zip(self.masks, self.boxes_yxyx.tolist(), strict=True)):
             _check_mask(i, mask, box, self.shape)
         order = np.argsort(-self.scores, kind="stable")
         object.__setattr__(self, "masks", [self.masks[i] for i in order])
-        for name in ("boxes", "scores", "classes"):
+        for name in ("boxes_yxyx", "scores", "classes"):
             object.__setattr__(self, name, getattr(self, name)[order])
 
     def __len__(self) -> int:
@@ -73,7 +71,7 @@ class Detections:
         """
         index = np.arange(len(self))[which]
         masks = [self.masks[i] for i in index]
-        return Detections(masks, self.boxes[index], self.scores[index], self.classes[index], self.shape)
+        return Detections(masks, self.boxes_yxyx[index], self.scores[index], self.classes[index], self.shape)
 
 
 def to_labels(
@@ -99,7 +97,7 @@ def to_labels(
         detections.masks[:n],
         detections.scores[:n],
         detections.shape,
-        detections.boxes[:n],
+        detections.boxes_yxyx[:n],
         min_size=min_size,
         max_overlap=max_overlap,
     )
@@ -111,17 +109,12 @@ def mask_rles(detections: Detections) -> list[str]:
     No mask is ever held in the size of the image.
     """
     height, width = detections.shape
-    parts = [np.empty((0, 2), np.int64)]
-    for mask, (y0, x0, _, _) in zip(detections.masks, detections.boxes.tolist(), strict=True):
-        columns = np.ascontiguousarray(mask.T).view(np.uint8)
-        if len(mask) == height:
-            columns = columns.reshape(1, -1)  # a run goes on from the end of a column to the start of the next one
-        parts.append(mask_runs(columns, x0 * height + y0, height))
+    parts = [NO_RUNS]
+    for mask, (y0, x0, _, _) in zip(detections.masks, detections.boxes_yxyx.tolist(), strict=True):
+        parts.append(mask_to_runs(mask.T, x0, y0, height))
     offsets = np.cumsum([len(part) for part in parts], dtype=np.int64)
     starts, lengths = np.ascontiguousarray(np.concatenate(parts).T)
-    text, ends = coco_counts(offsets, starts, lengths, height * width)
-    counts = text.tobytes().decode("ascii")
-    return [counts[first:last] for first, last in pairwise(ends.tolist())]
+    return runs_to_rles(offsets, starts, lengths, height * width, "coco")
 
 
 def tighten(mask: Mask, top: int, left: int) -> tuple[Mask, tuple[int, int, int, int]] | None:

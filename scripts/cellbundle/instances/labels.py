@@ -1,10 +1,14 @@
-"""Label maps: checks and renumbering that everything else relies on."""
+"""Label maps: checks, renumbering and connected components that everything else relies on."""
+
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ArrayError
 from ..kernels.geometry import mark_present, rename
 from ..kernels.parallel import run_chunks
+from ..kernels.watershed import number_components
 
 DENSE_ID_LIMIT = 1 << 24  # up to this id a lookup table is faster than a sort
 MIN_PIXELS_PER_THREAD = 1 << 18
@@ -80,17 +84,22 @@ def _largest(labels: np.ndarray) -> int:
     )
 
 
-def split_components(labels: np.ndarray) -> np.ndarray:
-    """Give every 4-connected part of every instance an id of its own.
-
-    Cropping and mirrored padding leave parts of one cell in several places; a flow target needs one centre each.
+def label_components(
+    labels: NDArray[np.bool_] | NDArray[np.integer], *, connectivity: Literal[4, 8] = 8, min_size: int = 1
+) -> tuple[NDArray[np.int32], int]:
+    """Number the connected components of a mask, or those of every instance of a label map.
 
     Args:
-        labels: (H, W) int32, 0 background.
+        labels: (H, W) bool, or integers in the range of int32; 0 background. Two instances that touch are two
+            components.
+        connectivity: 8 if pixels that share a corner are connected, 4 if they must share an edge.
+        min_size: smaller components (pixels) become background.
 
     Returns:
-        (H, W) int32, ids 1..M.
+        (H, W) int32, ids 1..N in the order of the first pixels row by row, C-contiguous, and N.
     """
-    from skimage.measure import label  # noqa: PLC0415  (slow import, and only training needs it)
-
-    return label(labels, background=0, connectivity=1).astype(np.int32)
+    values = np.ascontiguousarray(labels)
+    values = values.view(np.uint8) if values.dtype == np.bool_ else values.astype(np.int32, copy=False)
+    numbers = np.zeros(values.shape, np.int32)
+    n = number_components(values, 1 if connectivity == 8 else 0, min_size, numbers)
+    return numbers, n

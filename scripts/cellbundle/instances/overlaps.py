@@ -1,4 +1,4 @@
-"""Masks that overlap, as detectors give them, to a label map; label maps to run lengths and back.
+"""Masks that overlap, as detectors give them, to a label map; label maps to RLE and back.
 
 Overlaps are solved best first: in the order of the scores, each mask takes those of its pixels that are still free. A
 mask that is dropped takes none, so they stay free for the next one. Masks become runs of pixels one at a time: beside
@@ -6,24 +6,18 @@ the label map there are only the runs, never all masks as images.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from operator import index as exact_int
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ArrayError, ConfigError
-from ..kernels.masks import LENGTH, START, mask_runs, paint_runs
+from ..kernels.masks import LENGTH, START, give_free_pixels, mask_runs
 from ..kernels.parallel import run_chunks
-from ..kernels.runs import coco_counts, find_runs, write_columns
+from ..kernels.runs import label_runs, write_columns
 from .labels import check_numbered
-from .rle import check_runs, read_runs
-
-Form = Literal["coco", "kaggle", "kaggle_rows"]
-FORMS = ("coco", "kaggle", "kaggle_rows")
-"""COCO's counts; Kaggle's ``start length …`` from 1, down the columns (Data Science Bowl 2018) or along the rows
-(Sartorius 2021)."""
+from .rle import Form, check_form, check_runs, is_by_columns, mask_to_runs, rles_to_runs, runs_to_rles
 
 NO_RUNS = np.empty((0, 2), np.int64)
 MIN_PIXELS_PER_THREAD = 1 << 22
@@ -34,7 +28,7 @@ def masks_to_labels(
     masks: Iterable[ArrayLike],
     scores: ArrayLike | None,
     shape: tuple[int, int] | None = None,
-    boxes: ArrayLike | None = None,
+    boxes_yxyx: ArrayLike | None = None,
     *,
     min_size: int = 1,
     max_overlap: float = 1.0,
@@ -43,11 +37,11 @@ def masks_to_labels(
 
     Args:
         masks: N masks, bool or integers of which 0 is outside: an (N, H, W) array, or any iterable of (H, W) arrays,
-            of which one at a time is held. With ``boxes``, the part of each mask in its box instead.
+            of which one at a time is held. With ``boxes_yxyx``, the part of each mask in its box instead.
         scores: (N,) numbers, higher is better; of equal scores the earlier mask is better. None: the smaller mask is
             better, so that none disappears under a larger one.
         shape: (H, W) of the image; not needed for an (N, H, W) array without boxes.
-        boxes: (N, 4) integers, half-open (y0, x0, y1, x1). They may reach over the edge of the image, as boxes in
+        boxes_yxyx: (N, 4) integers, half-open (y0, x0, y1, x1). They may reach over the edge of the image, as boxes in
             padded tiles do; pixels outside of it do not count.
         min_size: drop a mask if it would get fewer pixels than this.
         max_overlap: drop a mask if better ones have taken more than this share of its pixels, 0..1; 1 drops none.
@@ -64,7 +58,7 @@ def masks_to_labels(
     Segmentation, CVPR 2019.
     """
     if shape is None:
-        if boxes is not None or not isinstance(masks, np.ndarray) or masks.ndim != 3:
+        if boxes_yxyx is not None or not isinstance(masks, np.ndarray) or masks.ndim != 3:
             got = f"{type(masks).__name__} of shape {getattr(masks, 'shape', 'unknown')}"
             raise ArrayError(f"give the shape (H, W) of the image unless masks are an (N, H, W) array; got {got}")
         shape = masks.shape[1:]
@@ -72,7 +66,7 @@ def masks_to_labels(
     _check_share(max_overlap)
     order = None if scores is None else _best_first(scores)
     n = None if order is None else len(order)
-    corners = None if boxes is None else _check_boxes(boxes, n)
+    corners = None if boxes_yxyx is None else _check_boxes(boxes_yxyx, n)
     n = n if corners is None else len(corners)
     given = "boxes" if scores is None else "scores"
     if corners is None and _is_plain_stack(masks, n, height, width):
@@ -92,14 +86,14 @@ def rles_to_labels(
     min_size: int = 1,
     max_overlap: float = 1.0,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Give every pixel to the best of the masks that hold it, from their run lengths.
+    """Give every pixel to the best of the masks that hold it, from their RLE.
 
     Args:
         rles: N masks: Kaggle's texts, or COCO's counts, compressed (str or bytes) or not (a list), alone or in a
             dictionary of ``size`` and ``counts``.
         scores: as for ``masks_to_labels``.
         shape: (H, W) of the image.
-        form: one of ``FORMS``.
+        form: one of ``cellbundle.instances.rle.FORMS``.
         min_size: as for ``masks_to_labels``.
         max_overlap: as for ``masks_to_labels``.
 
@@ -107,16 +101,21 @@ def rles_to_labels(
         As ``masks_to_labels``.
 
     Raises:
-        ArrayError: if run lengths are broken or of another image size, or for scores as in ``masks_to_labels``.
+        ArrayError: if RLE is broken or of another image size, or for scores as in ``masks_to_labels``.
         ConfigError: for another form, or if ``max_overlap`` is not a share.
 
     Source: https://cocodataset.org/#format-data; layout of compressed counts as in pycocotools, maskApi.c.
     """
-    _check_form(form)
+    check_form(form)
     height, width = _check_shape(shape)
-    flat, kept = _paint_each(read_runs(rles, form, height, width), scores, height * width, min_size, max_overlap)
-    labels = flat.reshape(height, width) if form == "kaggle_rows" else flat.reshape(width, height).T
-    return np.ascontiguousarray(labels), kept
+    return runs_to_labels(
+        rles_to_runs(rles, form, height, width),
+        scores,
+        (height, width),
+        by_columns=is_by_columns(form),
+        min_size=min_size,
+        max_overlap=max_overlap,
+    )
 
 
 def runs_to_labels(
@@ -124,15 +123,17 @@ def runs_to_labels(
     scores: ArrayLike | None,
     shape: tuple[int, int],
     *,
+    by_columns: bool = False,
     min_size: int = 1,
     max_overlap: float = 1.0,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Give every pixel to the best of the masks that hold it, from their runs of pixels.
 
     Args:
-        runs: for each mask (R, 2) int64, start in the image row by row, from 0, and length; ascending.
+        runs: for each mask (R, 2) int64, start in the flat image, from 0, and length; ascending.
         scores: as for ``masks_to_labels``.
         shape: (H, W) of the image.
+        by_columns: whether the flat image goes down the columns; else along the rows.
         min_size: as for ``masks_to_labels``.
         max_overlap: as for ``masks_to_labels``.
 
@@ -144,17 +145,21 @@ def runs_to_labels(
         ConfigError: if ``max_overlap`` is not a share.
     """
     height, width = _check_shape(shape)
-    checked = (check_runs(i, one, height * width) for i, one in enumerate(runs))
-    flat, kept = _paint_each(checked, scores, height * width, min_size, max_overlap)
-    return flat.reshape(height, width), kept
+    _check_share(max_overlap)
+    order = None if scores is None else _best_first(scores)
+    checked = (check_runs(i, of_mask, height * width) for i, of_mask in enumerate(runs))
+    joined, offsets = _join(checked, None if order is None else len(order), "scores")
+    flat, kept = _paint(joined, offsets, order, height * width, min_size, max_overlap)
+    labels = flat.reshape(width, height).T if by_columns else flat.reshape(height, width)
+    return np.ascontiguousarray(labels), kept
 
 
 def labels_to_rles(labels: NDArray[np.integer], form: Form = "coco") -> list[str]:
-    """Run lengths of every instance, in one pass for all.
+    """RLE of every instance, in one pass for all.
 
     Args:
         labels: (H, W) integers, ids 1..N, 0 background.
-        form: one of ``FORMS``. COCO's counts are compressed, as ``pycocotools.mask.encode`` gives them.
+        form: as for ``cellbundle.instances.rle.runs_to_rles``.
 
     Returns:
         The text of each id 1..N; also of one without pixels, which Kaggle writes as an empty text.
@@ -164,41 +169,24 @@ def labels_to_rles(labels: NDArray[np.integer], form: Form = "coco") -> list[str
         ConfigError: for another form.
     """
     n = check_numbered(labels)
-    _check_form(form)
+    check_form(form)
     labels = np.ascontiguousarray(labels, np.int32)
-    if form == "kaggle_rows":
-        flat = labels.reshape(-1)
-    else:
+    flat = labels.reshape(-1)
+    if is_by_columns(form):
         flat = np.empty(labels.size, np.int32)
         run_chunks(write_columns, labels.shape[1], labels, flat, min_chunk=MIN_COLUMNS_PER_THREAD)
-    offsets, starts, lengths = find_runs(flat, n)
-    if form == "coco":
-        text, ends = coco_counts(offsets, starts, lengths, labels.size)
-        counts = text.tobytes().decode("ascii")
-        return [counts[first:last] for first, last in pairwise(ends.tolist())]
-    numbers = list(map(str, np.column_stack([starts + 1, lengths]).ravel().tolist()))
-    return [" ".join(numbers[first:last]) for first, last in pairwise((2 * offsets).tolist())]
+    return runs_to_rles(*label_runs(flat, n), labels.size, form)
 
 
 def _paint(
     runs: np.ndarray, offsets: np.ndarray, order: np.ndarray | None, n_pixels: int, min_size: int, max_overlap: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n_pixels,) int32 ids in the flat image, and (M,) int64 index of the mask of each; see ``paint_runs``."""
+    """(n_pixels,) int32 ids in the flat image, and (M,) int64 index of the mask of each; see ``give_free_pixels``."""
     if order is None:
         pixels_before = np.append(0, runs[:, LENGTH].cumsum())[offsets]
         order = np.argsort(np.diff(pixels_before), kind="stable")
     flat = np.zeros(n_pixels, np.int32)
-    return flat, paint_runs(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
-
-
-def _paint_each(
-    runs: Iterable[np.ndarray], scores: ArrayLike | None, n_pixels: int, min_size: int, max_overlap: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """As ``_paint``, from the (R, 2) runs of each mask."""
-    _check_share(max_overlap)
-    order = None if scores is None else _best_first(scores)
-    joined, offsets = _join(runs, None if order is None else len(order), "scores")
-    return _paint(joined, offsets, order, n_pixels, min_size, max_overlap)
+    return flat, give_free_pixels(order, offsets, runs, max(1, min_size), float(max_overlap), flat)
 
 
 def _is_plain_stack(masks: Any, n: int | None, height: int, width: int) -> TypeGuard[np.ndarray]:
@@ -227,18 +215,16 @@ def _stack_runs(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mask_runs(
-    masks: Iterable[ArrayLike], boxes: list[list[int]] | None, n: int | None, given: str, height: int, width: int
+    masks: Iterable[ArrayLike], boxes_yxyx: list[list[int]] | None, n: int | None, given: str, height: int, width: int
 ) -> Iterator[np.ndarray]:
     """(R, 2) runs of each mask."""
     for i, mask in enumerate(masks):
         if i == n:
             raise ArrayError(f"there must be as many {given} as masks, got {n} {given} and more masks")
-        y0, x0, y1, x1 = (0, 0, height, width) if boxes is None else boxes[i]
+        y0, x0, y1, x1 = (0, 0, height, width) if boxes_yxyx is None else boxes_yxyx[i]
         crop = _check_mask(mask, i, (y1 - y0, x1 - x0))
         crop = crop[max(-y0, 0) : max(height - y0, 0), max(-x0, 0) : max(width - x0, 0)]
-        if crop.shape[1] == width:
-            crop = crop.reshape(1, -1)  # each row follows on the last one, so that blank ones are skipped together
-        yield mask_runs(np.ascontiguousarray(crop), max(y0, 0) * width + max(x0, 0), width)
+        yield mask_to_runs(crop, max(y0, 0), max(x0, 0), width)
 
 
 def _join(parts: Iterable[np.ndarray], n: int | None, given: str) -> tuple[np.ndarray, np.ndarray]:
@@ -270,9 +256,9 @@ def _check_mask(mask: ArrayLike, i: int, shape: tuple[int, int]) -> NDArray[np.u
     return array.view(np.uint8) if array.itemsize == 1 else (array != 0).view(np.uint8)
 
 
-def _check_boxes(boxes: ArrayLike, n: int | None) -> list[list[int]]:
+def _check_boxes(boxes_yxyx: ArrayLike, n: int | None) -> list[list[int]]:
     """The boxes as lists of int, one for each of the n masks if that is given."""
-    values = np.asarray(boxes)
+    values = np.asarray(boxes_yxyx)
     n = len(values) if n is None else n
     if values.size + n > 0 and (values.shape != (n, 4) or values.dtype.kind not in "iu"):
         raise ArrayError(f"boxes must be ({n}, 4) integers, got shape {values.shape} dtype {values.dtype}")
@@ -293,8 +279,3 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
 def _check_share(max_overlap: float) -> None:
     if not 0 <= max_overlap <= 1:
         raise ConfigError(f"max_overlap is {max_overlap}; give a share of the pixels of a mask, 0..1")
-
-
-def _check_form(form: str) -> None:
-    if form not in FORMS:
-        raise ConfigError(f"form is {form!r}; choose one of {', '.join(FORMS)}")

@@ -17,14 +17,13 @@ from PIL import Image, ImageDraw
 
 from ..errors import ArrayError
 from ..kernels.fill import cross_edges
-from .overlaps import Form, masks_to_labels, runs_to_labels
-from .rle import read_runs
+from .overlaps import masks_to_labels, runs_to_labels
+from .rle import Form, is_by_columns, rles_to_runs
 
 Ring = NDArray[np.floating] | NDArray[np.integer]
 Item = TypeVar("Item")
 TOLERANCE = 1.0  # pixels; outlines leave the image a little by rounding
 SMALLEST_IMAGE = 8  # pixels; in a smaller one, outlines may all lie in the first pixel
-EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,15 +73,15 @@ class Painted:
             extents: (N, 4) smallest and largest coordinates (x0, y0, x1, y1) of each instance, the outer corner of the
                 first pixel being (0, 0); NaN where it has no outline.
         """
-        boxes = np.asarray(extents, np.float64).reshape(-1, 4)
-        drawn = ~np.isnan(boxes).any(axis=1)
+        boxes_xyxy = np.asarray(extents, np.float64).reshape(-1, 4)
+        drawn = ~np.isnan(boxes_xyxy).any(axis=1)
         if not drawn.any():
             return self
         size = np.array(self.labels.shape[::-1])
-        away = drawn & ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= size)).any(axis=1)
-        leaves = drawn & ((boxes[:, :2] < -TOLERANCE) | (boxes[:, 2:] > size + TOLERANCE)).any(axis=1)
+        away = drawn & ((boxes_xyxy[:, 2:] <= 0) | (boxes_xyxy[:, :2] >= size)).any(axis=1)
+        leaves = drawn & ((boxes_xyxy[:, :2] < -TOLERANCE) | (boxes_xyxy[:, 2:] > size + TOLERANCE)).any(axis=1)
         outside = sorted(set(np.flatnonzero(away).tolist()) & set(self.lost))
-        (x0, y0), (x1, y1) = boxes[drawn, :2].min(axis=0).tolist(), boxes[drawn, 2:].max(axis=0).tolist()
+        (x0, y0), (x1, y1) = boxes_xyxy[drawn, :2].min(axis=0).tolist(), boxes_xyxy[drawn, 2:].max(axis=0).tolist()
         return replace(
             self,
             empty=[i for i in self.empty if i not in outside],
@@ -121,29 +120,24 @@ class Painted:
         return f"x {x0} to {x1}, y {y0} to {y1}; the image is {width} x {height}"
 
 
-def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes: ArrayLike | None = None) -> Painted:
+def paint_masks(masks: Iterable[ArrayLike], shape: tuple[int, int], boxes_yxyx: ArrayLike | None = None) -> Painted:
     """Paint masks; arguments and errors as for ``cellbundle.instances.overlaps.masks_to_labels``."""
     listed = _Listed(map(np.asarray, masks), _of_mask)
-    labels, kept = masks_to_labels(listed, None, shape, boxes)
-    places = itertools.repeat(()) if boxes is None else map(tuple, np.asarray(boxes).tolist())
+    labels, kept = masks_to_labels(listed, None, shape, boxes_yxyx)
+    places = itertools.repeat(()) if boxes_yxyx is None else map(tuple, np.asarray(boxes_yxyx).tolist())
     contents = [one if one is None else (one, place) for one, place in zip(listed.contents, places, strict=False)]
     return _by_position(labels, kept, contents)
 
 
 def paint_rles(rles: Iterable[Any], shape: tuple[int, int], form: Form) -> Painted:
-    """Paint run lengths; arguments and errors as for ``cellbundle.instances.overlaps.rles_to_labels``."""
-    height, width = shape
-    runs = read_runs(rles, form, height, width)
-    if form == "kaggle_rows":
-        return paint_runs(runs, shape)
-    down = paint_runs(runs, (width, height))
-    return replace(down, labels=np.ascontiguousarray(down.labels.T))
+    """Paint RLE; arguments and errors as for ``cellbundle.instances.overlaps.rles_to_labels``."""
+    return paint_runs(rles_to_runs(rles, form, *shape), shape, by_columns=is_by_columns(form))
 
 
-def paint_runs(runs: Iterable[NDArray[np.int64]], shape: tuple[int, int]) -> Painted:
+def paint_runs(runs: Iterable[NDArray[np.int64]], shape: tuple[int, int], *, by_columns: bool = False) -> Painted:
     """Paint runs of pixels; arguments and errors as for ``cellbundle.instances.overlaps.runs_to_labels``."""
     listed = _Listed(runs, _of_runs)
-    return _by_position(*runs_to_labels(listed, None, shape), listed.contents)
+    return _by_position(*runs_to_labels(listed, None, shape, by_columns=by_columns), listed.contents)
 
 
 def paint_rings(instances: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Painted:
@@ -162,8 +156,8 @@ def paint_rings(instances: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> 
     """
     checked = [[_checked(ring) for ring in instance] for instance in instances]
     rings = [[ring - 0.5 for ring in instance] for instance in checked]  # pixel centres at whole numbers
-    boxes = np.array([_box(instance, shape) for instance in rings], np.int64).reshape(-1, 4)
-    painted = paint_masks((_fill(*pair) for pair in zip(rings, boxes, strict=True)), shape, boxes)
+    boxes_yxyx = np.array([_box_yxyx(instance, shape) for instance in rings], np.int64).reshape(-1, 4)
+    painted = paint_masks((_fill(*pair) for pair in zip(rings, boxes_yxyx, strict=True)), shape, boxes_yxyx)
     return painted.framed([extent(instance) for instance in checked])
 
 
@@ -181,8 +175,8 @@ def paint_contours(contours: Sequence[Ring], shape: tuple[int, int]) -> Painted:
     """
     checked = [_checked(contour) for contour in contours]
     corners = [np.rint(contour) for contour in checked]
-    boxes = np.array([_box([contour], shape) for contour in corners], np.int64).reshape(-1, 4)
-    painted = paint_masks((_draw(*pair) for pair in zip(corners, boxes, strict=True)), shape, boxes)
+    boxes_yxyx = np.array([_box_yxyx([contour], shape) for contour in corners], np.int64).reshape(-1, 4)
+    painted = paint_masks((_draw(*pair) for pair in zip(corners, boxes_yxyx, strict=True)), shape, boxes_yxyx)
     return painted.framed([extent([contour]) for contour in checked])
 
 
@@ -193,25 +187,6 @@ def extent(rings: Sequence[Ring]) -> tuple[float, float, float, float]:
         return (np.nan, np.nan, np.nan, np.nan)
     (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     return x0, y0, x1, y1
-
-
-def label_components(mask: NDArray[np.bool_], min_size: int = 1) -> NDArray[np.int32]:
-    """Number the 8-connected parts of a mask, without those of fewer than ``min_size`` pixels.
-
-    Args:
-        mask: (H, W) bool.
-        min_size: in pixels.
-
-    Returns:
-        (H, W) int32, ids 1..N from the top.
-    """
-    from scipy import ndimage  # noqa: PLC0415  (slow import, and only binary masks need it)
-
-    labels = np.empty(mask.shape, np.int32)
-    n = ndimage.label(mask, structure=EIGHT_NEIGHBOURS, output=labels)
-    keep = np.bincount(labels.ravel(), minlength=n + 1) >= min_size
-    keep[0] = False
-    return (np.cumsum(keep) * keep).astype(np.int32)[labels]
 
 
 class _Listed(Generic[Item]):
@@ -254,7 +229,7 @@ def _checked(ring: ArrayLike) -> NDArray[np.float64]:
     return corners
 
 
-def _box(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> list[int]:
+def _box_yxyx(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> list[int]:
     """Half-open (y0, x0, y1, x1) of the pixels in the image that rings may hold."""
     corners = np.concatenate([np.empty((0, 2)), *rings])
     if not len(corners):

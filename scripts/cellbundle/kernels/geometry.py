@@ -31,7 +31,7 @@ def boxes_and_areas(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]
         (n, 4) int64 half-open boxes (y0, x0, y1, x1), all zero for an absent id, and (n,) int64 areas.
     """
     height, width = labels.shape
-    boxes = np.zeros((n, 4), np.int64)
+    boxes_yxyx = np.zeros((n, 4), np.int64)
     areas = np.zeros(n, np.int64)
     for y in range(height):
         for x in range(width):
@@ -39,13 +39,13 @@ def boxes_and_areas(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]
             if i < 0:
                 continue
             if areas[i] == 0:
-                boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = y, x, y + 1, x + 1
+                boxes_yxyx[i, 0], boxes_yxyx[i, 1], boxes_yxyx[i, 2], boxes_yxyx[i, 3] = y, x, y + 1, x + 1
             else:
-                boxes[i, 1] = min(boxes[i, 1], x)
-                boxes[i, 2] = y + 1
-                boxes[i, 3] = max(boxes[i, 3], x + 1)
+                boxes_yxyx[i, 1] = min(boxes_yxyx[i, 1], x)
+                boxes_yxyx[i, 2] = y + 1
+                boxes_yxyx[i, 3] = max(boxes_yxyx[i, 3], x + 1)
             areas[i] += 1
-    return boxes, areas
+    return boxes_yxyx, areas
 
 
 @kernel
@@ -96,18 +96,18 @@ def mark_outside(window: np.ndarray, label: int, outside: np.ndarray, stack: np.
 
 
 @kernel
-def fill_holes(labels: np.ndarray, boxes: np.ndarray) -> None:
+def fill_holes(labels: np.ndarray, boxes_yxyx: np.ndarray) -> None:
     """Give background pixels that one instance encloses to that instance, in place.
 
     Instances inside a hole keep their pixels (cellpose's ``fill_holes_and_remove_small_masks`` overwrites them).
 
     Args:
         labels: (H, W) int32, ids 0..n; changed in place.
-        boxes: (n, 4) half-open boxes; all zero for an absent id.
+        boxes_yxyx: (n, 4) half-open boxes (y0, x0, y1, x1); all zero for an absent id.
     """
-    sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    sizes = (boxes_yxyx[:, 2] - boxes_yxyx[:, 0]) * (boxes_yxyx[:, 3] - boxes_yxyx[:, 1])
     for i in np.argsort(sizes, kind="mergesort"):  # a cell in a hole has a smaller box: its own holes come first
-        y0, x0, y1, x1 = boxes[i]
+        y0, x0, y1, x1 = boxes_yxyx[i]
         height, width = y1 - y0, x1 - x0
         if height < 3 or width < 3:
             continue

@@ -97,7 +97,7 @@ def find_broken_run(runs: np.ndarray, n_pixels: int) -> int:
 
 
 @kernel
-def paint_runs(
+def give_free_pixels(
     order: np.ndarray, offsets: np.ndarray, runs: np.ndarray, min_size: int, max_overlap: float, flat: np.ndarray
 ) -> np.ndarray:
     """Give each mask in turn the pixels that are still free.

@@ -27,7 +27,7 @@ def write_columns(start: int, stop: int, labels: np.ndarray, flat: np.ndarray) -
 
 
 @kernel
-def find_runs(flat: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def label_runs(flat: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the runs of every instance.
 
     Args:
@@ -83,7 +83,7 @@ def coco_counts(
     difference to the second last.
 
     Args:
-        offsets: as ``find_runs`` returns them, of the map column by column.
+        offsets: as ``label_runs`` returns them, of the map column by column.
         starts: as above.
         lengths: as above.
         n_pixels: H * W.

@@ -1,4 +1,4 @@
-"""Components of masks, their holes, opening by a disc, and the flooding of one component from several markers.
+"""Connected components, holes of masks, opening by a disc, and the flooding of one component from several markers.
 
 Components and holes are found from the runs of pixels in the rows, which are few.
 """
@@ -15,34 +15,40 @@ HIGHEST = 0x7FFFFFFF  # int32
 
 
 @kernel
-def _find_runs(mask: np.ndarray, value: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of ``value`` in every row of a mask.
+def _find_row_runs(labels: np.ndarray, inside: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the runs of pixels of one value in every row.
 
     Args:
-        mask: (H, W) uint8, 0 or 1.
-        value: 0 or 1.
+        labels: (H, W) integers.
+        inside: whether to find the runs of all values but 0, else those of 0.
 
     Returns:
         (H + 1,) int64 offsets: the runs of row y are ``offsets[y]:offsets[y + 1]``; (R,) int64 first pixels and (R,)
         int64 ends.
     """
-    height, width = mask.shape
+    height, width = labels.shape
     starts, ends = np.empty(width, np.int64), np.empty(width, np.int64)
     offsets = np.zeros(height + 1, np.int64)
     n = 0
     for y in range(height):
         if n + width > starts.size:
             starts, ends = np.concatenate((starts, starts, starts)), np.concatenate((ends, ends, ends))
-        inside = False
-        for x in range(width):
-            if (mask[y, x] == value) != inside:
-                if inside:
+        row = labels[y]
+        previous = row[0] if width else 0
+        in_run = width > 0 and (previous != 0) == inside
+        if in_run:
+            starts[n] = 0
+        for x in range(1, width):
+            value = row[x]
+            if value != previous:
+                if in_run:
                     ends[n] = x
                     n += 1
-                else:
+                in_run = (value != 0) == inside
+                if in_run:
                     starts[n] = x
-                inside = not inside
-        if inside:
+                previous = value
+        if in_run:
             ends[n] = width
             n += 1
         offsets[y + 1] = n
@@ -59,8 +65,8 @@ def _root(parents: np.ndarray, run: int) -> int:
 
 
 @kernel
-def _join_runs(offsets: np.ndarray, starts: np.ndarray, ends: np.ndarray, reach: int) -> np.ndarray:
-    """Join the runs that touch in neighbouring rows: with ``reach`` 0 along an edge, with 1 in a corner too.
+def _join_runs(labels: np.ndarray, offsets: np.ndarray, starts: np.ndarray, ends: np.ndarray, reach: int) -> np.ndarray:
+    """Join the runs of one value that touch in neighbouring rows: along an edge, with ``reach`` 1 in a corner too.
 
     Returns:
         (R,) int64, for every run the first one of its component.
@@ -72,9 +78,11 @@ def _join_runs(offsets: np.ndarray, starts: np.ndarray, ends: np.ndarray, reach:
             while above < offsets[y] and ends[above] + reach <= starts[run]:
                 above += 1
             k = above  # the next run may touch the last of these too
+            value = labels[y, starts[run]]
             while k < offsets[y] and starts[k] < ends[run] + reach:
-                a, b = _root(parents, k), _root(parents, run)
-                parents[max(a, b)] = min(a, b)
+                if labels[y - 1, starts[k]] == value:
+                    a, b = _root(parents, k), _root(parents, run)
+                    parents[max(a, b)] = min(a, b)
                 k += 1
     for run in range(starts.size):
         parents[run] = parents[parents[run]]
@@ -82,23 +90,24 @@ def _join_runs(offsets: np.ndarray, starts: np.ndarray, ends: np.ndarray, reach:
 
 
 @kernel
-def label_components(mask: np.ndarray, min_size: int, labels: np.ndarray) -> int:
-    """Number the 4-connected components of a mask, and return how many there are.
+def number_components(labels: np.ndarray, reach: int, min_size: int, numbers: np.ndarray) -> int:
+    """Number the connected components of one value, and return how many there are.
 
     Args:
-        mask: (H, W) uint8, 0 or 1.
+        labels: (H, W) integers, 0 background.
+        reach: 0 for 4-connected components, 1 for 8-connected ones.
         min_size: smaller components (pixels) are left out.
-        labels: (H, W) int32 zeros, receives the ids 1..N in the order of the first pixels. NumPy asks for it in large
+        numbers: (H, W) int32 zeros, receives the ids 1..N in the order of the first pixels. NumPy asks for it in large
             pages of memory, numba would not.
     """
-    offsets, starts, ends = _find_runs(mask, 1)
-    parents = _join_runs(offsets, starts, ends, 0)
+    offsets, starts, ends = _find_row_runs(labels, True)
+    parents = _join_runs(labels, offsets, starts, ends, reach)
     areas = np.zeros(starts.size, np.int64)
     for run in range(starts.size):
         areas[parents[run]] += ends[run] - starts[run]
     ids = np.zeros(starts.size, np.int32)
     n = 0
-    for y in range(mask.shape[0]):
+    for y in range(labels.shape[0]):
         for run in range(offsets[y], offsets[y + 1]):
             first = parents[run]
             if areas[first] < min_size:
@@ -106,7 +115,7 @@ def label_components(mask: np.ndarray, min_size: int, labels: np.ndarray) -> int
             if first == run:
                 n += 1
                 ids[run] = n
-            labels[y, starts[run] : ends[run]] = ids[first]
+            numbers[y, starts[run] : ends[run]] = ids[first]
     return n
 
 
@@ -114,8 +123,8 @@ def label_components(mask: np.ndarray, min_size: int, labels: np.ndarray) -> int
 def fill_mask_holes(mask: np.ndarray) -> None:
     """Set the pixels of a mask (H, W) uint8 from which no 8-connected walk over zeros leads to the image border."""
     height, width = mask.shape
-    offsets, starts, ends = _find_runs(mask, 0)
-    parents = _join_runs(offsets, starts, ends, 1)
+    offsets, starts, ends = _find_row_runs(mask, False)
+    parents = _join_runs(mask, offsets, starts, ends, 1)
     is_open = np.zeros(starts.size, np.bool_)
     for y in range(height):
         for run in range(offsets[y], offsets[y + 1]):

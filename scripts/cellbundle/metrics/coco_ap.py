@@ -18,6 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from ..errors import ArrayError
 from ..instances.labels import check_labels, renumber
 from ..instances.overlaps import labels_to_rles
+from ..instances.rle import coco_rle
 from .scores import IOU_THRESHOLDS
 
 CATEGORY = 1
@@ -144,7 +145,7 @@ def coco_ap(images: Sequence[RankedDetections]) -> dict[str, float | None]:
 def _masks(labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
     """Masks of all instances, as pycocotools has them, in the order of their ids."""
     check_labels(labels)
-    return [{"size": list(labels.shape), "counts": counts} for counts in labels_to_rles(renumber(labels)[0])]
+    return [coco_rle(counts, labels.shape) for counts in labels_to_rles(renumber(labels)[0])]
 
 
 def _evaluation(n_images: int, n_detections: int) -> COCOeval:

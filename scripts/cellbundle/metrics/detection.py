@@ -20,6 +20,7 @@ from ..errors import ArrayError
 from ..instances.detections import Detections, mask_rles
 from ..instances.labels import check_labels, renumber
 from ..instances.overlaps import labels_to_rles
+from ..instances.rle import coco_rle
 from ..kernels.geometry import boxes_and_areas
 from .accumulate import InstanceScores, flat_map
 from .classes import majority_classes, mean_known
@@ -79,8 +80,11 @@ def match_image(
         )
 
     return MatchedDetections(
-        mask=match_all(_masks(labels_to_rles(numbered), true.shape), _masks(mask_rles(detections), true.shape)),
-        box=match_all(_xywh(boxes_and_areas(numbered, n)[0]), _xywh(detections.boxes)),
+        mask=match_all(
+            [coco_rle(counts, true.shape) for counts in labels_to_rles(numbered)],
+            [coco_rle(counts, true.shape) for counts in mask_rles(detections)],
+        ),
+        box=match_all(_xywh(boxes_and_areas(numbered, n)[0]), _xywh(detections.boxes_yxyx)),
     )
 
 
@@ -220,11 +224,6 @@ def _checked(classes: npt.NDArray[Any], n: int, n_classes: int, name: str) -> np
     return classes
 
 
-def _masks(counts: Sequence[str], shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Masks as pycocotools has them."""
-    return [{"size": list(shape), "counts": text} for text in counts]
-
-
-def _xywh(boxes: npt.NDArray[np.int64]) -> list[list[int]]:
+def _xywh(boxes_yxyx: npt.NDArray[np.int64]) -> list[list[int]]:
     """Boxes x, y, width, height of (N, 4) half-open y0, x0, y1, x1."""
-    return [[x0, y0, x1 - x0, y1 - y0] for y0, x0, y1, x1 in boxes.tolist()]
+    return [[x0, y0, x1 - x0, y1 - y0] for y0, x0, y1, x1 in boxes_yxyx.tolist()]

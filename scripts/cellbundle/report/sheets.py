@@ -29,7 +29,7 @@ BOX, BOX_OPACITY = (255, 255, 255), 0.5
 
 
 def to_panel(
-    picture: Picture, labels: NDArray[np.integer] | None = None, boxes: ArrayLike = (), side: int = MAX_SIDE
+    picture: Picture, labels: NDArray[np.integer] | None = None, boxes_xyxy: ArrayLike = (), side: int = MAX_SIDE
 ) -> Picture:
     """Bring a picture to the size of a panel and draw instances onto it.
 
@@ -38,7 +38,7 @@ def to_panel(
     Args:
         picture: (H, W, 3) uint8.
         labels: (H, W) integers, 0 background; instances get outlines in the colours of ``draw_outlines``.
-        boxes: (N, 4) x0, y0, x1, y1 in pixels of the picture, half-open; those without an area are left out.
+        boxes_xyxy: (N, 4) x0, y0, x1, y1 in pixels of the picture, half-open; those without an area are left out.
         side: pixels of the longer side of the result.
 
     Returns:
@@ -52,7 +52,7 @@ def to_panel(
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
-    panel = np.array(Image.blend(image, _with_boxes(image, boxes, (width, height)), BOX_OPACITY))
+    panel = np.array(Image.blend(image, _with_boxes(image, boxes_xyxy, (width, height)), BOX_OPACITY))
     if labels is not None:
         check_labels(labels)
         if labels.shape != (height, width):
@@ -144,10 +144,10 @@ def write_picture(path: str | Path, picture: Picture) -> None:
         temporary.write_bytes(data)
 
 
-def _with_boxes(image: Image.Image, boxes: ArrayLike, size: tuple[int, int]) -> Image.Image:
-    """A copy of a scaled picture with boxes, which are in pixels of one of this width and height."""
+def _with_boxes(image: Image.Image, boxes_xyxy: ArrayLike, size: tuple[int, int]) -> Image.Image:
+    """A copy of a scaled picture with boxes x0, y0, x1, y1, which are in pixels of one of this width and height."""
     image = image.copy()
-    corners = np.asarray(boxes, np.float64).reshape(-1, 4) * np.tile(np.divide(image.size, size), 2)
+    corners = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4) * np.tile(np.divide(image.size, size), 2)
     draw = ImageDraw.Draw(image)
     for x0, y0, x1, y1 in np.rint(corners).astype(int).tolist():
         if x1 > x0 and y1 > y0:

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..instances.labels import label_components
+
 LabelArray = NDArray[np.int32]
 
 N_ANGLES = 128  # directions in which an outline is stored
@@ -130,7 +132,7 @@ def _stamp(labels: LabelArray, cell: _Cell, new_id: int, *, attached: bool) -> b
     beyond = np.hypot(y, x) - cell.outline[direction]
     if not attached and view[beyond <= GAP].any():
         return False
-    parts, n_parts = ndimage.label((beyond <= 0) & (view == 0))
+    parts, n_parts = label_components((beyond <= 0) & (view == 0), connectivity=4)
     if n_parts == 0:
         return False
     mask = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])

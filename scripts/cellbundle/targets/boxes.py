@@ -44,16 +44,16 @@ def instance_targets(
     """
     check_labels(labels)
     numbered, n = renumber(labels)
-    boxes, areas = boxes_and_areas(numbered, n)
+    boxes_yxyx, areas = boxes_and_areas(numbered, n)
     kept = np.flatnonzero(areas >= max(1, min_size))
-    boxes = boxes[kept]
+    boxes_yxyx = boxes_yxyx[kept]
     found = _classes(numbered, classes, n)[kept]
-    side = int((boxes[:, 2:] - boxes[:, :2]).max(initial=0)) + 2
+    side = int((boxes_yxyx[:, 2:] - boxes_yxyx[:, :2]).max(initial=0)) + 2
     masks = np.zeros((len(kept), side, side), np.uint8)
     around = np.pad(numbered, 1, mode="edge")
-    for mask, index, (y0, x0, y1, x1) in zip(masks, kept, boxes.tolist(), strict=True):
+    for mask, index, (y0, x0, y1, x1) in zip(masks, kept, boxes_yxyx.tolist(), strict=True):
         mask[: y1 - y0 + 2, : x1 - x0 + 2] = around[y0 : y1 + 2, x0 : x1 + 2] == index + 1
-    return {"boxes": boxes[:, [1, 0, 3, 2]].astype(np.float32), "labels": found, "masks": masks}
+    return {"boxes": boxes_yxyx[:, [1, 0, 3, 2]].astype(np.float32), "labels": found, "masks": masks}
 
 
 def _classes(numbered: NDArray[np.int32], classes: NDArray[np.integer] | None, n: int) -> NDArray[np.int64]:

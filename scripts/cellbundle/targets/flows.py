@@ -26,7 +26,8 @@ def labels_to_flows(labels: np.ndarray, *, across_borders: bool = False, n_steps
     Returns:
         (2, H, W) float32, (dy, dx); length 1 on instances, 0 on background. Also 0 where there is no direction: in the
         centre of point-symmetric instances, on pixels without a neighbour of their own instance above, below, left or
-        right, and on parts that do not hang together with the one that has the centre (see ``split_components``).
+        right, and on parts that do not hang together with the one that has the centre; see
+        ``cellbundle.instances.labels.label_components``.
 
     Raises:
         ArrayError: if ``labels`` is not 2-D, not of an integer type, or has negative ids.

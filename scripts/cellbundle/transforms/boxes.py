@@ -8,7 +8,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from ..instances.labels import renumber, split_components
+from ..instances.labels import label_components, renumber
 
 
 class InstanceMapsd(MapTransform):
@@ -43,7 +43,7 @@ class InstanceMapsd(MapTransform):
         result.pop(self.map_key, None)
         for key in self.key_iterator(result):
             ids = np.asarray(result[key][0]).astype(np.int32)
-            parts = split_components(ids)
+            parts, _ = label_components(ids, connectivity=4)
             large = np.bincount(parts.reshape(-1)) >= self.min_size
             labels, _ = renumber(np.where(large[parts], parts, 0))
             classes = np.ones_like(ids, np.int64) if table is None else np.asarray(table)[ids]

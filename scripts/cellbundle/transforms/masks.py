@@ -13,7 +13,7 @@ from ..decode.flows import decode_flows, mean_probability
 from ..decode.hover import decode_hover
 from ..errors import ArrayError
 from ..flags import as_bool
-from ..instances.labels import renumber, split_components
+from ..instances.labels import label_components, renumber
 from ..targets.flows import labels_to_flows
 from ..targets.hover import labels_to_hover
 
@@ -36,7 +36,8 @@ class FlowTargetsd(MapTransform):
         """Return a copy of ``data`` with targets in place of label maps."""
         result = dict(data)
         for key in self.key_iterator(result):
-            labels = split_components(np.asarray(result[key][0]).astype(np.int32))
+            # Cropping and mirrored padding leave parts of a cell in several places; each needs a centre of its own.
+            labels, _ = label_components(np.asarray(result[key][0]).astype(np.int32), connectivity=4)
             flows = labels_to_flows(labels, across_borders=self.across_borders)
             result[key] = torch.from_numpy(np.concatenate([(labels > 0)[None].astype(np.float32), flows]))
         return result
@@ -68,7 +69,7 @@ class HoverTargetsd(MapTransform):
         result.pop(self.map_key, None)
         for key in self.key_iterator(result):
             ids = np.asarray(result[key][0]).astype(np.int32)
-            labels = split_components(ids)
+            labels, _ = label_components(ids, connectivity=4)
             maps = [(labels > 0)[None].astype(np.float32), labels_to_hover(labels)]
             if table is not None:
                 maps.append(np.asarray(table)[ids][None].astype(np.float32))

@@ -108,7 +108,7 @@ def test_pycocotools_reads_the_results_and_would_write_the_same_masks(tmp_path):
         entries = results.imgToAnns[output["index"]]
         assert [entry["score"] for entry in entries] == found.scores.tolist()
         assert [coco.cats[entry["category_id"]]["name"] for entry in entries] == ["_ab"[k] for k in found.classes]
-        for entry, crop, (y0, x0, y1, x1) in zip(entries, found.masks, found.boxes, strict=True):
+        for entry, crop, (y0, x0, y1, x1) in zip(entries, found.masks, found.boxes_yxyx, strict=True):
             mask = np.zeros(found.shape, np.uint8, order="F")
             mask[y0:y1, x0:x1] = crop
             rle = coco_mask.encode(mask)

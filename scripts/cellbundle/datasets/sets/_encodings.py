@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArrayError, CellBundleError, LabelReadError
-from ...instances.overlaps import Form
-from ...instances.painting import Painted, Ring, label_components, paint_rings, paint_rles
+from ...instances.labels import label_components
+from ...instances.painting import Painted, Ring, paint_rings, paint_rles
+from ...instances.rle import Form
 from ...io import Image, atomic_path, read_image, read_labels
 from ...io.formats.cellpose_seg import read_cellpose_seg
 from ...io.formats.coco import CocoImage, read_coco
@@ -60,7 +61,7 @@ def kind_of_raster(path: Path) -> str | None:
     except LabelReadError:
         return _kind_of_refused(path)
     highest = labels.max()
-    if highest == 1 and label_components(labels > 0).max() > 1:
+    if highest == 1 and label_components(labels)[1] > 1:
         return "binary"
     return "label_map" if highest else None
 
@@ -112,7 +113,7 @@ def _binary(item: Item, options: Mapping[str, Any]) -> Read:
             f"{item.labels[0]}: holds {len(values)} values besides 0 ({shown}, ...), expected one; a label map needs "
             "encoding: label_map, and a mask that JPEG has blurred must be made black and white"
         )
-    return label_components((data != 0).any(axis=0)), []
+    return label_components((data != 0).any(axis=0))[0], []
 
 
 def _colours(item: Item, options: Mapping[str, Any]) -> Read:

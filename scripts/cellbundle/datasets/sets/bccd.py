@@ -16,7 +16,7 @@ from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from ...errors import DatasetError, LabelReadError
-from ...instances.painting import label_components
+from ...instances.labels import label_components
 from ...io import read_image
 from ..model import Found, Item, Problem, Sample, Section
 from ..splits import by_group as split
@@ -64,8 +64,8 @@ def convert(item: Item, options: Mapping[str, Any]) -> Sample:
             f"{item.labels[0]}: the largest value is {mask.max():g}; expected black (0) and white (255)"
         )
     white = mask >= WHITE_FROM
-    labels = label_components(white, options["min_size"])
-    n_small = int(label_components(white).max() - labels.max())
+    labels, n = label_components(white, min_size=options["min_size"])
+    n_small = label_components(white)[1] - n
     remarks = (f"specks of fewer than {options['min_size']} pixels are left out: {n_small}",) if n_small else ()
     return Sample(item.image, _split_touching(labels) if options["split_touching"] else labels, remarks)
 
@@ -81,7 +81,7 @@ def _split_touching(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     deepest = ndimage.maximum(depth, labels, np.arange(labels.max() + 1))
     depth /= np.maximum(deepest, 1)[labels]
     centres = local_maxima(reconstruction(depth - MIN_NOTCH, depth)) & (labels > 0)
-    return watershed(-depth, label_components(centres), mask=labels > 0, connectivity=2)
+    return watershed(-depth, label_components(centres)[0], mask=labels > 0, connectivity=2)
 
 
 def _key(name: str) -> str:

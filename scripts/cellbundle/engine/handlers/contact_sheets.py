@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...distributed import gather, rank
 from ...flags import as_bool
-from ...instances.labels import renumber, split_components
+from ...instances.labels import label_components, renumber
 from ...io import stem
 from ...io.overlay import to_picture
 from ...kernels.geometry import boxes_and_areas
@@ -63,18 +63,18 @@ class SampleSheet:
         if self.done:
             return
         try:
-            for image, labels, boxes, what in _samples(engine.state.batch):
+            for image, labels, boxes_xyxy, what in _samples(engine.state.batch):
                 if len(self.panels) < self.n:
-                    self.panels.append(self._draw(image, labels, boxes, what))
+                    self.panels.append(self._draw(image, labels, boxes_xyxy, what))
         except Exception as error:  # noqa: BLE001  (whatever a batch is, the training goes on)
             self._give_up(error)
         if len(self.panels) >= self.n:
             self._finish(engine)
 
-    def _draw(self, image: NDArray, labels: NDArray[np.integer], boxes: NDArray, what: str) -> Panel:
+    def _draw(self, image: NDArray, labels: NDArray[np.integer], boxes_xyxy: NDArray, what: str) -> Panel:
         count = np.unique(labels[labels > 0]).size
         caption = f"{len(self.panels) + 1}: {count} {what}, values {image.min():.2f} to {image.max():.2f}"
-        return caption, to_panel(_as_it_is(image), labels, boxes, self.side)
+        return caption, to_panel(_as_it_is(image), labels, boxes_xyxy, self.side)
 
     def _finish(self, engine: Engine) -> None:
         if self.done:
@@ -149,16 +149,17 @@ class PredictionSheet(ItemHandler):
 
 
 def _samples(batch: Mapping[str, Any]) -> Iterator[tuple[NDArray, NDArray[np.integer], NDArray, str]]:
-    """Image (3, H, W), label map (H, W), boxes (N, 4) of each sample, and what the ids of the map are."""
+    """Image (3, H, W), label map (H, W), boxes (N, 4) x0, y0, x1, y1 of each sample, and what the ids stand for."""
     images, target = batch[Keys.IMAGE], batch[Keys.LABEL]
     detector = isinstance(target, Mapping)
     for image, labels in zip(images, target["label_map"] if detector else target[:, 0], strict=True):
         ids = np.rint(convert_to_numpy(labels)).astype(np.int32)
         values = convert_to_numpy(image).astype(np.float32)
         if detector:
-            yield values, ids, boxes_and_areas(*renumber(ids))[0][:, [1, 0, 3, 2]], "cells"
+            boxes_yxyx, _ = boxes_and_areas(*renumber(ids))
+            yield values, ids, boxes_yxyx[:, [1, 0, 3, 2]], "cells"
         else:
-            yield values, split_components(ids), np.empty((0, 4)), "pieces"
+            yield values, label_components(ids, connectivity=4)[0], np.empty((0, 4)), "pieces"
 
 
 def _as_it_is(image: NDArray) -> Picture:

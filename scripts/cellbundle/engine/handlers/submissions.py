@@ -12,7 +12,7 @@ from monai.utils.enums import CommonKeys as Keys
 
 from ... import distributed
 from ...errors import ConfigError
-from ...instances.overlaps import Form, labels_to_rles
+from ...instances.overlaps import labels_to_rles
 from ...io import printable, stem
 from ...io.formats.coco import result_texts, write_image_info, write_results
 from ...io.formats.kaggle import ORDERS, write_submission
@@ -24,7 +24,6 @@ SUBMISSION = "submission.csv"
 RESULTS = "coco_results.json"
 IMAGES = "coco_images.json"
 ID_KEYS = ("image_id", "id")  # of an entry of a data list
-FORMS: dict[str, Form] = {"column": "kaggle", "row": "kaggle_rows"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class ResultFiles(ItemHandler):
             path=str(item["path"]),
             given_id=next((item[key] for key in ID_KEYS if key in item), None),
             shape=labels.shape,
-            runs=labels_to_rles(labels, FORMS[self.order]) if self.submission else [],
+            runs=labels_to_rles(labels, ORDERS[self.order]) if self.submission else [],
             detections=result_texts(item["detections"]) if self.coco else [],
         )
 

@@ -16,6 +16,7 @@ from ...instances import Instances
 from ...instances.detections import Detections, mask_rles
 from ...instances.overlaps import labels_to_rles
 from ...instances.painting import Painted, extent, paint_rles
+from ...instances.rle import coco_rle
 from ...kernels.geometry import boxes_and_areas
 from ..images.errors import named
 from ..write import atomic_path
@@ -216,17 +217,17 @@ def write_coco(path: str | Path, instances: Instances, file_name: str) -> None:
 
 def _annotations(instances: Instances, category_ids: list[int]) -> Iterator[dict[str, Any]]:
     """One annotation for each instance."""
-    n, (height, width) = len(instances), instances.labels.shape
-    boxes, areas = boxes_and_areas(instances.labels, n)
+    n = len(instances)
+    boxes_yxyx, areas = boxes_and_areas(instances.labels, n)
     rles = labels_to_rles(instances.labels)
     scores = instances.table["score"].tolist() if "score" in instances.table else [math.nan] * n
-    rows = zip(boxes.tolist(), areas.tolist(), rles, category_ids, scores, strict=True)
+    rows = zip(boxes_yxyx.tolist(), areas.tolist(), rles, category_ids, scores, strict=True)
     for label, ((y0, x0, y1, x1), area, counts, category, score) in enumerate(rows, start=1):
         annotation = {
             "id": label,
             "image_id": IMAGE_ID,
             "category_id": category,
-            "segmentation": {"size": [height, width], "counts": counts},
+            "segmentation": coco_rle(counts, instances.labels.shape),
             "area": area,
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "iscrowd": 0,
@@ -241,7 +242,7 @@ def result_texts(detections: Detections) -> list[str]:
     rows = zip(
         detections.classes.tolist(),
         mask_rles(detections),
-        detections.boxes.tolist(),
+        detections.boxes_yxyx.tolist(),
         detections.scores.tolist(),
         strict=True,
     )
@@ -249,7 +250,7 @@ def result_texts(detections: Detections) -> list[str]:
         ENCODER.encode(
             {
                 "category_id": category,
-                "segmentation": {"size": list(detections.shape), "counts": counts},
+                "segmentation": coco_rle(counts, detections.shape),
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "score": score,
             }

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CellBundleError, ConfigError, LabelReadError
-from ...instances.painting import label_components
+from ...instances.labels import label_components
 from ..images.read import read_image
 
 BACKGROUND = "background"
@@ -127,7 +127,7 @@ def read_colour_mask(path: str | Path, table: ColourTable) -> tuple[NDArray[np.u
     classes = class_of[inverse.reshape(colours.shape)]
     labels = np.zeros(colours.shape, np.int32)
     for number in range(1, len(names) + 1):
-        parts = label_components(classes == number)
+        parts, _ = label_components(classes == number)
         labels = np.where(parts, parts + labels.max(), labels)
     return classes, labels
 

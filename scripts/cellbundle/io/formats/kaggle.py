@@ -10,12 +10,13 @@ import pandas as pd
 from ...errors import ConfigError, LabelReadError
 from ...instances import Instances
 from ...instances.overlaps import labels_to_rles
+from ...instances.rle import Form
 from ..images.errors import named
 from ..table import plain_cell, write_rows
 
 HEADER = ("ImageId", "EncodedPixels")
 SUBMISSION_HEADER = ("idx", "id", "annotation")
-ORDERS = ("column", "row")
+ORDERS: dict[str, Form] = {"column": "kaggle", "row": "kaggle_rows"}  # in which pixels count, and the form of RLE
 NOTHING = "-1"  # in a submission, of an image without instances
 NO_RUNS = ("", "nan", NOTHING)
 
@@ -108,7 +109,7 @@ def write_kaggle(
     """
     if order not in ORDERS:
         raise ConfigError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
-    runs = labels_to_rles(instances.labels, "kaggle" if order == "column" else "kaggle_rows")
+    runs = labels_to_rles(instances.labels, ORDERS[order])
     write_rows(path, HEADER, [(image_id, text) for text in runs or [""]])
 
 

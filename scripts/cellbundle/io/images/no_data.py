@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ...errors import ImageReadError
+from ...instances.labels import label_components
 
 HUGE = 1e30  # no intensity; the fill values of netCDF (9.97e36) and of floats (3.4e38) are larger
 FILLS = (-9999.0, -99999.0, -999999.0, -32768.0)  # of geographic and other programs
@@ -256,11 +257,11 @@ def _is_solid(own: NDArray[np.bool_], others: NDArray[np.bool_], touches: bool) 
     beside = padded[1:-1, :-2] | padded[1:-1, 2:] | padded[:-2, 1:-1] | padded[2:, 1:-1]
     if np.count_nonzero(own & beside) < CONNECTED * np.count_nonzero(own):  # scattered pixels
         return False
-    pieces, _ = ndimage.label(others)
+    pieces, _ = label_components(others, connectivity=4)
     sizes = np.bincount(pieces.ravel())[1:]
     if sizes.max(initial=0) < CONNECTED * sizes.sum():
         return False
-    parts, n = ndimage.label(own)
+    parts, n = label_components(own, connectivity=4)
     areas = np.bincount(parts.ravel(), minlength=n + 1)
     accepted = 0
     for number, box in enumerate(ndimage.find_objects(parts), start=1):

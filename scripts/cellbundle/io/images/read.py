@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageReadError, ImageTooLargeError, LabelReadError
-from ...instances.labels import renumber
+from ...instances.labels import label_components, renumber
 from ..regular import open_regular
 from .axes import channels_first, resolve_axes
 from .errors import named
@@ -275,7 +275,7 @@ def _instances(values: NDArray, binary: Literal["refuse", "components"]) -> NDAr
         raise LabelReadError(f"holds negative ids (down to {low}), expected 0 for background and positive ids")
     single = high > 0 and ((values == 0) | (values == high)).all()
     if single and binary == "components":
-        return _components(values > 0)
+        return label_components(values > 0)[0]
     largest = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 255
     if single and (values.dtype.kind == "b" or high in (255, largest)):
         raise LabelReadError(
@@ -285,11 +285,3 @@ def _instances(values: NDArray, binary: Literal["refuse", "components"]) -> NDAr
     if high > np.iinfo(np.int32).max:
         return renumber(values.astype(np.uint64))[0]
     return values.astype(np.int32)
-
-
-def _components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    from scipy import ndimage  # noqa: PLC0415 - only binary masks need it
-
-    labels = np.empty(mask.shape, np.int32)
-    ndimage.label(mask, structure=np.ones((3, 3)), output=labels)
-    return labels
