@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -108,10 +107,8 @@ def verify(name: str) -> Iterator[Result]:
         if not weights.is_file():  # one file for both: it may have more than a gigabyte
             weights = copy_folder(ROOT / "bundles" / name, work / "weights" / name) / "models" / "model.pt"
             write_random_weights(work / "weights" / name)
-        with ThreadPoolExecutor() as pool:  # they wait for processes of their own
-            found = pool.map(lambda form: list(verify_folder(*form, datalist, weights)), forms.values())
-        for form, results in zip(forms, found, strict=True):
-            yield from (Result(name, form, *result) for result in results)
+        for form, (root, block) in forms.items():
+            yield from (Result(name, form, *result) for result in verify_folder(root, block, datalist, weights))
 
 
 def copy_folder(bundle: Path, target: Path) -> Path:
@@ -169,8 +166,7 @@ def run_checks(
     root: Path, datalist: Path, block: Path | None, excluded: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield the results of ``bundle_checks.py`` for a folder, in a process in another working directory."""
-    threads = str(max(1, (os.cpu_count() or 2) // 2))  # the folder and the archive are checked at the same time
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or "")}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or "")}
     image = datalist.parent / json.loads(datalist.read_text(encoding="utf-8"))["testing"][0]["image"]
     command = [sys.executable, "-P", str(TOOLS / "bundle_checks.py"), str(root), "--schema", str(SCHEMA)]
     command += ["--datalist", str(datalist), "--image", str(image), "--exclude", *excluded]
