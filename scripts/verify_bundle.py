@@ -124,7 +124,9 @@ def copy_folder(bundle: Path, target: Path) -> Path:
     return target
 
 
-def verify_folder(root: Path, block: Path | None, datalist: Path, weights: Path) -> Iterator[tuple[str, str, str]]:
+def verify_folder(
+    root: Path, block: Path | None, datalist: Path, weights: Path | None = None
+) -> Iterator[tuple[str, str, str]]:
     """Yield check, status and detail for a folder that holds a bundle.
 
     Args:
@@ -154,7 +156,7 @@ def verify_folder(root: Path, block: Path | None, datalist: Path, weights: Path)
         if status == "FAILED" and check in excluded:
             status, detail = "excluded", excluded[check]
         yield check, status, detail
-    if not (root / "models" / "model.pt").is_file():
+    if weights and not (root / "models" / "model.pt").is_file():
         (root / "models").mkdir(exist_ok=True)
         os.link(weights, root / "models" / "model.pt")
     yield from run_checks(root, datalist, block, excluded)

@@ -37,7 +37,8 @@ def predictor(monkeypatch):
         def __init__(self, **options):
             pass
 
-    monkeypatch.setattr("cellbundle.inference.predictor.Predictor", Predictor)
+    for module in ("predictor", "batch.run"):
+        monkeypatch.setattr(f"cellbundle.inference.{module}.Predictor", Predictor)
 
 
 def secrets_in(paths):

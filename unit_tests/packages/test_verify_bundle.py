@@ -38,7 +38,7 @@ def failures(bundle, monkeypatch, change):
     metadata = json.loads(path.read_text())
     change(metadata)
     path.write_text(json.dumps(metadata))
-    found = verify_bundle.verify_folder(bundle, None, bundle, bundle / "models" / "model.pt")
+    found = verify_bundle.verify_folder(bundle, None, bundle)
     return {check: detail for check, status, detail in found if status == "FAILED"}
 
 
@@ -94,10 +94,7 @@ def test_large_files_stay_inside_and_come_safely(bundle, monkeypatch, path, url)
 def test_a_missing_file_does_not_end_the_checks(bundle, monkeypatch, name):
     monkeypatch.setattr(verify_bundle, "run_checks", lambda *_: iter(()))
     (bundle / name).unlink()
-    found = {
-        check: status
-        for check, status, _ in verify_bundle.verify_folder(bundle, None, bundle, bundle / "models" / "model.pt")
-    }
+    found = {check: status for check, status, _ in verify_bundle.verify_folder(bundle, None, bundle)}
     assert "FAILED" in found.values()
     assert found["sizes"] == "ok"
 
