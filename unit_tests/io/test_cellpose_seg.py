@@ -6,6 +6,8 @@ import pytest
 from cellbundle.errors import LabelReadError
 from cellbundle.io.formats.cellpose_seg import read_cellpose_seg, write_cellpose_seg
 
+from ..damage import Call
+
 KEYS = {"outlines", "masks", "chan_choose", "ismanual", "filename", "flows", "diameter"}
 
 
@@ -108,11 +110,7 @@ def test_other_content_is_refused(tmp_path, content, message):
 
 
 def test_nothing_in_the_file_is_run(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (tmp_path.joinpath("run").touch, ())
-
-    path = save(tmp_path / "x.npy", {"masks": np.ones((2, 2), int), "filename": Payload()})
+    path = save(tmp_path / "x.npy", {"masks": np.ones((2, 2), int), "filename": Call((tmp_path / "run").touch)})
     with pytest.raises(LabelReadError, match=r"x\.npy.*pickle"):
         read_cellpose_seg(path)
     assert not (tmp_path / "run").exists()
