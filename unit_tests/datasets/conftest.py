@@ -1,9 +1,11 @@
-"""Small published data sets, a file system that lists them in any order, and a server to download from."""
+"""Small published data sets, a file system that lists them in any order, a full disk, and a server to download from."""
 
 import os
 import random
+import shutil
 import threading
 from http.server import ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +51,12 @@ def shuffled_listing(monkeypatch):
         monkeypatch.setattr(os, "scandir", MixedScan)
 
     return shuffle
+
+
+@pytest.fixture
+def leave_free(monkeypatch):
+    """Call it with the number of bytes that are free on every disk from then on."""
+    return lambda free: monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
 
 @pytest.fixture

@@ -9,8 +9,11 @@ from PIL import Image
 from cellbundle.datasets import prepare
 from cellbundle.datasets.convert import load_module
 from cellbundle.datasets.facts import read_facts
+from cellbundle.datasets.model import Problem
 from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.io import read_labels
+
+from ..words import Like
 
 
 def save(path, array, **options):
@@ -27,6 +30,11 @@ def check_labels(folder, name, expected):
     np.testing.assert_array_equal(read_labels(folder / "labels" / f"{name}.tif"), expected)
 
 
+def sizes(lists):
+    """Numbers of images for training and for testing of each list."""
+    return {name: (len(content["training"]), len(content["testing"])) for name, content in lists.items()}
+
+
 class DataSet:
     """A data set with the defaults of its options and, unless another one is given, its first variant."""
 
@@ -41,6 +49,12 @@ class DataSet:
         tree = Tree(folder, list_files(folder))
         work = work or folder.parent / "work"
         return self.module.locate(tree, variant or self.variant, self.defaults | options, work)
+
+    def check_found(self, folder, names, problems):
+        """Locate just these images, and problems with these patterns for their reasons, both in order."""
+        found = self.locate(folder)
+        assert [item.name for item in found.items] == names
+        assert found.problems == [Problem(name, Like(pattern)) for name, pattern in problems.items()], found.problems
 
     def convert(self, item, **options):
         return self.module.convert(item, self.defaults | options)

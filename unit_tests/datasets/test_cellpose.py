@@ -9,7 +9,7 @@ from cellbundle.datasets.model import Problem
 from cellbundle.errors import DatasetError, LabelReadError
 
 from ..words import Like
-from .contract import DataSet, check_labels, save
+from .contract import DataSet, check_labels, save, sizes
 
 CELLPOSE = DataSet("cellpose", "cyto")
 SHAPE = (30, 40)
@@ -108,8 +108,7 @@ def test_later_images_are_training_images_with_a_list_of_their_own(with_later_im
     pack(with_later_images, "train_cyto2", with_folder=True)
     prepared, lists = CELLPOSE.prepare(with_later_images, tmp_path / "out")
     assert prepared.variant == "cyto2"
-    sizes = {name: (len(content["training"]), len(content["testing"])) for name, content in lists.items()}
-    assert sizes == {"cellpose": (17, 3), "cellpose_cyto": (12, 3), "cellpose_cyto2": (5, 0)}
+    assert sizes(lists) == {"cellpose": (17, 3), "cellpose_cyto": (12, 3), "cellpose_cyto2": (5, 0)}
     assert sorted(entry["fold"] for entry in lists["cellpose_cyto2"]["training"]) == [0, 1, 2, 3, 4]
     assert lists["cellpose_cyto2"]["training"][0]["image"] == "images/train_cyto2_000.png"
 

@@ -190,11 +190,12 @@ def test_real_images_keep_every_instance_and_no_group_is_split(real, tmp_path, s
     assert texts[0] == texts[1]
     group = dict(zip(metadata.id, metadata.group, strict=True))
     content = json.loads(texts[0])
-    places = {}
-    for section, entries in content.items():
-        for entry in entries:
-            places.setdefault(group[Path(entry["image"]).stem], set()).add((section, entry.get("fold")))
-    assert all(len(found) == 1 for found in places.values())
+    places = {
+        (group[Path(entry["image"]).stem], section, entry.get("fold"))
+        for section, entries in content.items()
+        for entry in entries
+    }
+    assert len(places) == metadata.group.nunique()
     assert sum(map(len, content.values())) == len(metadata)
 
 

@@ -84,12 +84,7 @@ def test_broken_pairs_are_named(raw):
         save_yolo(raw, name)
     (raw / "labels/b.txt").unlink()
     (raw / "images/c.png").unlink()
-    found = NUINSSEG.locate(raw)
-    assert [item.name for item in found.items] == ["a"]
-    assert [(one.name, one.reason) for one in found.problems] == [
-        ("b", Like(r"images/b\.png.*no label file")),
-        ("c", Like(r"labels/c\.txt.*no image")),
-    ]
+    NUINSSEG.check_found(raw, ["a"], {"b": r"images/b\.png.*no label file", "c": r"labels/c\.txt.*no image"})
     (raw / "images/a.png").unlink()
     with pytest.raises(DatasetError, match=r"no image.*images/\*\.png.*labels/\*\.txt"):
         NUINSSEG.locate(raw)

@@ -9,7 +9,7 @@ from cellbundle.datasets.model import Problem
 from cellbundle.io import read_image
 
 from ..words import Like
-from .contract import DataSet, check_labels, save
+from .contract import DataSet, check_labels, save, sizes
 
 OMNIPOSE = DataSet("omnipose")
 RODS = np.zeros((20, 24), np.uint8)
@@ -44,7 +44,7 @@ def test_published_files_become_datalists(published, tmp_path, with_hidden_files
         for folder in (published, *published.rglob("*sorted"), *published.rglob("a")):
             (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     prepared, lists = OMNIPOSE.prepare(published, tmp_path / "out", n_folds=2)
-    assert {name: (len(content["training"]), len(content["testing"])) for name, content in lists.items()} == {
+    assert sizes(lists) == {
         "omnipose": (19, 11),
         "omnipose_bact_fluor": (8, 4),
         "omnipose_bact_phase": (8, 4),

@@ -12,7 +12,7 @@ from cellbundle.errors import CellBundleError
 from cellbundle.io import read_image
 
 from ..words import Like
-from .contract import DataSet, check_labels, save
+from .contract import DataSet, check_labels, save, sizes
 
 YEAZ = DataSet("yeaz")
 BF, PHC = "gold-standard-BF-V-1", "gold-standard-PhC-plus-2"
@@ -56,7 +56,7 @@ def test_both_archives_become_datalists(published, tmp_path):
         shutil.make_archive(str(tmp_path / "packed" / folder), "gztar", published, folder)
     prepared, lists = YEAZ.prepare(tmp_path / "packed", tmp_path / "out", n_folds=3)
     assert prepared.leaks == []
-    assert {name: (len(content["training"]), len(content["testing"])) for name, content in lists.items()} == {
+    assert sizes(lists) == {
         "yeaz": (36, 5),
         "yeaz_bf": (28, 4),
         "yeaz_phc": (8, 1),
@@ -137,12 +137,11 @@ def test_broken_pairs_are_reported(published):
     (published / PHC / "torn_crop_1_mask.tif").write_bytes(b"<html>")
     found = YEAZ.locate(published)
     assert len(found.items) == 40
-    missing, frames, torn = found.problems
-    assert missing.name == "wtF1BF_5_crop_1"
-    assert missing.reason == Like(rf"{BF}/wtF1BF_5_crop_1_im\.tif.*no label file")
-    assert frames == Problem("movie_crop_1", Like(r"movie_crop_1_im\.tif.* 3 frames.*label file 1"))
-    assert torn.name == "torn_crop_1"
-    assert torn.reason == Like(r"torn_crop_1_mask\.tif.*TIFF")
+    assert found.problems == [
+        Problem("wtF1BF_5_crop_1", Like(rf"{BF}/wtF1BF_5_crop_1_im\.tif.*no label file")),
+        Problem("movie_crop_1", Like(r"movie_crop_1_im\.tif.* 3 frames.*label file 1")),
+        Problem("torn_crop_1", Like(r"torn_crop_1_mask\.tif.*TIFF")),
+    ]
 
 
 def test_bad_frames_are_refused(tmp_path):
