@@ -1,4 +1,4 @@
-"""Small published data sets, a file system that lists them in any order, a full disk, and a server to download from."""
+"""Published and prepared data sets that are small, folders in any order, a full disk, and a server to download from."""
 
 import os
 import random
@@ -14,6 +14,7 @@ from PIL import Image
 from cellbundle.datasets import download
 
 from .downloading import CONTENT, Handler
+from .running import run
 
 
 @pytest.fixture
@@ -85,6 +86,19 @@ def twelve(stage1, tmp_path):
     y, x = np.indices((20, 30))
     squares = [(y // 2 == 2 * (i // 5)) & (x // 2 == 2 * (i % 5)) for i in range(12)]
     return stage1(tmp_path / "raw", {f"{n:02d}aa": squares[: n + 1] for n in range(12)})
+
+
+@pytest.fixture
+def out(twelve, tmp_path):
+    """The folder of the prepared twelve images."""
+    return run(twelve, tmp_path / "out").folder
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """An empty folder for published files."""
+    (tmp_path / "raw").mkdir()
+    return tmp_path / "raw"
 
 
 @pytest.fixture

@@ -41,11 +41,6 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture
-def raw(tmp_path):
-    return tmp_path / "raw"
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_image_finds_its_labels(raw, layout):
     image, label, name = LAYOUTS[layout]

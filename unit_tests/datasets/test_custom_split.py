@@ -9,11 +9,6 @@ from .own_images import CUSTOM, save_image, save_labels
 
 
 @pytest.fixture
-def raw(tmp_path):
-    return tmp_path / "raw"
-
-
-@pytest.fixture
 def grouped(raw):
     """Twelve images of four patients."""
     for number in range(12):

@@ -39,13 +39,6 @@ def save_organ(folder, name, ids, *, alpha=False, value=0):
         save(folder / kind / f"{name}.tif", values.astype(np.uint16))
 
 
-@pytest.fixture
-def raw(tmp_path):
-    """An empty folder of published files."""
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
-
-
 def places(items):
     return {item.name: (item.section, item.fold) for item in items}
 

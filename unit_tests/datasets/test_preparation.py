@@ -34,9 +34,8 @@ def test_a_list_that_every_bundle_and_monai_read(twelve, tmp_path):
     assert set(content["testing"][0]) == {"image", "label", "group"}
 
 
-def test_neither_order_nor_processes_change_a_byte(twelve, tmp_path, shuffled_listing):
-    run(twelve, tmp_path / "out")
-    expected = contents(tmp_path / "out")
+def test_neither_order_nor_processes_change_a_byte(twelve, out, tmp_path, shuffled_listing):
+    expected = contents(out)
     for seed in range(2):
         shuffled_listing(seed)
         run(twelve, tmp_path / f"out{seed}", workers=2)
