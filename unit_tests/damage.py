@@ -1,4 +1,4 @@
-"""Damaged copies of files: what disks, kills and editors leave; and files that must not be opened."""
+"""Damaged copies of files: what disks, kills and editors leave; and files and pickles that must not be opened."""
 
 import json
 import os
@@ -84,6 +84,16 @@ def fifo(path: Path, seconds: float = 20) -> Iterator[None]:
     finally:
         timer.cancel()
     assert not opened.is_set(), f"{path} was opened"
+
+
+class Call:
+    """An object whose pickle calls a function when it is unpickled."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
 
 
 def bind_socket(path: Path) -> None:

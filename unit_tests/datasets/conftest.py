@@ -1,9 +1,11 @@
-"""Small published data sets, a file system that lists them in any order, and a server to download from."""
+"""Published and prepared data sets that are small, folders in any order, a full disk, and a server to download from."""
 
 import os
 import random
+import shutil
 import threading
 from http.server import ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 from cellbundle.datasets import download
 
 from .downloading import CONTENT, Handler
+from .running import run
 
 
 @pytest.fixture
@@ -52,6 +55,12 @@ def shuffled_listing(monkeypatch):
 
 
 @pytest.fixture
+def leave_free(monkeypatch):
+    """Call it with the number of bytes that are free on every disk from then on."""
+    return lambda free: monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+
+@pytest.fixture
 def stage1(tmp_path):
     """A function that writes ``stage1_train`` of the 2018 Data Science Bowl, and its default folder with 12 images."""
 
@@ -77,6 +86,19 @@ def twelve(stage1, tmp_path):
     y, x = np.indices((20, 30))
     squares = [(y // 2 == 2 * (i // 5)) & (x // 2 == 2 * (i % 5)) for i in range(12)]
     return stage1(tmp_path / "raw", {f"{n:02d}aa": squares[: n + 1] for n in range(12)})
+
+
+@pytest.fixture
+def out(twelve, tmp_path):
+    """The folder of the prepared twelve images."""
+    return run(twelve, tmp_path / "out").folder
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """An empty folder for published files."""
+    (tmp_path / "raw").mkdir()
+    return tmp_path / "raw"
 
 
 @pytest.fixture

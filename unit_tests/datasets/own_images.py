@@ -4,15 +4,11 @@ import json
 import re
 
 import numpy as np
-import tifffile
-from PIL import Image
 from roifile import ImagejRoi, roiwrite
 
-from cellbundle.datasets.facts import read_facts
-from cellbundle.datasets.sets import custom
-from cellbundle.datasets.tree import Tree, list_files
+from .contract import DataSet, save
 
-DEFAULTS = {key: option.default for key, option in read_facts("custom").options.items()}
+CUSTOM = DataSet("custom")
 H, W = 12, 17
 CELLS = {  # half-open (y0, x0, y1, x1); the first and the third have a corner in common
     "a": [(1, 2, 5, 5), (1, 10, 4, 15), (5, 5, 10, 13)],
@@ -26,14 +22,6 @@ def truth(stem):
     for number, (y0, x0, y1, x1) in enumerate(CELLS.get(stem, ()), start=1):
         labels[y0:y1, x0:x1] = number
     return labels
-
-
-def save(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".tif":
-        tifffile.imwrite(path, array)
-    else:
-        Image.fromarray(array).save(path)
 
 
 def save_text(path, text):
@@ -77,23 +65,33 @@ def write_yolo(folder, stem):
     save_text(folder / "labels" / f"{stem}.txt", "\n".join(lines))
 
 
-def write_imagej(folder, stem):
-    rois = [ImagejRoi.frompoints(np.array(corners(box))) for box in CELLS[stem]]
+def save_rois(path, outlines):
+    """Write an ImageJ ROI set of outlines, each (N, 2)."""
+    rois = [ImagejRoi.frompoints(np.array(outline)) for outline in outlines]
     for number, roi in enumerate(rois):
         roi.name = f"{number:03d}"
-    roiwrite(folder / f"{stem}_RoiSet.zip", rois)
+    roiwrite(path, rois)
 
 
-def features(stem, kind):
-    for box in CELLS[stem]:
-        ring = [*corners(box), corners(box)[0]]
-        geometry = {"type": "Polygon", "coordinates": [ring]}
-        yield {"type": "Feature", "geometry": geometry, "properties": {"objectType": kind}}
+def save_features(path, outlines):
+    """Write a GeoJSON file of outlines, each with its properties."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [[*outline, outline[0]]]},
+            "properties": properties,
+        }
+        for outline, properties in outlines
+    ]
+    save_text(path, json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def write_imagej(folder, stem):
+    save_rois(folder / f"{stem}_RoiSet.zip", map(corners, CELLS[stem]))
 
 
 def write_geojson(folder, stem):
-    content = {"type": "FeatureCollection", "features": list(features(stem, "annotation"))}
-    save_text(folder / f"{stem}.json", json.dumps(content))
+    save_features(folder / f"{stem}.json", [(corners(box), {"objectType": "annotation"}) for box in CELLS[stem]])
 
 
 def write_cellpose_seg(folder, stem):
@@ -155,12 +153,8 @@ WRITERS = {
 }
 
 
-def locate(folder, **options):
-    return custom.locate(Tree(folder, list_files(folder)), "folder", DEFAULTS | options, folder.parent / "work")
-
-
 def read(folder, **options):
     """Label maps of all images by name."""
-    found = locate(folder, **options)
+    found = CUSTOM.locate(folder, **options)
     assert found.problems == []
-    return {item.name: custom.convert(item, DEFAULTS | options) for item in found.items}
+    return {item.name: CUSTOM.convert(item, **options) for item in found.items}

@@ -1,8 +1,6 @@
 """Archives are extracted whatever their kind, and extraction goes on after a stop."""
 
 import errno
-import shutil
-from collections import namedtuple
 
 import pytest
 
@@ -93,20 +91,17 @@ def test_full_disk_loses_nothing(tmp_path):
     assert contents(extract(archive, target)) == FILES
 
 
-def test_too_little_space_is_seen_before_writing(tmp_path, monkeypatch):
-    def leave(free):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(free))
-
+def test_too_little_space_is_seen_before_writing(tmp_path, monkeypatch, leave_free):
     archive, target = make(tmp_path / "a.zip"), tmp_path / "new" / "out"
     monkeypatch.setattr(archives, "SPARE", 1000)
-    leave(2700)
+    leave_free(2700)
     with pytest.raises(DatasetError, match=r"out\.incomplete.*3\.6 KiB.*2\.6 KiB"):
         extract(archive, target)
     assert not target.parent.exists()
-    leave(3700)
+    leave_free(3700)
     with pytest.raises(KeyboardInterrupt):
         extract(archive, target, progress=stop_after(2000))
-    leave(2100)  # what is there already needs no more space
+    leave_free(2100)  # what is there already needs no more space
     assert contents(extract(archive, target)) == FILES
 
 

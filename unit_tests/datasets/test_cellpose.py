@@ -1,21 +1,17 @@
 """Cellpose: numbers that restart in test, 16-bit ids, images without a label map, the later images."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.model import Problem
-from cellbundle.datasets.sets import cellpose
-from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError, LabelReadError
-from cellbundle.io import read_labels
 
 from ..words import Like
+from .contract import DataSet, check_labels, save, sizes
 
+CELLPOSE = DataSet("cellpose", "cyto")
 SHAPE = (30, 40)
 
 
@@ -28,14 +24,12 @@ def stripes(n, step):
 
 
 def write_image(folder, number, shade=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    image = np.full((*SHAPE, 3), (number, shade, 0), np.uint8)
-    Image.fromarray(image).save(folder / f"{number:03d}_img.png")
+    save(folder / f"{number:03d}_img.png", np.full((*SHAPE, 3), (number, shade, 0), np.uint8))
 
 
 def write_pair(folder, number, labels, shade=0):
     write_image(folder, number, shade)
-    Image.fromarray(labels).save(folder / f"{number:03d}_masks.png")
+    save(folder / f"{number:03d}_masks.png", labels)
 
 
 @pytest.fixture
@@ -57,19 +51,14 @@ def pack(raw, part, with_folder):
     shutil.move(raw.parent / f"{part}.zip", raw / f"{part}.zip")
 
 
-def locate(raw, variant="cyto"):
-    return cellpose.locate(Tree(raw, list_files(raw)), variant, {}, raw)
-
-
 @pytest.mark.parametrize("with_folder", [True, False])
 def test_archives_become_a_datalist(published, tmp_path, with_folder):
     for part in ("train", "test"):
         pack(published, part, with_folder)
-    prepared = prepare("cellpose", published, tmp_path / "out", workers=1)
-    assert prepared.problems == []
+    prepared, lists = CELLPOSE.prepare(published, tmp_path / "out")
     assert prepared.variant == "cyto"
-    assert list(prepared.datalists) == ["cellpose"]
-    datalist = json.loads(prepared.datalists["cellpose"].read_text())
+    assert list(lists) == ["cellpose"]
+    datalist = lists["cellpose"]
     assert [entry["image"] for entry in datalist["training"]] == [f"images/train_{n:03d}.png" for n in range(12)]
     assert sorted(entry["fold"] for entry in datalist["training"]) == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4]
     assert datalist["testing"][2] == {
@@ -80,36 +69,32 @@ def test_archives_become_a_datalist(published, tmp_path, with_folder):
 
 
 def test_more_than_255_cells_survive(published, tmp_path):
-    prepare("cellpose", published, tmp_path / "out", workers=1)
-    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "labels" / "train_011.tif"), stripes(300, 1))
+    CELLPOSE.prepare(published, tmp_path / "out")
+    check_labels(tmp_path / "out", "train_011", stripes(300, 1))
 
 
 def test_labels_of_a_test_image_come_from_the_test_folder(published):
-    items = {item.name: item for item in locate(published).items}
+    items = {item.name: item for item in CELLPOSE.locate(published).items}
     assert items["test_000"].section == "testing"
-    sample = cellpose.convert(items["test_000"], {})
+    sample = CELLPOSE.convert(items["test_000"])
     assert sample.image == published / "test" / "000_img.png"
     np.testing.assert_array_equal(sample.labels, stripes(20, 3))
-    np.testing.assert_array_equal(cellpose.convert(items["train_000"], {}).labels, stripes(2, 2))
+    np.testing.assert_array_equal(CELLPOSE.convert(items["train_000"]).labels, stripes(2, 2))
 
 
 def test_images_and_labels_without_the_other_are_reported(published, tmp_path):
     write_image(published / "train", 13)
     (published / "test" / "000_img.png").unlink()  # its number is in train, too
-    prepared = prepare("cellpose", published, tmp_path / "out", workers=1)
-    assert prepared.problems == [
+    problems = [
         Problem("test_000", Like(r"test/000_masks\.png.*no image")),
         Problem("train_013", Like(r"train/013_img\.png.*no label file")),
     ]
-    assert len(json.loads(prepared.datalists["cellpose"].read_text())["testing"]) == 2
+    _, lists = CELLPOSE.prepare(published, tmp_path / "out", problems)
+    assert len(lists["cellpose"]["testing"]) == 2
 
 
 def test_the_order_of_directories_changes_nothing(published, tmp_path, shuffled_listing):
-    first = prepare("cellpose", published, tmp_path / "a", workers=1).datalists["cellpose"].read_bytes()
-    for seed in (1, 2):
-        shuffled_listing(seed)
-        prepared = prepare("cellpose", published, tmp_path / str(seed), workers=1)
-        assert prepared.datalists["cellpose"].read_bytes() == first
+    CELLPOSE.prepare_in_any_order(shuffled_listing, published, tmp_path)
 
 
 @pytest.fixture
@@ -121,27 +106,24 @@ def with_later_images(published):
 
 def test_later_images_are_training_images_with_a_list_of_their_own(with_later_images, tmp_path):
     pack(with_later_images, "train_cyto2", with_folder=True)
-    prepared = prepare("cellpose", with_later_images, tmp_path / "out", workers=1)
+    prepared, lists = CELLPOSE.prepare(with_later_images, tmp_path / "out")
     assert prepared.variant == "cyto2"
-    lists = {name: json.loads(path.read_text()) for name, path in prepared.datalists.items()}
-    sizes = {name: (len(content["training"]), len(content["testing"])) for name, content in lists.items()}
-    assert sizes == {"cellpose": (17, 3), "cellpose_cyto": (12, 3), "cellpose_cyto2": (5, 0)}
+    assert sizes(lists) == {"cellpose": (17, 3), "cellpose_cyto": (12, 3), "cellpose_cyto2": (5, 0)}
     assert sorted(entry["fold"] for entry in lists["cellpose_cyto2"]["training"]) == [0, 1, 2, 3, 4]
     assert lists["cellpose_cyto2"]["training"][0]["image"] == "images/train_cyto2_000.png"
 
 
 def test_later_images_can_be_left_out(with_later_images):
-    assert {item.subsets for item in locate(with_later_images).items} == {("cyto",)}
+    assert {item.subsets for item in CELLPOSE.locate(with_later_images).items} == {("cyto",)}
 
 
 def test_a_black_and_white_mask_is_refused(tmp_path):
     write_pair(tmp_path / "train", 0, np.uint8(stripes(3, 1) > 0) * 255)
-    (item,) = locate(tmp_path).items
     with pytest.raises(LabelReadError, match=r"000_masks\.png.*binary mask"):
-        cellpose.convert(item, {})
+        CELLPOSE.convert_only(tmp_path)
 
 
 def test_images_outside_of_the_folders_are_not_taken(tmp_path):
     write_pair(tmp_path, 0, stripes(3, 1))
     with pytest.raises(DatasetError, match=r"no image or label file.*layout"):
-        locate(tmp_path)
+        CELLPOSE.locate(tmp_path)

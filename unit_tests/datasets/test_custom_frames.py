@@ -5,11 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
-from roifile import ImagejRoi, roiwrite
 
 from cellbundle.cli import main
 from cellbundle.io import read_labels
+
+from .contract import save
+from .own_images import save_features, save_rois
 
 SIDE = 256
 
@@ -22,18 +23,11 @@ def squares(scale=1.0, shift=0.0):
 
 
 def write_geojson(folder, stem, outlines):
-    features = [
-        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}, "properties": {}}
-        for ring in outlines.tolist()
-    ]
-    (folder / f"{stem}.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    save_features(folder / f"{stem}.geojson", [(outline, {}) for outline in outlines.tolist()])
 
 
 def write_imagej(folder, stem, outlines):
-    rois = [ImagejRoi.frompoints(ring) for ring in outlines]
-    for number, roi in enumerate(rois):
-        roi.name = f"{number:03d}"
-    roiwrite(folder / f"{stem}_RoiSet.zip", rois)
+    save_rois(folder / f"{stem}_RoiSet.zip", outlines)
 
 
 def write_coco(folder, stem, outlines):
@@ -42,15 +36,8 @@ def write_coco(folder, stem, outlines):
     document = json.loads(path.read_text()) if path.exists() else document
     document["images"].append({"id": stem, "file_name": f"{stem}.png", "height": SIDE, "width": SIDE})
     for ring in outlines:
-        segmentation = [ring.ravel().tolist()]
-        document["annotations"].append(
-            {
-                "id": f"{stem}{len(document['annotations'])}",
-                "image_id": stem,
-                "category_id": 1,
-                "segmentation": segmentation,
-            }
-        )
+        index, segmentation = f"{stem}{len(document['annotations'])}", [ring.ravel().tolist()]
+        document["annotations"].append({"id": index, "image_id": stem, "category_id": 1, "segmentation": segmentation})
     path.write_text(json.dumps(document))
 
 
@@ -63,10 +50,8 @@ def prepare(tmp_path, capsys):
 
     def run(encoding, outlines):
         raw, out = tmp_path / "raw", tmp_path / "out"
-        raw.mkdir()
         for stem, own in (("good", squares()), ("other", outlines)):
-            picture = np.random.default_rng(len(stem)).integers(0, 255, (SIDE, SIDE), np.uint8)
-            Image.fromarray(picture).save(raw / f"{stem}.png")
+            save(raw / f"{stem}.png", np.random.default_rng(len(stem)).integers(0, 255, (SIDE, SIDE), np.uint8))
             WRITERS[encoding](raw, stem, own)
         with pytest.raises(SystemExit) as exit_:
             main(["data", "prepare", "custom", "--raw-dir", str(raw), "--output-dir", str(out), "--workers", "1"])

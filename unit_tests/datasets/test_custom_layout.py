@@ -5,18 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from cellbundle.datasets import prepare
-from cellbundle.datasets.sets import custom
+from cellbundle.datasets.model import Problem
 from cellbundle.datasets.tree import Tree
 from cellbundle.errors import DatasetError, LabelReadError
 
 from ..words import Like
+from .contract import save
 from .own_images import (
-    DEFAULTS,
+    CUSTOM,
     coco_entries,
-    locate,
     read,
-    save,
     save_image,
     save_labels,
     save_text,
@@ -43,21 +41,12 @@ LAYOUTS = {
 }
 
 
-def reasons(found):
-    return {problem.name: problem.reason for problem in found.problems}
-
-
-@pytest.fixture
-def raw(tmp_path):
-    return tmp_path / "raw"
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_image_finds_its_labels(raw, layout):
     image, label, name = LAYOUTS[layout]
     save_image(raw / image)
     save_labels(raw / label)
-    found = locate(raw)
+    found = CUSTOM.locate(raw)
     assert [(item.name, item.image, item.labels) for item in found.items] == [(name, raw / image, (raw / label,))]
     assert found.problems == []
     np.testing.assert_array_equal(read(raw)[name].labels, truth("a"))
@@ -68,7 +57,7 @@ def test_a_folder_of_masks_beside_the_image(raw, image):
     save_image(raw / image)
     for number in (1, 2, 3):
         save(raw / f"a/masks/{number:04d}.png", np.uint8(truth("a") == number) * 255)
-    assert locate(raw).items[0].detail["encoding"] == "mask_files"
+    assert CUSTOM.locate(raw).items[0].detail["encoding"] == "mask_files"
     np.testing.assert_array_equal(next(iter(read(raw).values())).labels, truth("a"))
 
 
@@ -76,11 +65,11 @@ def test_a_set_of_rois_beside_a_single_image(raw):
     save_image(raw / "x/cells.tif")
     write_imagej(raw / "x", "a")
     (raw / "x/a_RoiSet.zip").rename(raw / "x/RoiSet.zip")
-    assert locate(raw).items[0].detail["encoding"] == "imagej"
+    assert CUSTOM.locate(raw).items[0].detail["encoding"] == "imagej"
     np.testing.assert_array_equal(read(raw)["cells"].labels, truth("a"))
     save_image(raw / "x/other.tif")
     with pytest.raises(DatasetError, match=r"no labels.*2 images"):
-        locate(raw)
+        CUSTOM.locate(raw)
 
 
 def test_halves_of_pairs_are_problems(raw):
@@ -92,14 +81,13 @@ def test_halves_of_pairs_are_problems(raw):
     save_labels(raw / "e_mask.tif")
     save_image(raw / "images/d.png")
     save_labels(raw / "labels/d.tif")
-    found = locate(raw)
-    assert [item.name for item in found.items] == ["d"]
-    assert reasons(found) == {
-        "a": Like(r"images/a\.png.*no label file"),
-        "b": Like(r"images/b\.png, labels/b\.tif, labels/b_mask\.tif.*keep one"),
-        "c": Like(r"labels/c\.tif.*no image"),
-        "e": Like(r"e_mask\.tif.*no image"),
+    reasons = {
+        "a": r"images/a\.png.*no label file",
+        "b": r"images/b\.png, labels/b\.tif, labels/b_mask\.tif.*keep one",
+        "c": r"labels/c\.tif.*no image",
+        "e": r"e_mask\.tif.*no image",
     }
+    CUSTOM.check_found(raw, ["d"], reasons)
 
 
 def test_other_files_are_no_labels(raw):
@@ -108,27 +96,27 @@ def test_other_files_are_no_labels(raw):
     save_image(raw / "images/a_flows.tif")
     for name in ("labels/classes.txt", "notes.json", "table.csv", "README.txt", "old.zip", "features.npy"):
         save_text(raw / name, '[{"annotations": []}]')
-    assert locate(raw).problems == []
+    assert CUSTOM.locate(raw).problems == []
 
 
 def test_the_list_of_classes_among_outlines_is_no_label(raw):
     save_image(raw / "images/a.png")
     write_yolo(raw, "a")
     save_text(raw / "labels/classes.txt", "cell")
-    assert locate(raw).problems == []
+    assert CUSTOM.locate(raw).problems == []
     save_text(raw / "labels/b.txt", "")
-    assert reasons(locate(raw)) == {"b": Like(r"labels/b\.txt.*no image")}
+    CUSTOM.check_found(raw, ["a"], {"b": r"labels/b\.txt.*no image"})
 
 
 def test_nothing_to_find_says_what_is_expected(raw):
     save_image(raw / "pictures/a.png")
     save_image(raw / "truth/a.png")
     with pytest.raises(DatasetError, match=r"no labels.*2 images.*label_map: labels/<name>\.tif"):
-        locate(raw)
+        CUSTOM.locate(raw)
     with pytest.raises(DatasetError, match=r"as yolo.*labels/<name>\.txt"):
-        locate(raw, encoding="yolo")
+        CUSTOM.locate(raw, encoding="yolo")
     with pytest.raises(DatasetError, match=r"no image.*extract archives"):
-        custom.locate(Tree(raw, {"a.zip": raw / "a.zip"}), "folder", DEFAULTS, raw)
+        CUSTOM.module.locate(Tree(raw, {"a.zip": raw / "a.zip"}), "folder", CUSTOM.defaults, raw)
 
 
 def test_repeated_stems_get_the_names_of_their_folders(raw):
@@ -136,7 +124,7 @@ def test_repeated_stems_get_the_names_of_their_folders(raw):
         for stem in ("a", part):
             save_image(raw / part / "images" / f"{stem}.png")
             save_labels(raw / part / "labels" / f"{stem}.tif")
-    names = {item.image.relative_to(raw).as_posix(): item.name for item in locate(raw).items}
+    names = {item.image.relative_to(raw).as_posix(): item.name for item in CUSTOM.locate(raw).items}
     assert names == {
         "test/images/a.png": "test_a",
         "test/images/test.png": "test",
@@ -150,7 +138,7 @@ def test_coco_files_of_parts_find_images_of_one_name_by_folder_and_by_part(raw):
         for name in ("x/a.png", "y/b.png"):
             save_image(raw / "images" / part / name)
         save_text(raw / f"annotations/instances_{part}2017.json", json.dumps(coco_entries(["x/a.png", "y\\b.png"])))
-    found = locate(raw)
+    found = CUSTOM.locate(raw)
     assert found.problems == []
     assert [(item.name, item.fold) for item in found.items] == [
         ("train_x_a", None),
@@ -171,7 +159,7 @@ def test_coco_files_find_images_of_one_name_by_folder(raw, files):
         save_image(raw / name)
     for file, entries in files.items():
         save_text(raw / file, json.dumps(coco_entries(entries)))
-    found = locate(raw)
+    found = CUSTOM.locate(raw)
     assert found.problems == []
     assert [(item.name, item.labels[0].relative_to(raw).as_posix()) for item in found.items] == [
         (f"{folder}_a", list(files)[n % len(files)]) for n, folder in enumerate("pq")
@@ -182,19 +170,15 @@ def test_coco_files_are_the_split_where_all_images_lie_in_one_folder(raw):
     for stem, part in (("a", "train"), ("b", "test")):
         save_image(raw / f"{stem}.png")
         save_text(raw / f"{part}.json", json.dumps(coco_entries([f"/home/me/{stem}.png"])))
-    assert [(item.name, item.section) for item in locate(raw).items] == [("a", "training"), ("b", "testing")]
+    assert [(item.name, item.section) for item in CUSTOM.locate(raw).items] == [("a", "training"), ("b", "testing")]
 
 
 def test_entries_without_an_image_and_the_reverse_are_problems(raw):
     write_coco(raw, "")
     for name in ("b.png", "c.png"):
         save_image(raw / name)
-    found = locate(raw)
-    assert [item.name for item in found.items] == ["b"]
-    assert reasons(found) == {
-        "a.png": Like(r"annotations\.json.*a\.png.*not there"),
-        "c": Like(r"c\.png.*not in annotations\.json"),
-    }
+    reasons = {"a.png": r"annotations\.json.*a\.png.*not there", "c": r"c\.png.*not in annotations\.json"}
+    CUSTOM.check_found(raw, ["b"], reasons)
 
 
 def test_entries_that_are_not_unique_are_problems(raw):
@@ -202,15 +186,14 @@ def test_entries_that_are_not_unique_are_problems(raw):
         save_image(raw / name)
     save_text(raw / "1.json", json.dumps(coco_entries(["a.png", "a.png", "b.png", "c.png", "d.png"])))
     save_text(raw / "2.json", json.dumps(coco_entries(["b.png"])))
-    found = locate(raw)
-    assert [item.name for item in found.items] == ["d"]
-    assert reasons(found) == {
-        "a": Like(r"1\.json.*a\.png several times"),
-        "b": Like(r"1\.json and 2\.json.*keep one"),
-        "x_c": Like(r"1\.json.*x/c\.png or y/c\.png.*different names"),
-        "y_c": Like(r"y/c\.png.*not in 1\.json, 2\.json"),
+    reasons = {
+        "a": r"1\.json.*a\.png several times",
+        "b": r"1\.json and 2\.json.*keep one",
+        "x_c": r"1\.json.*x/c\.png or y/c\.png.*different names",
+        "y_c": r"y/c\.png.*not in 1\.json, 2\.json",
     }
-    assert custom.convert(found.items[0], DEFAULTS).labels.max() == 0  # listed without annotations: no cells
+    CUSTOM.check_found(raw, ["d"], reasons)
+    assert CUSTOM.convert_only(raw).labels.max() == 0  # listed without annotations: no cells
 
 
 def test_a_table_of_another_image_size_is_an_error(raw):
@@ -220,7 +203,7 @@ def test_a_table_of_another_image_size_is_an_error(raw):
     table = (raw / "train.csv").read_text().replace("a,", "a,200 9 ", 1)
     save_text(raw / "train.csv", table)
     with pytest.raises(LabelReadError, match=r"train\.csv.*image a.*mask 0"):
-        custom.convert(locate(raw).items[0], DEFAULTS)
+        CUSTOM.convert(CUSTOM.locate(raw).items[0])
 
 
 def test_broken_labels_of_one_image_leave_the_others(raw, tmp_path):
@@ -228,7 +211,5 @@ def test_broken_labels_of_one_image_leave_the_others(raw, tmp_path):
         save_image(raw / f"{stem}.png", ord(stem))
         write_mask_files(raw, stem)
     save(raw / "masks/a/9.png", np.ones((3, 3), np.uint8))
-    prepared = prepare("custom", raw, tmp_path / "out", workers=1)
+    prepared, _ = CUSTOM.prepare(raw, tmp_path / "out", [Problem("a", Like(r"9\.png.*3x3"))])
     assert [item.name for item in prepared.items] == ["b"]
-    assert [problem.name for problem in prepared.problems] == ["a"]
-    assert prepared.problems[0].reason == Like(r"9\.png.*3x3")

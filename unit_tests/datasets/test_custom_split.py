@@ -1,20 +1,11 @@
 """Own images: parts of a split, groups and options."""
 
-import json
-
 import pytest
 
-from cellbundle.datasets import prepare
-from cellbundle.datasets.sets import custom
 from cellbundle.datasets.splits import hold_out
 from cellbundle.errors import ConfigError, DatasetError
 
-from .own_images import locate, save_image, save_labels
-
-
-@pytest.fixture
-def raw(tmp_path):
-    return tmp_path / "raw"
+from .own_images import CUSTOM, save_image, save_labels
 
 
 @pytest.fixture
@@ -38,8 +29,8 @@ def parts(raw):
 
 
 def test_folders_of_a_split_are_kept(parts, tmp_path):
-    prepared = prepare("custom", parts, tmp_path / "out", n_folds=3, workers=1)
-    content = json.loads(prepared.datalists["custom"].read_text())
+    _, lists = CUSTOM.prepare(parts, tmp_path / "out", n_folds=3)
+    content = lists["custom"]
     folds = {entry["group"]: entry["fold"] for entry in content["training"]}
     assert {name for name, fold in folds.items() if fold == 0} == {"e", "f"}
     assert sorted(folds[name] for name in "abcd") == [1, 1, 2, 2]
@@ -47,29 +38,29 @@ def test_folders_of_a_split_are_kept(parts, tmp_path):
 
 
 def test_folders_of_a_split_are_ignored_on_request(parts):
-    assert {(item.section, item.fold) for item in locate(parts, split="random").items} == {(None, None)}
+    assert {(item.section, item.fold) for item in CUSTOM.locate(parts, split="random").items} == {(None, None)}
 
 
 def test_images_outside_of_the_folders_of_a_split_are_an_error(parts):
     save_image(parts / "h.png")
     save_labels(parts / "h_mask.png")
     with pytest.raises(DatasetError, match=r"h\.png.*split: random"):
-        locate(parts)
-    assert len(locate(parts, split="random").items) == 8
+        CUSTOM.locate(parts)
+    assert len(CUSTOM.locate(parts, split="random").items) == 8
 
 
 def test_one_folder_of_a_split_is_none(raw):
     save_image(raw / "train/a.png")
     save_labels(raw / "train/a_mask.png")
-    assert locate(raw).items[0].section is None
-    assert locate(raw, split="folders").items[0].section == "training"
+    assert CUSTOM.locate(raw).items[0].section is None
+    assert CUSTOM.locate(raw, split="folders").items[0].section == "training"
 
 
 @pytest.mark.parametrize("rule", [r"_(p\d)_", "folder"])
 def test_groups_are_never_split(grouped, rule):
-    found = locate(grouped, group=rule)
+    found = CUSTOM.locate(grouped, group=rule)
     assert {item.group for item in found.items} == {"p0", "p1", "p2", "p3"}
-    items = custom.split(hold_out(found.items, 0.25, 0), 3, 0)
+    items = CUSTOM.split(hold_out(found.items, 0.25, 0), 3, 0)
     places = {(item.group, item.section, item.fold) for item in items}
     assert len(places) == 4  # one for each group
     assert sorted((section, fold) for _, section, fold in places if fold is not None) == [
@@ -83,7 +74,7 @@ def test_groups_are_never_split(grouped, rule):
 def test_a_fifth_is_held_out_by_default(grouped, tmp_path):
     options = {"group": "folder"}
     for share, n in ((None, 3), (0, 0)):
-        prepared = prepare("custom", grouped, tmp_path / "out", test_share=share, workers=1, options=options)
+        prepared, _ = CUSTOM.prepare(grouped, tmp_path / "out", test_share=share, options=options)
         assert sum(item.section == "testing" for item in prepared.items) == n
 
 
@@ -91,7 +82,7 @@ def test_group_of_folders_leaves_out_those_for_images_and_parts(raw):
     for name in ("train/p1/images/a.png", "test/p1/images/b.png", "train/images/c.png"):
         save_image(raw / name)
         save_labels(raw / name.replace("images", "labels"))
-    assert [item.group for item in locate(raw, group="folder").items] == ["p1", "train", "p1"]
+    assert [item.group for item in CUSTOM.locate(raw, group="folder").items] == ["p1", "train", "p1"]
 
 
 @pytest.mark.parametrize(
@@ -114,4 +105,4 @@ def test_group_of_folders_leaves_out_those_for_images_and_parts(raw):
 )
 def test_options_without_a_possible_value_are_errors(grouped, options, message):
     with pytest.raises(ConfigError, match=message):
-        locate(grouped, **options)
+        CUSTOM.locate(grouped, **options)

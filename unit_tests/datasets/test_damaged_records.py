@@ -16,12 +16,6 @@ from .running import contents, run
 STATE = ("dataset", "files.json", "journal.jsonl", "manifest.sha256")
 
 
-@pytest.fixture
-def out(twelve, tmp_path):
-    run(twelve, tmp_path / "out")
-    return tmp_path / "out"
-
-
 def test_damaged_lines_of_the_journal_are_left_out(out):
     path = out / ".cellbundle/journal.jsonl"
     original, records = path.read_bytes(), read_journal(path)

@@ -1,20 +1,16 @@
 """DeepBacs: pairs of one name, twins in Nile red, frames of a position."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-import tifffile
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.model import Problem
-from cellbundle.datasets.sets import deepbacs
-from cellbundle.datasets.tree import Tree, list_files
-from cellbundle.io import read_labels
 
 from ..words import Like
+from .contract import DataSet, check_labels, save
 
+DEEPBACS = DataSet("deepbacs")
 ARCHIVE = "DeepBacs_Data_Segmentation_StarDist_MIXED_dataset"
 FIELD = "JE2NileRed_oilp22_PMP_101220"
 TRAINING = {
@@ -39,11 +35,8 @@ def cells(number):
 
 
 def write(folder, stem, number):
-    for kind in ("source", "target"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    image = np.full((16, 20), number, np.uint16 if number % 2 else np.uint8)
-    tifffile.imwrite(folder / "source" / f"{stem}.tif", image)
-    tifffile.imwrite(folder / "target" / f"{stem}.tif", cells(number))
+    save(folder / "source" / f"{stem}.tif", np.full((16, 20), number, np.uint16 if number % 2 else np.uint8))
+    save(folder / "target" / f"{stem}.tif", cells(number))
 
 
 @pytest.fixture
@@ -56,27 +49,19 @@ def published(tmp_path):
     return raw
 
 
-def locate(raw):
-    return deepbacs.locate(Tree(raw, list_files(raw)), "mixed", {}, raw)
-
-
 def test_the_archive_becomes_a_datalist(published, tmp_path):
     shutil.make_archive(str(tmp_path / "packed" / ARCHIVE), "zip", published)
-    prepared = prepare("deepbacs", tmp_path / "packed", tmp_path / "out", n_folds=3, workers=1)
-    assert prepared.problems == []
+    prepared, lists = DEEPBACS.prepare(tmp_path / "packed", tmp_path / "out", n_folds=3)
     assert prepared.leaks == []
-    datalist = json.loads(prepared.datalists["deepbacs"].read_text())
-    assert {entry["image"]: entry["group"] for entry in datalist["training"]} == {
-        f"images/training_{stem}.tif": group for stem, group in TRAINING.items()
-    }
-    assert {entry["image"]: entry["group"] for entry in datalist["testing"]} == {
-        f"images/test_{stem}.tif": group for stem, group in TESTING.items()
-    }
+    for section, part, groups in (("training", "training", TRAINING), ("testing", "test", TESTING)):
+        assert {entry["image"]: entry["group"] for entry in lists["deepbacs"][section]} == {
+            f"images/{part}_{stem}.tif": group for stem, group in groups.items()
+        }
 
 
 def test_images_of_one_field_are_in_one_fold(published):
     for seed in range(5):
-        items = deepbacs.split(locate(published).items, 3, seed)
+        items = DEEPBACS.split(DEEPBACS.locate(published).items, 3, seed)
         training = [item for item in items if item.section == "training"]
         assert len({(item.group, item.fold) for item in training}) == len(set(TRAINING.values()))
         assert {item.fold for item in training} == {0, 1, 2}
@@ -84,22 +69,19 @@ def test_images_of_one_field_are_in_one_fold(published):
 
 def test_labels_come_from_the_same_part(published, tmp_path):
     write(published / "test", "train_1", 19)  # the name of a training image
-    prepare("deepbacs", published, tmp_path / "out", n_folds=3, workers=1)
+    DEEPBACS.prepare(published, tmp_path / "out", n_folds=3)
     for name, number in (("training_train_1", 9), ("test_train_1", 19)):
-        written = read_labels(tmp_path / "out" / "labels" / f"{name}.tif")
-        np.testing.assert_array_equal(written, np.searchsorted([0, 5, 300 + number], cells(number)))
+        check_labels(tmp_path / "out", name, np.searchsorted([0, 5, 300 + number], cells(number)))
 
 
 def test_missing_parts_are_reported(published):
     (published / "training" / "target" / "train_1.tif").unlink()
     (published / "test" / "source" / "test_1.tif").unlink()
-    assert locate(published).problems == [
+    assert DEEPBACS.locate(published).problems == [
         Problem("test_test_1", Like(r"test/target/test_1\.tif.*no image")),
         Problem("training_train_1", Like(r"training/source/train_1\.tif.*no label file")),
     ]
 
 
 def test_the_order_of_directories_changes_nothing(published, tmp_path, shuffled_listing):
-    first = prepare("deepbacs", published, tmp_path / "a", workers=1).datalists["deepbacs"].read_bytes()
-    shuffled_listing(1)
-    assert prepare("deepbacs", published, tmp_path / "b", workers=1).datalists["deepbacs"].read_bytes() == first
+    DEEPBACS.prepare_in_any_order(shuffled_listing, published, tmp_path)

@@ -1,8 +1,6 @@
 """Downloads: whole files, refusals, full disks, no network."""
 
-import shutil
 import socket
-from collections import namedtuple
 
 import pytest
 
@@ -78,8 +76,8 @@ def test_existing_file_is_checked_only(server, tmp_path):
     assert server.requests == []
 
 
-def test_too_little_space(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(2**20))
+def test_too_little_space(server, tmp_path, leave_free):
+    leave_free(2**20)
     with pytest.raises(DatasetError, match=r"64\.5 MiB.*1\.0 MiB"):
         fetch(server.url, tmp_path / "data.zip")
     assert names(tmp_path) == []

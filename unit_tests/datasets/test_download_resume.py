@@ -1,8 +1,5 @@
 """A download goes on where it stopped, but never glues parts of two files together."""
 
-import shutil
-from collections import namedtuple
-
 import pytest
 
 from cellbundle.datasets.download import fetch
@@ -141,7 +138,7 @@ def test_gives_up_after_all_attempts_and_keeps_the_part(server, tmp_path):
     assert ranges(server)[3] == "bytes=6000-"
 
 
-def test_part_that_is_there_needs_no_more_space(server, tmp_path, monkeypatch):
+def test_part_that_is_there_needs_no_more_space(server, tmp_path, leave_free):
     stop_early(server, tmp_path / "data.zip")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(2**26 + 312_000))
+    leave_free(2**26 + 312_000)
     fetch(server.url, tmp_path / "data.zip", sha256=SHA256)

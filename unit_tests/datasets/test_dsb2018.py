@@ -12,12 +12,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.convert import file_hash
+from cellbundle.datasets.model import Problem
 from cellbundle.datasets.sets import dsb2018
 from cellbundle.io import read_image, read_labels
 
 from ..words import Like
+from .contract import save
+from .running import pack, run
 
 SHAPE = (24, 40)
 Y, X = np.indices(SHAPE)
@@ -29,7 +31,7 @@ def disc(y, x, radius):
 
 def prepared_labels(raw, output, **options):
     """Label maps by name."""
-    prepared = prepare("dsb2018", raw, output, workers=1, **options)
+    prepared = run(raw, output, **options)
     return prepared, {item.name: read_labels(output / "labels" / f"{item.name}.tif") for item in prepared.items}
 
 
@@ -84,16 +86,14 @@ def test_images_keep_their_pixels_and_ids(twelve, tmp_path):
 
 def test_the_archive_in_an_archive_gives_the_same(twelve, tmp_path):
     inner = tmp_path / "stage1_train.zip"
-    with zipfile.ZipFile(inner, "w") as archive:
-        for path in sorted((twelve / "stage1_train").rglob("*.png")):
-            archive.write(path, path.relative_to(twelve / "stage1_train"))
+    pack(twelve, inner)
     (tmp_path / "packed").mkdir()
     with zipfile.ZipFile(tmp_path / "packed/data-science-bowl-2018.zip", "w") as archive:
         archive.write(inner, "stage1_train.zip")
         archive.writestr("stage1_sample_submission.csv", "ImageId,EncodedPixels\n")
-    prepare("dsb2018", twelve, tmp_path / "out", workers=1)
-    prepare("dsb2018", tmp_path / "packed/data-science-bowl-2018.zip", tmp_path / "out2", workers=1)
-    prepare("dsb2018", tmp_path / "packed", tmp_path / "out3", workers=1)
+    run(twelve, tmp_path / "out")
+    run(tmp_path / "packed/data-science-bowl-2018.zip", tmp_path / "out2")
+    run(tmp_path / "packed", tmp_path / "out3")
     hashes = [pd.read_csv(tmp_path / out / "manifest.csv").set_index("path") for out in ("out", "out2", "out3")]
     for other in hashes[1:]:
         pd.testing.assert_series_equal(hashes[0].sha256.drop("report.html"), other.sha256.drop("report.html"))
@@ -112,8 +112,7 @@ def test_an_image_without_masks_is_an_error_and_the_others_are_there(twelve, tmp
 def test_a_mask_of_another_size_is_named(twelve, tmp_path):
     Image.new("L", (5, 4), 255).save(twelve / "stage1_train/04aa/masks/ff.png")
     prepared, _ = prepared_labels(twelve, tmp_path / "out")
-    assert [problem.name for problem in prepared.problems] == ["04aa"]
-    assert prepared.problems[0].reason == Like(r"ff\.png.*4x5.*20x30")
+    assert prepared.problems == [Problem("04aa", Like(r"ff\.png.*4x5.*20x30"))]
 
 
 def test_folders_without_any_masks_are_no_errors(twelve, tmp_path):
@@ -148,12 +147,10 @@ def test_the_table_of_fields_splits_none():
 
 def test_the_subset_of_stardist_keeps_its_sections(tmp_path):
     for section, names in {"train": "abcdef", "test": "xy"}.items():
-        for part in ("images", "masks"):
-            (tmp_path / "dsb2018" / section / part).mkdir(parents=True)
         for number, name in enumerate(names):
             labels = (disc(8, 8, 4) * 1 + disc(8, 25, 3) * 300).astype(np.uint16)
-            tifffile.imwrite(tmp_path / f"dsb2018/{section}/masks/{name}.tif", labels)
-            tifffile.imwrite(tmp_path / f"dsb2018/{section}/images/{name}.tif", (labels + number).astype(np.uint8))
+            save(tmp_path / f"dsb2018/{section}/masks/{name}.tif", labels)
+            save(tmp_path / f"dsb2018/{section}/images/{name}.tif", (labels + number).astype(np.uint8))
     prepared, labels = prepared_labels(tmp_path, tmp_path / "out")
     assert prepared.variant == "stardist"
     assert {item.name: item.section for item in prepared.items}["x"] == "testing"
@@ -185,7 +182,7 @@ def test_real_images_keep_every_instance_and_no_group_is_split(real, tmp_path, s
     texts = []
     for seed in range(2):
         shuffled_listing(seed)
-        prepared = prepare("dsb2018", raw, tmp_path / f"out{seed}", workers=2)
+        prepared = run(raw, tmp_path / f"out{seed}", workers=2)
         texts.append((tmp_path / f"out{seed}/dsb2018.json").read_bytes())
         assert {name: record.instances for name, record in prepared.records.items()} == dict(
             zip(metadata.id, metadata.n_instances, strict=True)
@@ -193,11 +190,12 @@ def test_real_images_keep_every_instance_and_no_group_is_split(real, tmp_path, s
     assert texts[0] == texts[1]
     group = dict(zip(metadata.id, metadata.group, strict=True))
     content = json.loads(texts[0])
-    places = {}
-    for section, entries in content.items():
-        for entry in entries:
-            places.setdefault(group[Path(entry["image"]).stem], set()).add((section, entry.get("fold")))
-    assert all(len(found) == 1 for found in places.values())
+    places = {
+        (group[Path(entry["image"]).stem], section, entry.get("fold"))
+        for section, entries in content.items()
+        for entry in entries
+    }
+    assert len(places) == metadata.group.nunique()
     assert sum(map(len, content.values())) == len(metadata)
 
 

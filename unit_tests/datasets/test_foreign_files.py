@@ -122,7 +122,6 @@ def test_foreign_folders_beside_extracted_archives_stay(twelve, tmp_path):
     ]
 
 
-def test_the_list_has_the_files_that_were_written(twelve, tmp_path):
-    run(twelve, tmp_path / "out")
-    record = json.loads((tmp_path / "out/.cellbundle/files.json").read_text())
-    assert set(record["files"]) == set(contents(tmp_path / "out"))
+def test_the_list_has_the_files_that_were_written(out):
+    record = json.loads((out / ".cellbundle/files.json").read_text())
+    assert set(record["files"]) == set(contents(out))

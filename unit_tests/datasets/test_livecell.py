@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.facts import read_facts
-from cellbundle.datasets.model import Item, Problem
+from cellbundle.datasets.model import Item
 from cellbundle.datasets.sets import livecell
-from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError
-from cellbundle.io import read_labels
 
 from ..words import Like
+from .contract import DataSet, check_labels, save
 
+LIVECELL = DataSet("livecell")
 SHAPE = (52, 64)
 PARTS = ("train", "val", "test")
 
@@ -46,9 +45,8 @@ class Published:
         both = [(polygons, 0) for polygons in cells] + [(polygons, 1) for polygons in crowds]
         self.annotations.append((part, name, image_id, both))
         if to is not None:
-            (self.folder / to).mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(image_id).integers(0, 255, self.shape).astype(np.uint8)
-            tifffile.imwrite(self.folder / to / f"{name}.tif", pixels)
+            save(self.folder / to / f"{name}.tif", pixels)
 
     def write(self, by_type):
         files = {}
@@ -77,13 +75,9 @@ def published(tmp_path):
     return Published(tmp_path / "raw")
 
 
-def locate(folder):
-    return livecell.locate(Tree(folder, list_files(folder)), "coco", {}, folder.parent / "work")
-
-
 def convert(found, name):
     (item,) = (item for item in found.items if item.name == name)
-    return livecell.convert(item, {})
+    return LIVECELL.convert(item)
 
 
 @pytest.mark.parametrize("by_type", [True, False], ids=["annotations by type", "annotations for all"])
@@ -93,7 +87,7 @@ def test_all_layouts_give_the_published_split(published, by_type, nested):
         part = PARTS[number % 3]
         folder = "images/livecell_test_images" if part == "test" else "images/livecell_train_val_images"
         published.add(part, stem(cell_type, f"B{number}"), to=f"{folder}/{cell_type}" if nested else folder)
-    found = locate(published.write(by_type))
+    found = LIVECELL.locate(published.write(by_type))
     assert (found.problems, found.remarks) == ([], [])
     sections = {"train": ("training", None), "val": ("training", 0), "test": ("testing", None)}
     assert {item.name: (item.group, item.section, item.fold, item.subsets) for item in found.items} == {
@@ -117,7 +111,7 @@ def test_polygons_become_a_label_map_with_the_smaller_cell_on_top(published):
     expected[10:30, 10:40] = 2
     expected[14:18, 14:20] = 3
     expected[25:33, 35:45] = 4
-    sample = convert(locate(published.write(True)), stem("A172"))
+    sample = convert(LIVECELL.locate(published.write(True)), stem("A172"))
     np.testing.assert_array_equal(sample.labels, expected)
     assert sample.image == published.folder / "images" / f"{stem('A172')}.tif"
     assert sample.remarks == (Like("^1 of 5 .*iscrowd.*left out"),)
@@ -125,7 +119,7 @@ def test_polygons_become_a_label_map_with_the_smaller_cell_on_top(published):
 
 def test_copies_of_a_cell_are_counted(published):
     published.add("train", stem("A172"), [*A_CELL, *A_CELL], to="images")
-    sample = convert(locate(published.write(True)), stem("A172"))
+    sample = convert(LIVECELL.locate(published.write(True)), stem("A172"))
     assert sample.remarks[0] == Like("^1 of 2 cells.*copies")
     assert sample.labels.max() == 1
 
@@ -134,7 +128,7 @@ def test_of_two_annotations_of_a_file_the_one_with_more_cells_is_taken(published
     cells = [[box(0, 0, 3, 3)], [box(10, 0, 3, 3)]]
     published.add("train", stem("Huh7"), A_CELL, to="images")
     published.add("train", stem("Huh7"), cells)
-    found = locate(published.write(False))
+    found = LIVECELL.locate(published.write(False))
     assert found.remarks == [Like("^1 images.*several ids.*most cells")]
     assert convert(found, stem("Huh7")).labels.max() == 2
 
@@ -143,7 +137,7 @@ def test_a_file_in_train_and_val_is_of_val(published):
     published.add("train", stem("Huh7"), [[box(0, 0, 3, 3)], [box(10, 0, 3, 3)]], to="images")
     published.add("val", stem("Huh7"), A_CELL)
     published.add("train", stem("Huh7", crop=2), to="images")
-    found = locate(published.write(True))
+    found = LIVECELL.locate(published.write(True))
     assert found.remarks == [Like("^1 images of train.*in val")]
     assert [(item.section, item.fold) for item in found.items] == [("training", 0), ("training", None)]
     assert convert(found, stem("Huh7")).labels.max() == 1  # as val has it
@@ -154,20 +148,16 @@ def test_missing_halves_are_problems(published):
     published.add("train", stem("MCF7", crop=2), to="images")
     for name in (stem("MCF7", crop=3), "MCF7_Phase_E4_1_00d00h00m_1", "MCF7_Phase_A1_1_00d04h00m_2_masks"):
         tifffile.imwrite(published.folder / "images" / f"{name}.tif", np.zeros(SHAPE, np.uint8))
-    found = locate(published.write(True))
-    assert [item.name for item in found.items] == [stem("MCF7", crop=2)]
     lost, unknown = stem("MCF7"), stem("MCF7", crop=3)
-    assert found.problems == [
-        Problem(lost, Like(rf"for test.*{lost}\.tif.*not there")),
-        Problem(unknown, Like(rf"images/{unknown}\.tif.*no annotation file")),
-    ]
+    reasons = {lost: rf"for test.*{lost}\.tif.*not there", unknown: rf"images/{unknown}\.tif.*no annotation file"}
+    LIVECELL.check_found(published.write(True), [stem("MCF7", crop=2)], reasons)
 
 
 def test_cell_types_without_images_or_annotations_are_left_out(published):
     published.add("train", stem("A172"))
     published.add("train", stem("BV2"), to="images")
     tifffile.imwrite(published.folder / "images" / f"{stem('SKOV3')}.tif", np.zeros(SHAPE, np.uint8))
-    found = locate(published.write(False))
+    found = LIVECELL.locate(published.write(False))
     assert [item.name for item in found.items] == [stem("BV2")]
     assert found.problems == []
     assert found.remarks == [
@@ -178,7 +168,7 @@ def test_cell_types_without_images_or_annotations_are_left_out(published):
 
 def test_an_image_without_cells_has_an_empty_label_map(published):
     published.add("train", stem("A172"), [], to="images")
-    np.testing.assert_array_equal(convert(locate(published.write(True)), stem("A172")).labels, np.zeros(SHAPE))
+    np.testing.assert_array_equal(convert(LIVECELL.locate(published.write(True)), stem("A172")).labels, np.zeros(SHAPE))
 
 
 def test_annotations_for_all_types_are_not_read_where_those_of_each_are_there(published):
@@ -187,24 +177,24 @@ def test_annotations_for_all_types_are_not_read_where_those_of_each_are_there(pu
     folder = published.write(True)
     (folder / "livecell_coco_train.json").write_text("damaged")
     (folder / "0_train2percent.json").write_text("of other experiments")
-    assert len(locate(folder).items) == 8
+    assert len(LIVECELL.locate(folder).items) == 8
     (folder / "annotations/LIVECell_single_cells/bv2/train.json").unlink()
     with pytest.raises(DatasetError, match=r"livecell_coco_train\.json.*damaged"):
-        locate(folder)
+        LIVECELL.locate(folder)
 
 
 def test_nothing_to_pair_is_an_error(published):
     published.add("train", stem("A172"), to="images")
     with pytest.raises(DatasetError, match=r"no annotations.*livecell_coco_\{train,val,test\}.json"):
-        locate(published.folder)
+        LIVECELL.locate(published.folder)
     (published.folder / "livecell_a172_val.json").write_text('{"images": [], "annotations": [], "categories": []}')
     with pytest.raises(DatasetError, match=r"no image.*A172.*no annotations"):
-        locate(published.folder)
+        LIVECELL.locate(published.folder)
 
 
 def test_items_hold_no_annotations(published):
     published.add("train", stem("BV2"), A_CELL * 50, to="images")
-    (item,) = locate(published.write(True)).items
+    (item,) = LIVECELL.locate(published.write(True)).items
     assert dict(item.detail) == {}
     assert [path.is_relative_to(published.folder.parent / "work") for path in item.labels] == [True]
 
@@ -214,19 +204,19 @@ def test_folds_of_train_start_at_one_and_keep_wells_together():
         Item(f"{t}{n}", "", (), f"{t}_{n // 2}", "training", subsets=(t,)) for t in ("A172", "BV2") for n in range(16)
     ]
     items += [Item("v", "", (), "A172_0", "training", 0), Item("t", "", (), "A172_9", "testing")]
-    given = livecell.split(items, 5, 0)
+    given = LIVECELL.split(items, 5, 0)
     assert {item.fold for item in given[:16]} == {item.fold for item in given[16:32]} == {1, 2, 3, 4}
     assert len({(item.group, item.fold) for item in given[:32]}) == 16
     assert given[32:] == items[32:]
-    assert livecell.split(items[::-1], 5, 0) == given[::-1]
-    assert livecell.split([replace(item) for item in items], 5, 1) != given
+    assert LIVECELL.split(items[::-1], 5, 0) == given[::-1]
+    assert LIVECELL.split([replace(item) for item in items], 5, 1) != given
 
 
 def test_three_thousand_cells_need_little_memory(published):
     published.shape = (520, 704)
     squares = [[box(9 * (i // 70), 10 * (i % 70), 8, 9)] for i in range(3000)]
     published.add("train", stem("BV2"), squares, to="images")
-    found = locate(published.write(True))
+    found = LIVECELL.locate(published.write(True))
     tracemalloc.start()
     sample = convert(found, stem("BV2"))
     peak = tracemalloc.get_traced_memory()[1]
@@ -244,16 +234,10 @@ def test_from_published_files_to_datalists(published, tmp_path, shuffled_listing
     published.add("val", stem("A172", "C1", 2), to="images/livecell_train_val_images/A172")
     published.add("test", stem("BV2", "D3"), to="images/livecell_test_images/BV2")
     published.write(True)
-    lists = []
-    for seed in (1, 2):
-        shuffled_listing(seed)
-        prepared = prepare("livecell", tmp_path / "raw", tmp_path / f"out{seed}", n_folds=3, workers=1)
-        lists.append({name: path.read_bytes() for name, path in prepared.datalists.items()})
-    assert lists[0] == lists[1]
-    assert sorted(lists[0]) == ["livecell", "livecell_A172", "livecell_BV2"]
-    assert prepared.problems == []
+    prepared, lists = LIVECELL.prepare_in_any_order(shuffled_listing, tmp_path / "raw", tmp_path, n_folds=3)
+    assert sorted(lists) == ["livecell", "livecell_A172", "livecell_BV2"]
     assert Like(f"{bad}.*left out") in prepared.remarks
-    datalist = json.loads(lists[0]["livecell"])
+    datalist = lists["livecell"]
     folds = {entry["image"]: entry["fold"] for entry in datalist["training"]}
     assert folds[f"images/{stem('A172', 'C1', 2)}.tif"] == 0
     assert sorted(folds.values()) == [0, 1, 1, 2, 2]
@@ -261,5 +245,5 @@ def test_from_published_files_to_datalists(published, tmp_path, shuffled_listing
     assert datalist["testing"] == [{"image": f"images/{name}.tif", "label": f"labels/{name}.tif", "group": "BV2_D3"}]
     expected = np.zeros(SHAPE, np.int32)
     expected[2:6, 3:8] = 1
-    np.testing.assert_array_equal(read_labels(tmp_path / "out1" / "labels" / f"{name}.tif"), expected)
+    check_labels(tmp_path / "out1", name, expected)
     assert any("A172_C1" in leak for leak in prepared.leaks)  # train and val share wells as published

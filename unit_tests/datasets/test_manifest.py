@@ -5,25 +5,19 @@ import shutil
 import pandas as pd
 import pytest
 
-from cellbundle.datasets import Damage, prepare, verify
+from cellbundle.datasets import Damage, verify
 from cellbundle.datasets.convert import file_hash
 from cellbundle.errors import DatasetError
 
 from ..words import Like
 
 
-@pytest.fixture
-def folder(twelve, tmp_path):
-    prepare("dsb2018", twelve, tmp_path / "out", workers=1)
-    return tmp_path / "out"
-
-
-def test_the_manifest_has_every_output_with_hash_size_count_and_source(folder):
-    table = pd.read_csv(folder / "manifest.csv").set_index("path")
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+def test_the_manifest_has_every_output_with_hash_size_count_and_source(out):
+    table = pd.read_csv(out / "manifest.csv").set_index("path")
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert set(table.index) == {name for name in files if not name.startswith(".")} - {"manifest.csv"}
-    assert all(table.sha256[name] == file_hash(folder / name) for name in table.index)
-    assert all(table.bytes[name] == (folder / name).stat().st_size for name in table.index)
+    assert all(table.sha256[name] == file_hash(out / name) for name in table.index)
+    assert all(table.bytes[name] == (out / name).stat().st_size for name in table.index)
     label = table.loc["labels/04aa.tif"]
     assert (label.instances, label.height, label.width) == (5, 20, 30)
     assert label.source == "stage1_train/04aa/masks/ (5 files)"
@@ -31,22 +25,22 @@ def test_the_manifest_has_every_output_with_hash_size_count_and_source(folder):
     assert table.instances["dsb2018.json"] == sum(range(1, 13))
 
 
-def test_a_sound_folder_has_no_damage(folder):
-    assert verify(folder) == []
-    (folder / "notes.txt").write_text("files of the user do not matter")
-    assert verify(folder) == []
+def test_a_sound_folder_has_no_damage(out):
+    assert verify(out) == []
+    (out / "notes.txt").write_text("files of the user do not matter")
+    assert verify(out) == []
 
 
-def test_each_damage_is_named_once(folder):
-    flipped = bytearray((folder / "images/01aa.png").read_bytes())
+def test_each_damage_is_named_once(out):
+    flipped = bytearray((out / "images/01aa.png").read_bytes())
     flipped[40] ^= 1
-    (folder / "images/01aa.png").write_bytes(flipped)
-    (folder / "labels/02aa.tif").unlink()
-    (folder / "labels/03aa.tif").write_bytes((folder / "labels/09aa.tif").read_bytes())
-    (folder / "dsb2018.json").write_text("{}")
+    (out / "images/01aa.png").write_bytes(flipped)
+    (out / "labels/02aa.tif").unlink()
+    (out / "labels/03aa.tif").write_bytes((out / "labels/09aa.tif").read_bytes())
+    (out / "dsb2018.json").write_text("{}")
     steps = []
-    assert verify(folder, lambda done, total: steps.append((done, total))) == [
-        Damage("dsb2018.json", Like(f"2 bytes.* {pd.read_csv(folder / 'manifest.csv').bytes[0]}")),
+    assert verify(out, lambda done, total: steps.append((done, total))) == [
+        Damage("dsb2018.json", Like(f"2 bytes.* {pd.read_csv(out / 'manifest.csv').bytes[0]}")),
         Damage("images/01aa.png", Like("other content.*same size")),
         Damage("labels/02aa.tif", "is missing"),
         Damage("labels/03aa.tif", Like(r"content of labels/09aa\.tif")),
@@ -54,20 +48,20 @@ def test_each_damage_is_named_once(folder):
     assert steps == [(n, 26) for n in range(1, 27)]
 
 
-def test_a_changed_manifest_is_the_damage(folder):
-    text = (folder / "manifest.csv").read_text()
-    (folder / "manifest.csv").write_text(text.replace(",20,30,5\n", ",20,30,6\n"))
-    assert [damage.path for damage in verify(folder)] == ["manifest.csv"]
+def test_a_changed_manifest_is_the_damage(out):
+    text = (out / "manifest.csv").read_text()
+    (out / "manifest.csv").write_text(text.replace(",20,30,5\n", ",20,30,6\n"))
+    assert [damage.path for damage in verify(out)] == ["manifest.csv"]
 
 
 @pytest.mark.parametrize(
     ("keep", "reason"), [(10, r"16 files of dsb2018\.json"), (1, "no data list")], ids=["cut off", "empty"]
 )
-def test_a_manifest_that_is_cut_off_is_noticed_without_its_hash(keep, reason, folder):
-    shutil.rmtree(folder / ".cellbundle")
-    lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
-    (folder / "manifest.csv").write_text("".join(lines[:keep]))
-    assert verify(folder) == [Damage("manifest.csv", Like(f"{reason}.*prepare.*again"))]
+def test_a_manifest_that_is_cut_off_is_noticed_without_its_hash(keep, reason, out):
+    shutil.rmtree(out / ".cellbundle")
+    lines = (out / "manifest.csv").read_text().splitlines(keepends=True)
+    (out / "manifest.csv").write_text("".join(lines[:keep]))
+    assert verify(out) == [Damage("manifest.csv", Like(f"{reason}.*prepare.*again"))]
 
 
 @pytest.mark.parametrize(

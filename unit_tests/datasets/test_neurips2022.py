@@ -1,21 +1,16 @@
 """NeurIPS 2022: pairs whatever the suffix, kinds of images, tuning as fold 0, parts without labels."""
 
-import json
-
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
 
-from cellbundle.datasets import prepare
-from cellbundle.datasets.model import Problem
-from cellbundle.datasets.sets import neurips2022
-from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError, ImageReadError
-from cellbundle.io import read_image, read_labels
+from cellbundle.io import read_image
 
 from ..words import Like
+from .contract import DataSet, check_labels, save
 
+NEURIPS = DataSet("neurips2022")
 SHAPE = (20, 30)
 
 
@@ -43,15 +38,10 @@ KINDS = {
 
 def write(folder, name, image, n_cells=None):
     """An image with its label map of ``n_cells``."""
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
     path = folder / "images" / name
-    if path.suffix.lower() in (".tif", ".tiff"):
-        tifffile.imwrite(path, image, photometric="rgb" if image.ndim == 3 else "minisblack")
-    else:
-        Image.fromarray(image).save(path)
+    save(path, image, photometric="rgb" if image.ndim == 3 else "minisblack")
     if n_cells is not None:
-        tifffile.imwrite(folder / "labels" / f"{path.stem}_label.tiff", ids(n_cells))
+        save(folder / "labels" / f"{path.stem}_label.tiff", ids(n_cells))
     return path
 
 
@@ -68,20 +58,10 @@ def published(tmp_path):
     return raw
 
 
-def locate(raw):
-    return neurips2022.locate(Tree(raw, list_files(raw)), "zenodo", {}, raw)
-
-
-def convert_one(raw):
-    (item,) = locate(raw).items
-    return item, neurips2022.convert(item, {})
-
-
 def test_folders_become_a_datalist(published, tmp_path):
-    prepared = prepare("neurips2022", published, tmp_path / "out", n_folds=3, workers=1)
-    assert prepared.problems == []
-    assert list(prepared.datalists) == ["neurips2022"]
-    datalist = json.loads(prepared.datalists["neurips2022"].read_text())
+    _, lists = NEURIPS.prepare(published, tmp_path / "out", n_folds=3)
+    assert list(lists) == ["neurips2022"]
+    datalist = lists["neurips2022"]
     names = ["cell_00001.png", "cell_00002.bmp", "cell_00003.tif", "cell_00004.tiff", "cell_00005.png"]
     folds = {entry["image"].removeprefix("images/"): entry["fold"] for entry in datalist["training"]}
     assert list(folds) == [*names, "tuning_cell_00001.tiff", "tuning_cell_00002.tiff"]
@@ -94,28 +74,28 @@ def test_folders_become_a_datalist(published, tmp_path):
 
 
 def test_every_kind_of_image_keeps_its_values_and_ids(published, tmp_path):
-    prepare("neurips2022", published, tmp_path / "out", workers=1)
+    NEURIPS.prepare(published, tmp_path / "out")
     for n, (name, image) in enumerate(KINDS.items(), start=1):
         stem, suffix = name.lower().split(".")
         written = read_image(tmp_path / "out" / "images" / f"{stem}.{suffix}")
         expected = image[None] if image.ndim == 2 else np.moveaxis(image[..., :3], -1, 0)
         np.testing.assert_array_equal(written.data, expected)
         assert written.dtype == image.dtype
-        np.testing.assert_array_equal(read_labels(tmp_path / "out" / "labels" / f"{stem}.tif"), ids(n) // 3)
+        check_labels(tmp_path / "out", stem, ids(n) // 3)
 
 
 def test_without_tuning_the_training_images_make_all_folds(published):
-    items = [item for item in locate(published).items if not item.name.startswith("tuning")]
-    split = neurips2022.split(items, 5, 0)
+    items = [item for item in NEURIPS.locate(published).items if not item.name.startswith("tuning")]
+    split = NEURIPS.split(items, 5, 0)
     assert sorted(item.fold for item in split if item.section == "training") == [0, 1, 2, 3, 4]
     assert [item.name for item in split if item.section == "testing"] == ["OpenTest_001", "OpenTest_002"]
 
 
 def test_the_split_does_not_depend_on_the_order_of_directories(published, shuffled_listing):
-    expected = neurips2022.split(locate(published).items, 3, 0)
+    expected = NEURIPS.split(NEURIPS.locate(published).items, 3, 0)
     for seed in range(3):
         shuffled_listing(seed)
-        assert neurips2022.split(locate(published).items, 3, 0) == expected
+        assert NEURIPS.split(NEURIPS.locate(published).items, 3, 0) == expected
 
 
 def test_broken_pairs_are_reported(published):
@@ -125,24 +105,20 @@ def test_broken_pairs_are_reported(published):
     write(training, "cell_00003.png", pixels(9))
     (published / "Tuning" / "labels" / "cell_00001_label.tiff").unlink()
     (training / "images" / "Thumbs.db").touch()
-    found = locate(published)
-    names = [item.name for item in found.items]
-    assert names == ["OpenTest_001", "OpenTest_002", "cell_00004", "cell_00005", "tuning_cell_00002"]
-    assert found.problems == [
-        Problem("cell_00001", Like(r"Training-labeled/images/cell_00001\.png.*no label file")),
-        Problem("cell_00002", Like(r"Training-labeled/labels/cell_00002_label\.tiff.*no image")),
-        Problem(
-            "cell_00003",
-            Like(r"images/cell_00003\.png, .*images/cell_00003\.tif, .*labels/cell_00003_label\.tiff.*keep one"),
-        ),
-        Problem("tuning_cell_00001", Like(r"Tuning/images/cell_00001\.tiff.*no label file")),
-    ]
+    reasons = {
+        "cell_00001": r"Training-labeled/images/cell_00001\.png.*no label file",
+        "cell_00002": r"Training-labeled/labels/cell_00002_label\.tiff.*no image",
+        "cell_00003": r"images/cell_00003\.png, .*images/cell_00003\.tif, .*labels/cell_00003_label\.tiff.*keep one",
+        "tuning_cell_00001": r"Tuning/images/cell_00001\.tiff.*no label file",
+    }
+    names = ["OpenTest_001", "OpenTest_002", "cell_00004", "cell_00005", "tuning_cell_00002"]
+    NEURIPS.check_found(published, names, reasons)
 
 
 def test_a_part_without_any_labels_is_left_out(published):
     for path in (published / "Tuning" / "labels").iterdir():
         path.unlink()
-    found = locate(published)
+    found = NEURIPS.locate(published)
     assert found.problems == []
     assert found.remarks == [Like(r"\b2 images.*tuning.*no labels.*left out")]
     assert all(item.fold is None for item in found.items)
@@ -151,7 +127,7 @@ def test_a_part_without_any_labels_is_left_out(published):
 def test_nothing_where_the_data_set_has_its_files(tmp_path):
     write(tmp_path / "other", "cell_00001.png", pixels(1), 2)
     with pytest.raises(DatasetError, match=r"no image or label file.*layout"):
-        locate(tmp_path)
+        NEURIPS.locate(tmp_path)
 
 
 def test_transparency_that_a_tiff_does_not_name_is_dropped(tmp_path):
@@ -159,7 +135,7 @@ def test_transparency_that_a_tiff_does_not_name_is_dropped(tmp_path):
     path = write(tmp_path / "Training-labeled", "a.tif", pixels(1), 2)
     tifffile.imwrite(path, image, photometric="rgb", extrasamples=["unspecified"])
     assert len(read_image(path).data) == 4
-    _, sample = convert_one(tmp_path)
+    sample = NEURIPS.convert_only(tmp_path)
     assert sample.image.dtype == np.uint16
     np.testing.assert_array_equal(sample.image, np.moveaxis(image[..., :3], -1, 0))
 
@@ -171,7 +147,7 @@ def test_channels_that_a_tiff_calls_a_stack_are_read(tmp_path, axes):
     tifffile.imwrite(path, image, imagej=True, metadata={"axes": axes})
     with pytest.raises(ImageReadError):
         read_image(path)
-    _, sample = convert_one(tmp_path)
+    sample = NEURIPS.convert_only(tmp_path)
     np.testing.assert_array_equal(sample.image, image)
     np.testing.assert_array_equal(sample.labels, ids(2))
 
@@ -180,7 +156,7 @@ def test_colours_last_in_a_tiff_without_axes_are_read(tmp_path):
     image = pixels(3, 3, dtype=np.uint16)
     path = write(tmp_path / "Training-labeled", "a.tif", pixels(1), 2)
     tifffile.imwrite(path, image, photometric="minisblack", imagej=True, metadata={"axes": "ZYX"})
-    _, sample = convert_one(tmp_path)
+    sample = NEURIPS.convert_only(tmp_path)
     np.testing.assert_array_equal(sample.image, np.moveaxis(image, -1, 0))
 
 
@@ -188,9 +164,9 @@ def test_an_image_that_fits_its_labels_in_no_way_is_refused(tmp_path):
     path = write(tmp_path / "Training-labeled", "a.tif", pixels(1), 2)
     tifffile.imwrite(path, np.zeros((5, 7, 9), np.uint8), imagej=True, metadata={"axes": "ZYX"})
     with pytest.raises(ImageReadError, match=r"a\.tif.*z-stack"):
-        convert_one(tmp_path)
+        NEURIPS.convert_only(tmp_path)
 
 
 def test_a_readable_image_is_copied_unchanged(published):
-    item = next(item for item in locate(published).items if item.name == "cell_00005")
-    assert neurips2022.convert(item, {}).image == published / "Training-labeled" / "images" / "cell_00005.PNG"
+    item = next(item for item in NEURIPS.locate(published).items if item.name == "cell_00005")
+    assert NEURIPS.convert(item).image == published / "Training-labeled" / "images" / "cell_00005.PNG"

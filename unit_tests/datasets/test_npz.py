@@ -89,10 +89,9 @@ def test_a_flipped_byte_is_found_and_nothing_is_left(tmp_path, work):
     assert list(work.iterdir()) == []
 
 
-def test_missing_space_is_told_before_writing(tmp_path, work, monkeypatch):
+def test_missing_space_is_told_before_writing(tmp_path, work, leave_free):
     np.savez_compressed(tmp_path / "a.npz", X=np.zeros(2**25, np.uint8))
-    usage = shutil.disk_usage(work)._replace(free=2**25 + archives.SPARE)  # the header of the array is too much
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    leave_free(2**25 + archives.SPARE)  # the header of the array is too much
     with pytest.raises(DatasetError, match=r"work.* 96\.0 MiB.* 96\.0 MiB"):
         unpack_arrays(tmp_path / "a.npz", ["X"], work)
     assert list(work.iterdir()) == []

@@ -6,28 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 
-from cellbundle.datasets import prepare
-from cellbundle.datasets.model import Item
-from cellbundle.datasets.sets import nuinsseg
-from cellbundle.datasets.tree import Tree, list_files
+from cellbundle.datasets.model import Item, Problem
 from cellbundle.errors import CellBundleError, DatasetError
 from cellbundle.instances.polygons import contours
 from cellbundle.io import read_labels
 
 from ..words import Like
+from .contract import DataSet, check_labels, save
 
+NUINSSEG = DataSet("nuinsseg", "yolo")
 SHAPE = (16, 24)
 SQUARE = "0 0 0 0.125 0 0.125 0.1875 0 0.1875\n"  # corners 0 and 3 in both directions
 
 
 def save_image(path, *, alpha=False, value=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((*SHAPE, 4 if alpha else 3), 200, np.uint8)
     pixels[0, 0, 0] = value
-    Image.fromarray(pixels).save(path)
+    save(path, pixels)
 
 
 def save_yolo(folder, name, text=SQUARE, *, images="images", labels="labels", value=0):
@@ -40,19 +36,7 @@ def save_organ(folder, name, ids, *, alpha=False, value=0):
     """Files of an image, with two of the pictures that are not to be taken."""
     save_image(folder / "tissue images" / f"{name}.png", alpha=alpha, value=value)
     for kind, values in (("label masks modify", ids), ("label masks", ids + 1), ("mask binary", 255 * (ids > 0))):
-        (folder / kind).mkdir(exist_ok=True)
-        tifffile.imwrite(folder / kind / f"{name}.tif", values.astype(np.uint16))
-
-
-@pytest.fixture
-def raw(tmp_path):
-    """An empty folder of published files."""
-    (tmp_path / "raw").mkdir()
-    return tmp_path / "raw"
-
-
-def locate(folder, variant="yolo"):
-    return nuinsseg.locate(Tree(folder, list_files(folder)), variant, {}, folder)
+        save(folder / kind / f"{name}.tif", values.astype(np.uint16))
 
 
 def places(items):
@@ -67,16 +51,14 @@ def test_published_tree(raw, tmp_path):
     (raw / "mouse fat" / "tissue images" / ".DS_Store").touch()
     (raw / "mouse fat" / "Imagej_zips").mkdir()
     (raw / "mouse fat" / "Imagej_zips" / "mouse_fat_3.zip").write_bytes(b"no archive")
-    prepared = prepare("nuinsseg", raw, tmp_path / "out", n_folds=2, workers=1)
+    prepared, lists = NUINSSEG.prepare(raw, tmp_path / "out", n_folds=2)
     assert prepared.variant == "published"
-    assert prepared.problems == []
     assert Like("^2 images.* 665 ") in prepared.remarks
-    entries = json.loads(prepared.datalists["nuinsseg"].read_text())["training"]
+    entries = lists["nuinsseg"]["training"]
     assert [entry["label"] for entry in entries] == ["labels/human_bladder_01.tif", "labels/mouse_fat_3.tif"]
     assert {entry["fold"] for entry in entries} == {0, 1}
-    expected = np.searchsorted([0, 7, 12, 300], ids)
-    np.testing.assert_array_equal(read_labels(tmp_path / "out/labels/human_bladder_01.tif"), expected)
-    assert not read_labels(tmp_path / "out/labels/mouse_fat_3.tif").any()
+    check_labels(tmp_path / "out", "human_bladder_01", np.searchsorted([0, 7, 12, 300], ids))
+    check_labels(tmp_path / "out", "mouse_fat_3", 0 * ids)
     original = (raw / "human bladder" / "tissue images" / "human_bladder_01.png").read_bytes()
     assert (tmp_path / "out/images/human_bladder_01.png").read_bytes() == original
 
@@ -84,7 +66,10 @@ def test_published_tree(raw, tmp_path):
 def test_numbers_that_restart_get_the_organ_in_front(raw):
     for organ in ("human bladder", "mouse muscle_tibia"):
         save_organ(raw / "NuInsSeg" / organ, "01", np.zeros(SHAPE))
-    assert [item.name for item in locate(raw, "published").items] == ["human_bladder_01", "mouse_muscle_tibia_01"]
+    assert [item.name for item in NUINSSEG.locate(raw, "published").items] == [
+        "human_bladder_01",
+        "mouse_muscle_tibia_01",
+    ]
 
 
 def test_broken_pairs_are_named(raw):
@@ -92,15 +77,10 @@ def test_broken_pairs_are_named(raw):
         save_yolo(raw, name)
     (raw / "labels/b.txt").unlink()
     (raw / "images/c.png").unlink()
-    found = locate(raw)
-    assert [item.name for item in found.items] == ["a"]
-    assert [(one.name, one.reason) for one in found.problems] == [
-        ("b", Like(r"images/b\.png.*no label file")),
-        ("c", Like(r"labels/c\.txt.*no image")),
-    ]
+    NUINSSEG.check_found(raw, ["a"], {"b": r"images/b\.png.*no label file", "c": r"labels/c\.txt.*no image"})
     (raw / "images/a.png").unlink()
     with pytest.raises(DatasetError, match=r"no image.*images/\*\.png.*labels/\*\.txt"):
-        locate(raw)
+        NUINSSEG.locate(raw)
 
 
 def test_polygons_hold_the_pixels_on_their_border(raw, tmp_path):
@@ -109,12 +89,12 @@ def test_polygons_hold_the_pixels_on_their_border(raw, tmp_path):
     save_yolo(raw, "human_brain_1", "".join(f"0 {line}\n" for line in (*corners, small, copy)))
     save_yolo(raw, "human_brain_2", "", value=1)
     (raw / "data.yaml").write_text("nc: 1\nnames: [Nuclei]\n")
-    prepared = prepare("nuinsseg", raw, tmp_path / "out", n_folds=2, workers=1)
+    prepared, _ = NUINSSEG.prepare(raw, tmp_path / "out", n_folds=2)
     expected = np.zeros(SHAPE, int)
     expected[4:13, 12:19] = 1  # what fills the inside only has 8 x 6 pixels
     expected[4:7, 12:14] = 2
-    np.testing.assert_array_equal(read_labels(tmp_path / "out/labels/human_brain_1.tif"), expected)
-    assert not read_labels(tmp_path / "out/labels/human_brain_2.tif").any()
+    check_labels(tmp_path / "out", "human_brain_1", expected)
+    check_labels(tmp_path / "out", "human_brain_2", np.zeros(SHAPE))
     lost = Like(r"human_brain_1.*\b1 of 3 nuclei.*copies")
     assert prepared.remarks == [lost, Like("human_brain_2.*no instance")]
 
@@ -122,9 +102,7 @@ def test_polygons_hold_the_pixels_on_their_border(raw, tmp_path):
 def test_a_damaged_label_file_is_a_problem_and_the_rest_is_done(raw, tmp_path):
     save_yolo(raw, "a", SQUARE + "0 0.5 x\n")
     save_yolo(raw, "b", value=1)
-    prepared = prepare("nuinsseg", raw, tmp_path / "out", n_folds=2, workers=1)
-    assert [problem.name for problem in prepared.problems] == ["a"]
-    assert "a.txt" in prepared.problems[0].reason
+    prepared, _ = NUINSSEG.prepare(raw, tmp_path / "out", [Problem("a", Like(r"a\.txt"))], n_folds=2)
     assert [item.name for item in prepared.items] == ["b"]
 
 
@@ -135,7 +113,7 @@ def test_folders_of_a_split_are_kept(raw, tmp_path, layout, validation):
         part = "test" if name in "gh" else validation if name in "ef" else "train"
         folders = {kind: layout.format(part=part, kind=kind) for kind in ("images", "labels")}
         save_yolo(raw / "NuInsSeg", name, value=number, **folders)
-    prepared = prepare("nuinsseg", raw, tmp_path / "out", n_folds=3, workers=1)
+    prepared, _ = NUINSSEG.prepare(raw, tmp_path / "out", n_folds=3)
     found = places(prepared.items)
     assert {found[name] for name in "ef"} == {("training", 0)}
     assert {found[name] for name in "gh"} == {("testing", None)}
@@ -145,7 +123,7 @@ def test_folders_of_a_split_are_kept(raw, tmp_path, layout, validation):
 def test_equal_names_in_two_parts_get_the_part_in_front(raw):
     for part in ("train", "test"):
         save_yolo(raw / part, "a")
-    assert places(locate(raw).items) == {"test_a": ("testing", None), "train_a": ("training", None)}
+    assert places(NUINSSEG.locate(raw).items) == {"test_a": ("testing", None), "train_a": ("training", None)}
 
 
 def write_split(folder, **sections):
@@ -162,8 +140,7 @@ def test_a_split_file_is_kept(raw, tmp_path):
     write_split(
         raw, training=[("a", {"fold": 3}), ("b", {"fold": 1, "group": "slide 1"})], testing=[("d", {}), ("c", {})]
     )
-    prepared = prepare("nuinsseg", raw, tmp_path / "out", workers=1)
-    assert prepared.problems == []
+    prepared, _ = NUINSSEG.prepare(raw, tmp_path / "out")
     assert places(prepared.items) == {
         "a": ("training", 3),
         "b": ("training", 1),
@@ -178,7 +155,7 @@ def test_a_split_file_that_does_not_fit_names_what_is_wrong(raw):
         save_yolo(raw, name)
     (raw / "labels/c.txt").unlink()
     write_split(raw, training=[("a", {"fold": 0}), ("c", {"fold": 0})], testing=[("x", {})])
-    found = locate(raw)
+    found = NUINSSEG.locate(raw)
     assert places(found.items) == {"a": ("training", 0)}
     assert [one.name for one in found.problems] == ["c", "b", "x"]
     assert "is not in" in found.problems[1].reason
@@ -189,14 +166,14 @@ def test_an_ambiguous_split_file_is_refused(raw):
     save_yolo(raw, "a")
     write_split(raw, training=[("a", {})], testing=[("a", {})])
     with pytest.raises(DatasetError, match=r"testing\[0\].*a\.png again"):
-        locate(raw)
+        NUINSSEG.locate(raw)
     write_split(raw, training=[("../../a", {})])
     with pytest.raises(CellBundleError, match=r"training\[0\].*'image'.*not below"):
-        locate(raw)
+        NUINSSEG.locate(raw)
     (raw / "sub").mkdir()
     (raw / "sub/split.json").write_text("{}")
     with pytest.raises(DatasetError, match="several splits"):
-        locate(raw)
+        NUINSSEG.locate(raw)
 
 
 def items_named(names):
@@ -205,7 +182,7 @@ def items_named(names):
 
 def test_folds_are_the_published_ones():
     items = items_named(f"human_bladder_{number:03d}" for number in range(665))
-    folds = [item.fold for item in nuinsseg.split(items, 5, 0)]
+    folds = [item.fold for item in NUINSSEG.split(items, 5, 0)]
     assert folds[:20] == [4, 1, 2, 4, 4, 4, 2, 1, 2, 3, 1, 3, 1, 2, 3, 1, 1, 1, 3, 4]
     assert [folds.count(fold) for fold in range(5)] == [133] * 5
 
@@ -217,29 +194,24 @@ def test_folds_are_those_of_scikit_learn(n, n_folds, seed):
     expected = {}
     for fold, (_, held) in enumerate(selection.KFold(n_folds, shuffle=True, random_state=19 + seed).split(names)):
         expected |= {names[position]: ("training", fold) for position in held}
-    assert places(nuinsseg.split(items_named(reversed(names)), n_folds, seed)) == expected
+    assert places(NUINSSEG.split(items_named(reversed(names)), n_folds, seed)) == expected
 
 
 def test_copies_stay_together_and_few_images_have_few_folds():
     items = items_named(f"n{number:02d}" for number in range(30))
-    plain = nuinsseg.split(items, 5, 0)
-    copied = nuinsseg.split(
+    plain = NUINSSEG.split(items, 5, 0)
+    copied = NUINSSEG.split(
         [replace(item, group="x" if item.name in {"n03", "n07"} else item.name) for item in items], 5, 0
     )
     assert plain[7].fold != plain[3].fold == copied[7].fold
     assert [item.fold for item in copied[:7] + copied[8:]] == [item.fold for item in plain[:7] + plain[8:]]
-    assert sorted(item.fold for item in nuinsseg.split(items[:3], 5, 0)) == [0, 1, 2]
+    assert sorted(item.fold for item in NUINSSEG.split(items[:3], 5, 0)) == [0, 1, 2]
 
 
 def test_results_do_not_depend_on_the_order_of_folders(raw, tmp_path, shuffled_listing):
     for number in range(9):
         save_yolo(raw, f"human_lung_{number}", value=number)
-    lists = []
-    for seed in range(2):
-        shuffled_listing(seed)
-        prepared = prepare("nuinsseg", raw, tmp_path / f"out{seed}", n_folds=3, workers=1)
-        lists.append(prepared.datalists["nuinsseg"].read_bytes())
-    assert lists[0] == lists[1]
+    NUINSSEG.prepare_in_any_order(shuffled_listing, raw, tmp_path, n_folds=3)
 
 
 @pytest.mark.slow
@@ -252,8 +224,8 @@ def test_real_polygons_come_back(real_data, tmp_path):
         closed = [np.concatenate([ring, ring[-1:], ring[-1:]]) * scale for ring in rings]  # three corners at least
         return coco.merge(coco.frPyObjects([ring.ravel().tolist() for ring in closed], size * scale, size * scale))
 
-    prepared = prepare("nuinsseg", folder, tmp_path, workers=1)
-    assert prepared.problems == prepared.leaks == []
+    prepared, _ = NUINSSEG.prepare(folder, tmp_path)
+    assert prepared.leaks == []
     assert prepared.remarks == [Like("4 folds.* 5,")]
     overlaps = []
     for item in prepared.items:

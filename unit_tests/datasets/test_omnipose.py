@@ -1,33 +1,25 @@
 """Omnipose: flows are no images, stems come again, and fields are in two subsets."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.model import Problem
-from cellbundle.datasets.sets import omnipose
-from cellbundle.datasets.tree import Tree, list_files
-from cellbundle.io import read_image, read_labels
+from cellbundle.io import read_image
 
 from ..words import Like
+from .contract import DataSet, check_labels, save, sizes
 
-DEFAULTS = {"worm_high_res": False}
+OMNIPOSE = DataSet("omnipose")
 RODS = np.zeros((20, 24), np.uint8)
 RODS[2:5, 3:15], RODS[8:18, 5:8] = 3, 7
 
 
-def write(folder, stem, seed=0, labels=RODS, image=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    if image is None:
-        image = np.random.default_rng(seed).random(labels.shape, np.float32)
-    tifffile.imwrite(folder / f"{stem}.tif", image)
-    tifffile.imwrite(folder / f"{stem}_masks.tif", labels)
-    tifffile.imwrite(folder / f"{stem}_flows.tif", np.zeros((5, *labels.shape), np.float32))
+def write(folder, stem, seed=0, labels=RODS):
+    save(folder / f"{stem}.tif", np.random.default_rng(seed).random(labels.shape, np.float32))
+    save(folder / f"{stem}_masks.tif", labels)
+    save(folder / f"{stem}_flows.tif", np.zeros((5, *labels.shape), np.float32))
 
 
 @pytest.fixture
@@ -46,23 +38,13 @@ def published(tmp_path):
     return raw
 
 
-def locate(raw, **options):
-    return omnipose.locate(Tree(raw, list_files(raw)), "osf", DEFAULTS | options, raw)
-
-
-def names(found):
-    return [item.name for item in found.items]
-
-
 @pytest.mark.parametrize("with_hidden_files", [True, False])
 def test_published_files_become_datalists(published, tmp_path, with_hidden_files):
     if with_hidden_files:  # Finder's, which are no species
         for folder in (published, *published.rglob("*sorted"), *published.rglob("a")):
             (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
-    prepared = prepare("omnipose", published, tmp_path / "out", n_folds=2, workers=1)
-    assert prepared.problems == []
-    lists = {name: json.loads(path.read_text()) for name, path in prepared.datalists.items()}
-    assert {name: (len(content["training"]), len(content["testing"])) for name, content in lists.items()} == {
+    prepared, lists = OMNIPOSE.prepare(published, tmp_path / "out", n_folds=2)
+    assert sizes(lists) == {
         "omnipose": (19, 11),
         "omnipose_bact_fluor": (8, 4),
         "omnipose_bact_phase": (8, 4),
@@ -80,12 +62,12 @@ def test_published_files_become_datalists(published, tmp_path, with_hidden_files
 
 def test_an_archive_is_unpacked(published, tmp_path):
     shutil.make_archive(str(tmp_path / "packed" / "datasets"), "zip", published)
-    prepared = prepare("omnipose", tmp_path / "packed", tmp_path / "out", n_folds=2, workers=1)
+    prepared, _ = OMNIPOSE.prepare(tmp_path / "packed", tmp_path / "out", n_folds=2)
     assert len(prepared.items) == 30
 
 
 def test_flows_are_neither_images_nor_labels(published):
-    found = locate(published)
+    found = OMNIPOSE.locate(published)
     assert found.problems == []
     assert len(found.items) == 30
     files = [path.name for item in found.items for path in (item.image, *item.labels)]
@@ -95,25 +77,22 @@ def test_flows_are_neither_images_nor_labels(published):
 def test_image_and_labels_belong_together(published, tmp_path):
     labels = np.flip(RODS, 0) * 2
     write(published / "bact_phase" / "test_sorted" / "b", "i", 77, labels)
-    prepare("omnipose", published, tmp_path / "out", n_folds=2, workers=1)
+    OMNIPOSE.prepare(published, tmp_path / "out", n_folds=2)
     copy = tmp_path / "out" / "images" / "bact_phase_test_b_i.tif"
     expected = np.random.default_rng(77).random(RODS.shape, np.float32)
     np.testing.assert_array_equal(read_image(copy).data[0], expected)
-    written = read_labels(tmp_path / "out" / "labels" / "bact_phase_test_b_i.tif")
-    np.testing.assert_array_equal(written, np.searchsorted([0, 6, 14], labels))
+    check_labels(tmp_path / "out", "bact_phase_test_b_i", np.searchsorted([0, 6, 14], labels))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64])
 def test_ids_of_any_type(tmp_path, dtype):
     write(tmp_path / "worm" / "train", "x", labels=RODS.astype(dtype))
-    (item,) = locate(tmp_path).items
-    np.testing.assert_array_equal(omnipose.convert(item, DEFAULTS).labels, RODS)
+    np.testing.assert_array_equal(OMNIPOSE.convert_only(tmp_path).labels, RODS)
 
 
 def test_a_single_cell_is_no_binary_mask(tmp_path):
     write(tmp_path / "worm" / "train", "x", labels=np.uint8(RODS > 0))
-    (item,) = locate(tmp_path).items
-    np.testing.assert_array_equal(omnipose.convert(item, DEFAULTS).labels, RODS > 0)
+    np.testing.assert_array_equal(OMNIPOSE.convert_only(tmp_path).labels, RODS > 0)
 
 
 def test_missing_parts_are_reported(published):
@@ -121,29 +100,29 @@ def test_missing_parts_are_reported(published):
     (folder / "i_masks.tif").unlink()
     (folder / "j.tif").unlink()
     where = "bact_fluor/train_sorted/a"
-    assert locate(published).problems == [
+    assert OMNIPOSE.locate(published).problems == [
         Problem("bact_fluor_train_a_i", Like(rf"{where}/i\.tif.*no label file")),
         Problem("bact_fluor_train_a_j", Like(rf"{where}/j_masks\.tif.*no image")),
     ]
 
 
 def test_worms_at_high_resolution_on_request(published):
-    Image.fromarray(RODS).save(published / "worm_high_res" / "train" / "c_elegans_0_masks.png")
+    save(published / "worm_high_res" / "train" / "c_elegans_0_masks.png", RODS)
     (published / "worm_high_res" / "train" / "c_elegans_0_masks.tif").unlink()
-    assert not [name for name in names(locate(published)) if "high_res" in name]
-    items = {item.name: item for item in locate(published, worm_high_res=True).items}
+    assert not [item.name for item in OMNIPOSE.locate(published).items if "high_res" in item.name]
+    items = {item.name: item for item in OMNIPOSE.locate(published, worm_high_res=True).items}
     assert len(items) == 36
     item = items["worm_high_res_train_c_elegans_0"]
-    np.testing.assert_array_equal(omnipose.convert(item, DEFAULTS).labels, RODS)
+    np.testing.assert_array_equal(OMNIPOSE.convert(item).labels, RODS)
     assert item.group == items["worm_train_c_elegans_0"].group
 
 
 def test_worms_alone(published, tmp_path):
     for subset in ("bact_fluor", "bact_phase"):
         shutil.rmtree(published / subset)
-    prepared = prepare("omnipose", published, tmp_path / "out", n_folds=3, workers=1)
+    prepared, lists = OMNIPOSE.prepare(published, tmp_path / "out", n_folds=3)
     assert prepared.variant == "worm"
-    assert list(prepared.datalists) == ["omnipose"]
+    assert list(lists) == ["omnipose"]
 
 
 POSITIONS = {
@@ -164,7 +143,7 @@ def test_groups_are_stage_positions_and_stay_in_one_fold(tmp_path):
         species, stem = path.split("/")
         for subset in ("bact_fluor", "bact_phase"):
             write(tmp_path / "raw" / subset / "train_sorted" / species, stem, seed + 50 * (subset == "bact_phase"))
-    prepared = prepare("omnipose", tmp_path / "raw", tmp_path / "out", n_folds=4, workers=1)
+    prepared, _ = OMNIPOSE.prepare(tmp_path / "raw", tmp_path / "out", n_folds=4)
     groups = {item.name: item.group for item in prepared.items}
     assert groups == {
         f"{subset}_train_{path.replace('/', '_')}": group
@@ -181,7 +160,7 @@ def test_both_subsets_have_a_field_in_the_same_fold(tmp_path):
     for seed, ((subset, position), n) in enumerate(tiles.items()):
         for tile in range(n):
             write(tmp_path / subset / "train_sorted" / "cex", f"cex_xy{position}c1_tile{tile}", 10 * seed + tile)
-    items = omnipose.split(locate(tmp_path).items, 2, 0)
+    items = OMNIPOSE.split(OMNIPOSE.locate(tmp_path).items, 2, 0)
     assert {(item.group, item.fold) for item in items} == {("cex cex_xy1", 0), ("cex cex_xy2", 1)}
     assert {item.subsets for item in items} == {("bact_phase",), ("bact_fluor",)}
 
@@ -189,11 +168,9 @@ def test_both_subsets_have_a_field_in_the_same_fold(tmp_path):
 def test_a_field_in_training_and_testing_is_named(tmp_path):
     for seed, (part, tile) in enumerate([("train", 1), ("train", 2), ("test", 3)]):
         write(tmp_path / "raw" / "bact_phase" / f"{part}_sorted" / "A22", f"a22_t1xy5_tile{tile}", seed)
-    prepared = prepare("omnipose", tmp_path / "raw", tmp_path / "out", n_folds=2, workers=1)
+    prepared, _ = OMNIPOSE.prepare(tmp_path / "raw", tmp_path / "out", n_folds=2)
     assert prepared.leaks == [Like("group 'A22 a22_xy5' .*fold 0 and testing")]
 
 
 def test_the_order_of_directories_changes_nothing(published, tmp_path, shuffled_listing):
-    first = prepare("omnipose", published, tmp_path / "a", workers=1).datalists["omnipose"].read_bytes()
-    shuffled_listing(1)
-    assert prepare("omnipose", published, tmp_path / "b", workers=1).datalists["omnipose"].read_bytes() == first
+    OMNIPOSE.prepare_in_any_order(shuffled_listing, published, tmp_path)

@@ -35,45 +35,41 @@ def test_damage_that_keeps_size_and_time_is_repaired(twelve, tmp_path):
     assert contents(tmp_path / "out") == before
 
 
-def test_half_files_of_a_killed_run_are_removed(twelve, tmp_path):
-    run(twelve, tmp_path / "out")
-    half = tmp_path / "out/images" / f".{'0a' * 16}.png"
+def test_half_files_of_a_killed_run_are_removed(twelve, out):
+    half = out / "images" / f".{'0a' * 16}.png"
     half.write_bytes(b"half")
-    run(twelve, tmp_path / "out")
+    run(twelve, out)
     assert not half.exists()
 
 
-def test_files_of_earlier_runs_are_remarked(twelve, tmp_path):
-    run(twelve, tmp_path / "out")
+def test_files_of_earlier_runs_are_remarked(twelve, out):
     shutil.rmtree(twelve / "stage1_train/11aa")
-    remarks = run(twelve, tmp_path / "out").remarks
+    remarks = run(twelve, out).remarks
     assert Like(r"^2 files of earlier runs.*images/11aa\.png") in remarks
 
 
-def test_a_second_run_touches_no_image(twelve, tmp_path):
-    run(twelve, tmp_path / "out")
-    before = state(tmp_path / "out")
-    run(twelve, tmp_path / "out")
-    after = state(tmp_path / "out")
-    assert images(tmp_path / "out") == {name: before[name] for name in images(tmp_path / "out")}
+def test_a_second_run_touches_no_image(twelve, out):
+    before = state(out)
+    run(twelve, out)
+    after = state(out)
+    assert images(out) == {name: before[name] for name in images(out)}
     assert {name: content for name, (content, _) in before.items()} == {
         name: content for name, (content, _) in after.items()
     }
 
 
-def test_damaged_and_missing_outputs_and_changed_sources_are_made_anew(twelve, tmp_path):
-    run(twelve, tmp_path / "out")
-    before = state(tmp_path / "out")
-    (tmp_path / "out/labels/03aa.tif").write_bytes(b"damaged")
-    (tmp_path / "out/images/04aa.png").unlink()
+def test_damaged_and_missing_outputs_and_changed_sources_are_made_anew(twelve, out):
+    before = state(out)
+    (out / "labels/03aa.tif").write_bytes(b"damaged")
+    (out / "images/04aa.png").unlink()
     (twelve / "stage1_train/02aa/masks" / f"{7:064x}.png").unlink()
-    prepared = run(twelve, tmp_path / "out")
-    after = state(tmp_path / "out")
-    changed = {Path(name).stem for name in images(tmp_path / "out") if before[name][1] != after[name][1]}
+    prepared = run(twelve, out)
+    after = state(out)
+    changed = {Path(name).stem for name in images(out) if before[name][1] != after[name][1]}
     assert changed == {"02aa", "03aa", "04aa"}
     assert after["labels/03aa.tif"][0] == before["labels/03aa.tif"][0]
     assert prepared.records["02aa"].instances == 2
-    assert verify(tmp_path / "out") == []
+    assert verify(out) == []
 
 
 def test_a_run_that_is_killed_leaves_no_half_file_and_goes_on(stage1, tmp_path):

@@ -1,26 +1,23 @@
 """Sartorius: run lengths along the rows, and plates and wells that stay together."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.facts import read_facts
 from cellbundle.datasets.model import Problem
-from cellbundle.datasets.sets import sartorius
 from cellbundle.datasets.splits import hold_out
-from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import DatasetError, LabelReadError
 from cellbundle.instances.overlaps import labels_to_rles
 from cellbundle.io import read_labels
 
 from ..words import Like
+from .contract import DataSet
 
+SARTORIUS = DataSet("sartorius")
 WIDTH, HEIGHT = 704, 520
-DEFAULTS = {"fill_holes": False}
 HEADER = (
     ["id", "annotation", "width", "height", "cell_type", "plate_time", "sample_date", "sample_id", "elapsed_timedelta"]
 )  # fmt: skip
@@ -51,10 +48,14 @@ class Published:
         pixels = np.random.default_rng(self.n).integers(0, 9, (HEIGHT // 8, WIDTH // 8)).astype(np.uint8)
         Image.fromarray(pixels).resize((WIDTH, HEIGHT)).save(path, compress_level=1)
 
-    def locate(self, **options):
+    def locate(self):
         self.write()
-        tree = Tree(self.folder, list_files(self.folder))
-        return sartorius.locate(tree, "kaggle", DEFAULTS | options, self.folder.parent / "work")
+        return SARTORIUS.locate(self.folder)
+
+    def convert(self, **options):
+        """Convert the only image."""
+        self.write()
+        return SARTORIUS.convert_only(self.folder, **options)
 
     def write(self):
         self.folder.mkdir(exist_ok=True)
@@ -84,11 +85,10 @@ def mask(*boxes):
 
 def test_run_lengths_count_along_the_rows_from_one(published):
     published.add(cells=["1 3 707 1", "365376 705"])  # the last 705 pixels: a row and one pixel before it
-    (item,) = published.locate().items
     expected = np.zeros((HEIGHT, WIDTH), np.int32)
     expected[0, :3] = expected[1, 2] = 1
     expected[-1] = expected[-2, -1] = 2
-    np.testing.assert_array_equal(sartorius.convert(item, DEFAULTS).labels, expected)
+    np.testing.assert_array_equal(published.convert().labels, expected)
 
 
 def test_of_overlapping_cells_the_smaller_is_on_top(published):
@@ -96,14 +96,14 @@ def test_of_overlapping_cells_the_smaller_is_on_top(published):
     published.add(cells=[rows_of(m) for m in (small, large, other)])
     expected = np.zeros((HEIGHT, WIDTH), np.int32)
     expected[large], expected[other], expected[small] = 2, 3, 1
-    sample = sartorius.convert(published.locate().items[0], DEFAULTS)
+    sample = published.convert()
     np.testing.assert_array_equal(sample.labels, expected)
     assert sample.remarks == ()
 
 
 def test_copies_of_a_cell_are_counted(published):
     published.add(cells=[CELLS[0], *CELLS])
-    sample = sartorius.convert(published.locate().items[0], DEFAULTS)
+    sample = published.convert()
     assert sample.remarks[0] == Like("^1 of 3 cells.*copies")
     assert np.bincount(sample.labels.ravel())[1:].tolist() == [3, 0, 2]
 
@@ -112,16 +112,15 @@ def test_holes_are_filled_only_if_wanted_and_only_those_of_the_cell_itself(publi
     ring = mask((10, 20, 9, 12)) & ~mask((12, 23, 3, 4))
     open_ring = mask((30, 0, 9, 12)) & ~mask((32, 0, 3, 4))  # the hole reaches the edge of the image
     published.add(cells=[rows_of(ring), rows_of(open_ring)])
-    item = published.locate().items[0]
-    np.testing.assert_array_equal(sartorius.convert(item, DEFAULTS).labels, ring + 2 * open_ring)
-    filled = sartorius.convert(item, DEFAULTS | {"fill_holes": True}).labels
+    np.testing.assert_array_equal(published.convert().labels, ring + 2 * open_ring)
+    filled = published.convert(fill_holes=True).labels
     np.testing.assert_array_equal(filled, mask((10, 20, 9, 12)) + 2 * open_ring)
 
 
 def test_run_lengths_that_leave_the_image_name_table_and_image(published):
     name = published.add(cells=["366080 2"])
     with pytest.raises(LabelReadError, match=f"train.csv.*image {name}.*mask 0"):
-        sartorius.convert(published.locate().items[0], DEFAULTS)
+        published.convert()
 
 
 @pytest.mark.parametrize(
@@ -144,18 +143,18 @@ def test_missing_halves_are_problems_and_other_folders_are_not_looked_at(publish
     published.rows[-1]["sample_id"] = "shsy5y[diff]_A2-1"
     for name in ("train/ffffffffffff.png", "test/7ae19de7bc2a.png", "train_semi_supervised/astro[hippo]_1.png"):
         published.write_png(name)
-    found = published.locate()
-    assert [item.name for item in found.items] == [good]
-    assert found.problems == [
-        Problem(lost, Like(rf"train\.csv.*train/{lost}\.png.*not there")),
-        Problem(double, Like(r"different width, height, cell_type, sample_id.*train\.csv")),
-        Problem("ffffffffffff", Like(r"train/ffffffffffff\.png.*no row.*train\.csv")),
-    ]
+    published.write()
+    reasons = {
+        lost: rf"train\.csv.*train/{lost}\.png.*not there",
+        double: r"different width, height, cell_type, sample_id.*train\.csv",
+        "ffffffffffff": r"train/ffffffffffff\.png.*no row.*train\.csv",
+    }
+    SARTORIUS.check_found(published.folder, [good], reasons)
 
 
 def test_an_empty_row_is_an_image_without_cells(published):
     published.add(cells=[""])
-    assert not sartorius.convert(published.locate().items[0], DEFAULTS).labels.any()
+    assert not published.convert().labels.any()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +170,7 @@ def test_another_table_is_refused(published, content, reason):
     published.write()
     (published.folder / "train.csv").write_text(content)
     with pytest.raises(DatasetError, match=rf"train.csv.*columns id, annotation.*{reason}"):
-        sartorius.locate(Tree(published.folder, list_files(published.folder)), "kaggle", DEFAULTS, published.folder)
+        SARTORIUS.locate(published.folder)
 
 
 def test_each_cell_type_has_testing_images_and_whole_wells_in_one_place(published):
@@ -180,15 +179,15 @@ def test_each_cell_type_has_testing_images_and_whole_wells_in_one_place(publishe
             for place in (1, 2):
                 published.add(sample=f"{plate}_C{well}-{place}")
     items = published.locate().items
-    given = sartorius.split(hold_out(items, 0.1, 0), 5, 0)
+    given = SARTORIUS.split(hold_out(items, 0.1, 0), 5, 0)
     assert [item.name for item in given] == [item.name for item in items]
     assert len({(item.group, item.section, item.fold) for item in given}) == 60
     for cell_type in ("shsy5y", "cort", "astro"):
         of_type = [item for item in given if item.subsets == (cell_type,)]
         assert sum(item.section == "testing" for item in of_type) == 4
         assert {item.fold for item in of_type} == {None, 0, 1, 2, 3, 4}
-    assert sartorius.split(hold_out(items[::-1], 0.1, 0), 5, 0) == given[::-1]
-    assert sartorius.split(hold_out(items, 0.1, 1), 5, 1) != given
+    assert SARTORIUS.split(hold_out(items[::-1], 0.1, 0), 5, 0) == given[::-1]
+    assert SARTORIUS.split(hold_out(items, 0.1, 1), 5, 1) != given
 
 
 def test_from_published_files_to_datalists(published, tmp_path, shuffled_listing):
@@ -199,18 +198,17 @@ def test_from_published_files_to_datalists(published, tmp_path, shuffled_listing
         for well in range(4):
             published.add(sample=f"{plate}_C{well}-1")
     published.write()
-    lists = []
-    for seed in (1, 2):
-        shuffled_listing(seed)
-        output = tmp_path / f"out{seed}"
-        prepared = prepare("sartorius", tmp_path / "raw", output, n_folds=2, test_share=0.25, workers=1)
-        lists.append({name: path.read_bytes() for name, path in prepared.datalists.items()})
-    assert lists[0] == lists[1]
-    assert sorted(lists[0]) == ["sartorius", "sartorius_astro", "sartorius_cort"]
-    assert [problem.name for problem in prepared.problems] == [wrong]
-    assert prepared.problems[0].reason == Like("image.*520x704.*labels.*704x520")
+    prepared, lists = SARTORIUS.prepare_in_any_order(
+        shuffled_listing,
+        tmp_path / "raw",
+        tmp_path,
+        problems=[Problem(wrong, Like("image.*520x704.*labels.*704x520"))],
+        n_folds=2,
+        test_share=0.25,
+    )
+    assert sorted(lists) == ["sartorius", "sartorius_astro", "sartorius_cort"]
     assert Like("03b27b381a5f.*left out.*its annotations are wrong") in prepared.remarks
-    datalist = json.loads(lists[0]["sartorius"])
+    datalist = lists["sartorius"]
     assert (len(datalist["training"]), len(datalist["testing"])) == (6, 2)
     labels = read_labels(tmp_path / "out1" / datalist["testing"][0]["label"])
     assert (labels[0, :4].tolist(), labels[1, :3].tolist(), labels.sum()) == ([1, 1, 1, 0], [2, 2, 0], 7)

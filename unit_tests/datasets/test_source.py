@@ -1,17 +1,17 @@
 """Published files are found in archives and folders, and what is wrong with them is explained."""
 
-import io
 import shutil
 import zipfile
 
 import numpy as np
 import pytest
-import tifffile
 
 from cellbundle.datasets import prepare, source
 from cellbundle.errors import DatasetError
 from cellbundle.io import read_labels
 
+from .contract import save
+from .own_images import save_text
 from .running import pack, run
 
 WEB_PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
@@ -31,17 +31,11 @@ def test_another_archive_of_the_same_name_is_extracted_anew(stage1, tmp_path):
 
 
 def test_archives_of_one_stem_are_both_used(tmp_path):
-    (tmp_path / "raw").mkdir()
-    labels = io.BytesIO()
-    tifffile.imwrite(labels, np.eye(9, dtype=np.uint8) * 3)
-    image = io.BytesIO()
-    tifffile.imwrite(image, np.arange(81, dtype=np.uint8).reshape(9, 9))
-    for suffix, folder in ((".zip", "gold-standard-BF-V-1"), (".tar", "gold-standard-PhC-plus-2")):
-        for name, content in (("x_crop_1_im.tif", image), ("x_crop_1_mask.tif", labels)):
-            path = tmp_path / suffix / folder / name.replace("x", folder[14:16])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.getvalue())
-        shutil.make_archive(str(tmp_path / "raw/data"), suffix[1:], tmp_path / suffix)
+    for kind, folder in (("zip", "gold-standard-BF-V-1"), ("tar", "gold-standard-PhC-plus-2")):
+        stem = tmp_path / kind / folder / folder[14:16]
+        save(stem.with_name(f"{stem.name}_crop_1_im.tif"), np.arange(81, dtype=np.uint8).reshape(9, 9))
+        save(stem.with_name(f"{stem.name}_crop_1_mask.tif"), np.eye(9, dtype=np.uint8) * 3)
+        shutil.make_archive(str(tmp_path / "raw/data"), kind, tmp_path / kind)
     found = prepare("yeaz", tmp_path / "raw", tmp_path / "out", workers=1)
     assert [item.name for item in found.items] == ["BF_crop_1", "Ph_crop_1"]
 
@@ -62,11 +56,8 @@ def test_a_wrong_data_set_does_not_claim_the_folder(twelve, tmp_path):
 
 
 def test_another_data_set_is_recognised(tmp_path):
-    for part in ("original", "mask"):
-        (tmp_path / "raw/train" / part).mkdir(parents=True)
-        (tmp_path / "raw/train" / part / "a.png").write_bytes(b"x")
-        (tmp_path / "raw/test" / part).mkdir(parents=True)
-        (tmp_path / "raw/test" / part / "b.png").write_bytes(b"x")
+    for path in ("train/original/a.png", "train/mask/a.png", "test/original/b.png", "test/mask/b.png"):
+        save_text(tmp_path / "raw" / path, "x")
     with pytest.raises(DatasetError, match=r"does not hold 2018 Data Science Bowl.* bccd"):
         run(tmp_path / "raw", tmp_path / "out")
 
@@ -86,9 +77,7 @@ def test_what_is_no_archive_is_explained_and_the_right_one_continues(content, me
     (packed / "stage1_train.zip").write_bytes(content)
     with pytest.raises(DatasetError, match=message):
         run(packed, tmp_path / "out")
-    with zipfile.ZipFile(packed / "stage1_train.zip", "w") as archive:
-        for path in twelve.rglob("*.png"):
-            archive.write(path, path.relative_to(twelve / "stage1_train"))
+    pack(twelve, packed / "stage1_train.zip")
     assert len(run(packed, tmp_path / "out").items) == 12
 
 
@@ -110,12 +99,7 @@ def test_nothing_there_says_where_to_get_it(tmp_path):
 
 
 def test_missing_files_are_fetched_only_where_no_login_is_needed(twelve, tmp_path, monkeypatch):
-    def fetch(url, target, **options):
-        with zipfile.ZipFile(target, "w") as archive:
-            for path in twelve.rglob("*.png"):
-                archive.write(path, path.relative_to(twelve / "stage1_train"))
-
-    monkeypatch.setattr(source, "fetch", fetch)
+    monkeypatch.setattr(source, "fetch", lambda url, target, **options: pack(twelve, target))
     assert len(run(tmp_path / "raw", tmp_path / "out", fetch=True).items) == 12
     with pytest.raises(DatasetError, match=r"sartorius-cell-instance-segmentation\.zip.*Kaggle account"):
         prepare("sartorius", tmp_path / "none", tmp_path / "out2", fetch=True)

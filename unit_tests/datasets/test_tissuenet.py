@@ -1,21 +1,20 @@
 """TissueNet: tiles equal their parent, whole cells are chosen, counts come back exactly, 1.1 gives the lists of 1.0."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.model import Problem
-from cellbundle.datasets.sets import tissuenet
 from cellbundle.datasets.sets.tissuenet import to_counts
-from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import ConfigError, DatasetError, LabelReadError
 from cellbundle.io import read_image, read_labels
 
+from ..damage import Call
 from ..words import Like
+from .contract import DataSet
 
+TISSUENET = DataSet("tissuenet")
 SIZES = {"train": 512, "val": 256, "test": 256}
 SPECIMENS = {"breast": "Breast", "lung": "Lung", "gi": "Colon", "immune": "Lymph Node"}
 KINDS = {
@@ -23,7 +22,6 @@ KINDS = {
     "val": [("breast", "mibi"), ("lung", "mibi")],
     "test": [("gi", "codex"), ("immune", "cycif")],
 }
-WHOLE_CELL = {"compartment": "whole_cell"}
 
 
 def counts_of(part):
@@ -76,9 +74,9 @@ def published(tmp_path_factory):
     return raw
 
 
-def locate(raw, work, version="1.0", options=WHOLE_CELL):
+def locate(raw, work, version="1.0", **options):
     work.mkdir(exist_ok=True)
-    return tissuenet.locate(Tree(raw, list_files(raw)), version, options, work)
+    return TISSUENET.locate(raw, version, work, **options)
 
 
 def test_names_sections_groups_and_lists(published, tmp_path):
@@ -95,13 +93,13 @@ def test_names_sections_groups_and_lists(published, tmp_path):
 
 @pytest.mark.parametrize(("compartment", "channel"), [("whole_cell", 0), ("nucleus", 1)])
 def test_tiles_are_the_quarters_of_their_parent(published, tmp_path, compartment, channel):
-    options = {"compartment": compartment}
-    items = {item.name: item for item in locate(published, tmp_path / "work", options=options).items}
+    found = locate(published, tmp_path / "work", compartment=compartment)
+    items = {item.name: item for item in found.items}
     counts, labels = counts_of("train"), labels_of("train")[..., channel]
     for index, kind in enumerate(KINDS["train"]):
         for tile, corner in enumerate([(0, 0), (0, 256), (256, 0), (256, 256)]):
             window = tuple(slice(start, start + 256) for start in corner)
-            sample = tissuenet.convert(items[f"{'_'.join(kind)}_train_{index}_{tile}"], options)
+            sample = TISSUENET.convert(items[f"{'_'.join(kind)}_train_{index}_{tile}"], compartment=compartment)
             assert sample.image.dtype == np.uint16
             np.testing.assert_array_equal(sample.image[:2], np.moveaxis(counts[index][window], -1, 0))
             assert not sample.image[2].any()
@@ -113,7 +111,7 @@ def test_values_that_are_no_counts_stay(tmp_path):
     values[0, ..., 1] = 0.5  # a channel of counts beside one of others is not converted alone
     write_part(tmp_path / "raw", "val", X=values)
     item = locate(tmp_path / "raw", tmp_path / "work").items[0]
-    image = tissuenet.convert(item, WHOLE_CELL).image
+    image = TISSUENET.convert(item).image
     assert image.dtype == np.float32
     np.testing.assert_array_equal(image, [values[0, ..., 0], values[0, ..., 1], np.zeros((256, 256))])
 
@@ -154,9 +152,7 @@ def test_version_1_1_gives_the_lists_of_1_0(published, tmp_path):
     assert found.remarks == [
         Like(r"tissuenet_v1\.1_test\.npz.*meta.*\b2 rows more.*last 2\b")
     ]  # not the rows that follow the names
-    np.testing.assert_array_equal(
-        tissuenet.convert(found.items[5], WHOLE_CELL).image, tissuenet.convert(older.items[5], WHOLE_CELL).image
-    )
+    np.testing.assert_array_equal(TISSUENET.convert(found.items[5]).image, TISSUENET.convert(older.items[5]).image)
 
 
 def test_columns_may_have_the_names_of_1_0(tmp_path):
@@ -167,17 +163,9 @@ def test_columns_may_have_the_names_of_1_0(tmp_path):
     assert found.remarks == [Like(r"tissuenet_v1\.1_val\.npz.*meta.*platform.*\b1 images")]
 
 
-class Harmful:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (self.path, "w")
-
-
 def test_a_pickle_in_meta_is_not_executed(tmp_path):
     meta = meta_of("val")
-    meta[1, 0] = Harmful(str(tmp_path / "executed"))
+    meta[1, 0] = Call(open, str(tmp_path / "executed"), "w")
     write_part(tmp_path / "raw", "val", "1.1", meta=meta)
     with pytest.raises(DatasetError, match=r"tissuenet_v1\.1_val\.npz.*meta\.npy.*refused.*pickle"):
         locate(tmp_path / "raw", tmp_path / "work", "1.1")
@@ -221,7 +209,7 @@ def test_labels_that_are_no_ids_are_refused(tmp_path, ids):
     write_part(tmp_path / "raw", "val", y=ids)
     item = locate(tmp_path / "raw", tmp_path / "work").items[1]
     with pytest.raises(LabelReadError, match=r"image 1.*whole numbers"):
-        tissuenet.convert(item, WHOLE_CELL)
+        TISSUENET.convert(item)
 
 
 def test_missing_and_repeated_files_are_problems(published, tmp_path):
@@ -239,17 +227,15 @@ def test_missing_and_repeated_files_are_problems(published, tmp_path):
 
 def test_another_compartment_is_refused(published, tmp_path):
     with pytest.raises(ConfigError, match=r"compartment.*'cytoplasm'.*whole_cell, nucleus"):
-        locate(published, tmp_path, options={"compartment": "cytoplasm"})
+        locate(published, tmp_path, compartment="cytoplasm")
 
 
 def test_published_archive_becomes_datalists(published, tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     shutil.make_archive(str(raw / "tissuenet_v1.0"), "zip", published)
-    prepared = prepare("tissuenet", raw, tmp_path / "out", n_folds=3, workers=1)
-    assert prepared.problems == []
+    prepared, lists = TISSUENET.prepare(raw, tmp_path / "out", n_folds=3)
     assert prepared.leaks == []
-    lists = {name: json.loads(path.read_text()) for name, path in prepared.datalists.items()}
     kinds = ["breast", "breast_mibi", "gi", "gi_codex", "immune", "immune_cycif", "lung", "lung_mibi"]
     assert list(lists) == ["tissuenet", *(f"tissuenet_{kind}" for kind in kinds)]
     folds = {entry["image"]: entry["fold"] for entry in lists["tissuenet_breast_mibi"]["training"]}
@@ -275,5 +261,5 @@ def test_published_archive_becomes_datalists(published, tmp_path):
 
 def test_without_validation_images_the_training_images_make_all_folds(published, tmp_path):
     items = [item for item in locate(published, tmp_path / "work").items if "_train_" in item.name]
-    folds = {item.group: item.fold for item in tissuenet.split(items, 2, 0) if item.subsets[0] == "breast_mibi"}
+    folds = {item.group: item.fold for item in TISSUENET.split(items, 2, 0) if item.subsets[0] == "breast_mibi"}
     assert sorted(folds.values()) == [0, 1]

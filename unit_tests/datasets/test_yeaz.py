@@ -1,23 +1,20 @@
 """YeaZ: fields are never split, dots in names stay, time series become images."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import tifffile
 
-from cellbundle.datasets import prepare
 from cellbundle.datasets.model import Problem
-from cellbundle.datasets.sets import yeaz
 from cellbundle.datasets.splits import hold_out
-from cellbundle.datasets.tree import Tree, list_files
 from cellbundle.errors import CellBundleError
-from cellbundle.io import read_image, read_labels
+from cellbundle.io import read_image
 
 from ..words import Like
+from .contract import DataSet, check_labels, save, sizes
 
-DEFAULTS: dict = {}
+YEAZ = DataSet("yeaz")
 BF, PHC = "gold-standard-BF-V-1", "gold-standard-PhC-plus-2"
 
 
@@ -32,9 +29,8 @@ def picture(seed, shape=(24, 30)):
 
 
 def write(folder, name, image, labels):
-    folder.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(folder / f"{name}_im.tif", image, photometric="minisblack")
-    tifffile.imwrite(folder / f"{name}_mask.tif", labels, photometric="minisblack")
+    save(folder / f"{name}_im.tif", image, photometric="minisblack")
+    save(folder / f"{name}_mask.tif", labels, photometric="minisblack")
 
 
 def write_seeded(folder, name, seed):
@@ -55,18 +51,12 @@ def published(tmp_path):
     return raw
 
 
-def locate(raw, **options):
-    return yeaz.locate(Tree(raw, list_files(raw)), "gold", DEFAULTS | options, raw)
-
-
 def test_both_archives_become_datalists(published, tmp_path):
     for folder in (BF, PHC):
         shutil.make_archive(str(tmp_path / "packed" / folder), "gztar", published, folder)
-    prepared = prepare("yeaz", tmp_path / "packed", tmp_path / "out", n_folds=3, workers=1)
-    assert prepared.problems == []
+    prepared, lists = YEAZ.prepare(tmp_path / "packed", tmp_path / "out", n_folds=3)
     assert prepared.leaks == []
-    lists = {name: json.loads(path.read_text()) for name, path in prepared.datalists.items()}
-    assert {name: (len(content["training"]), len(content["testing"])) for name, content in lists.items()} == {
+    assert sizes(lists) == {
         "yeaz": (36, 5),
         "yeaz_bf": (28, 4),
         "yeaz_phc": (8, 1),
@@ -84,15 +74,15 @@ def test_both_archives_become_datalists(published, tmp_path):
 @pytest.mark.parametrize("subset", [BF, PHC])
 def test_one_subset_alone(published, tmp_path, subset):
     shutil.rmtree(published / (PHC if subset == BF else BF))
-    prepared = prepare("yeaz", published, tmp_path / "out", n_folds=3, workers=1)
-    assert list(prepared.datalists) == ["yeaz"]
+    prepared, lists = YEAZ.prepare(published, tmp_path / "out", n_folds=3)
+    assert list(lists) == ["yeaz"]
     assert {item.section for item in prepared.items} == {"training", "testing"}
 
 
 def test_fields_stay_together_for_every_seed(published):
-    items = locate(published).items
+    items = YEAZ.locate(published).items
     for seed in range(10):
-        done = yeaz.split(hold_out(items, 0.15, seed), 5, seed)
+        done = YEAZ.split(hold_out(items, 0.15, seed), 5, seed)
         assert [item.name for item in done] == [item.name for item in items]
         places = {(item.group, item.section, item.fold) for item in done}
         assert len(places) == len({item.group for item in items}) == 15
@@ -100,9 +90,8 @@ def test_fields_stay_together_for_every_seed(published):
 
 
 def test_labels_are_the_published_ones(published, tmp_path):
-    prepare("yeaz", published, tmp_path / "out", n_folds=3, workers=1)
-    written = read_labels(tmp_path / "out" / "labels" / "wtF1BF_1.5_crop_2.tif")
-    np.testing.assert_array_equal(written, np.searchsorted([0, 2, 4, 9], cells(2)))
+    YEAZ.prepare(published, tmp_path / "out", n_folds=3)
+    check_labels(tmp_path / "out", "wtF1BF_1.5_crop_2", np.searchsorted([0, 2, 4, 9], cells(2)))
     np.testing.assert_array_equal(read_image(tmp_path / "out" / "images" / "wtF1BF_1.5_crop_2.tif").data[0], picture(2))
 
 
@@ -119,7 +108,7 @@ def test_labels_are_the_published_ones(published, tmp_path):
 )
 def test_groups_are_fields(tmp_path, name, field):
     write_seeded(tmp_path / BF, name, 1)
-    assert [item.group for item in locate(tmp_path).items] == [field]
+    assert [item.group for item in YEAZ.locate(tmp_path).items] == [field]
 
 
 @pytest.mark.parametrize("imagej", [True, False])
@@ -131,15 +120,14 @@ def test_frames_of_a_time_series_become_images(tmp_path, imagej):
         metadata = {"axes": "TYX"} if imagej else None
         path = folder / f"movie_crop_1_{kind}.tif"
         tifffile.imwrite(path, values, photometric="minisblack", imagej=imagej, metadata=metadata)
-    prepared = prepare("yeaz", tmp_path / "raw", tmp_path / "out", n_folds=2, workers=1)
+    prepared, _ = YEAZ.prepare(tmp_path / "raw", tmp_path / "out", n_folds=2)
     assert [item.name for item in prepared.items] == [*(f"movie_crop_1_t00{i}" for i in range(3)), "other_crop_1"]
     assert {item.group for item in prepared.items[:3]} == {"movie"}
     assert len({(item.section, item.fold) for item in prepared.items[:3]}) == 1
     for frame in range(3):
-        name = f"movie_crop_1_t00{frame}.tif"
-        np.testing.assert_array_equal(read_image(tmp_path / "out" / "images" / name).data[0], images[frame])
-        expected = np.searchsorted([0, 2, 4, 9], labels[frame])
-        np.testing.assert_array_equal(read_labels(tmp_path / "out" / "labels" / name), expected)
+        name = f"movie_crop_1_t00{frame}"
+        np.testing.assert_array_equal(read_image(tmp_path / f"out/images/{name}.tif").data[0], images[frame])
+        check_labels(tmp_path / "out", name, np.searchsorted([0, 2, 4, 9], labels[frame]))
 
 
 def test_broken_pairs_are_reported(published):
@@ -147,35 +135,32 @@ def test_broken_pairs_are_reported(published):
     write(published / PHC, "movie_crop_1", picture(1, (3, 24, 30)), cells(1))
     write(published / PHC, "torn_crop_1", picture(1), cells(1))
     (published / PHC / "torn_crop_1_mask.tif").write_bytes(b"<html>")
-    found = locate(published)
+    found = YEAZ.locate(published)
     assert len(found.items) == 40
-    missing, frames, torn = found.problems
-    assert missing.name == "wtF1BF_5_crop_1"
-    assert missing.reason == Like(rf"{BF}/wtF1BF_5_crop_1_im\.tif.*no label file")
-    assert frames == Problem("movie_crop_1", Like(r"movie_crop_1_im\.tif.* 3 frames.*label file 1"))
-    assert torn.name == "torn_crop_1"
-    assert torn.reason == Like(r"torn_crop_1_mask\.tif.*TIFF")
+    assert found.problems == [
+        Problem("wtF1BF_5_crop_1", Like(rf"{BF}/wtF1BF_5_crop_1_im\.tif.*no label file")),
+        Problem("movie_crop_1", Like(r"movie_crop_1_im\.tif.* 3 frames.*label file 1")),
+        Problem("torn_crop_1", Like(r"torn_crop_1_mask\.tif.*TIFF")),
+    ]
 
 
 def test_bad_frames_are_refused(tmp_path):
     values = np.stack([cells(1), cells(2)])
     write(tmp_path / PHC, "movie_crop_1", picture(1, (2, 24, 30)), values.astype(np.float32))
-    first, second = locate(tmp_path).items
+    first, second = YEAZ.locate(tmp_path).items
     with pytest.raises(CellBundleError, match=r"movie_crop_1_mask\.tif.*2-D integer.*float32"):
-        yeaz.convert(first, DEFAULTS)
+        YEAZ.convert(first)
     whole = first.image.read_bytes()
     first.image.write_bytes(whole[: len(whole) - 500])
     tifffile.imwrite(first.labels[0], values)
     with pytest.raises(CellBundleError, match=r"movie_crop_1_im\.tif.*frame 1 "):
-        yeaz.convert(second, DEFAULTS)
+        YEAZ.convert(second)
 
 
 def test_each_subset_gives_its_share_of_testing_images(published):
-    items = yeaz.split(hold_out(locate(published).items, 0.25, 0), 3, 0)
+    items = YEAZ.split(hold_out(YEAZ.locate(published).items, 0.25, 0), 3, 0)
     assert sum(item.section == "testing" for item in items if item.subsets == ("bf",)) == 8
 
 
 def test_the_order_of_directories_changes_nothing(published, tmp_path, shuffled_listing):
-    first = prepare("yeaz", published, tmp_path / "a", workers=1).datalists["yeaz"].read_bytes()
-    shuffled_listing(1)
-    assert prepare("yeaz", published, tmp_path / "b", workers=1).datalists["yeaz"].read_bytes() == first
+    YEAZ.prepare_in_any_order(shuffled_listing, published, tmp_path)

@@ -6,6 +6,8 @@ import pytest
 from cellbundle.errors import LabelReadError
 from cellbundle.io.formats.cellpose_seg import read_cellpose_seg, write_cellpose_seg
 
+from ..damage import Call
+
 KEYS = {"outlines", "masks", "chan_choose", "ismanual", "filename", "flows", "diameter"}
 
 
@@ -22,7 +24,6 @@ def test_pixels_come_back(tmp_path, instances):
     assert content["filename"] == "images/a.tif"
     assert content["ismanual"].tolist() == [False] * len(instances)
     assert content["colors"].shape == (len(instances), 3)
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_outlines_are_those_of_cellpose(tmp_path, instances):
@@ -32,12 +33,17 @@ def test_outlines_are_those_of_cellpose(tmp_path, instances):
     np.testing.assert_array_equal(content["outlines"], utils.masks_to_outlines(content["masks"]) * content["masks"])
 
 
-def test_keys_are_those_that_cellpose_writes(tmp_path, scored):
+def write_theirs(folder, labels):
+    """Write labels as cellpose does; return what the file holds."""
     cellpose = pytest.importorskip("cellpose.io")
-    labels, (height, width) = scored.labels, scored.labels.shape
+    height, width = labels.shape
     flows = [np.zeros((height, width, 3), np.uint8), np.zeros((2, height, width)), np.ones((height, width))]
-    cellpose.masks_flows_to_seg(np.zeros((height, width)), labels, flows, str(tmp_path / "b.tif"))
-    theirs = load(tmp_path / "b_seg.npy")
+    cellpose.masks_flows_to_seg(np.zeros((height, width)), labels, flows, str(folder / "b.tif"))
+    return load(folder / "b_seg.npy")
+
+
+def test_keys_are_those_that_cellpose_writes(tmp_path, scored):
+    theirs = write_theirs(tmp_path, scored.labels)
     write_cellpose_seg(tmp_path / "a_seg.npy", scored, tmp_path / "b.tif")
     mine = load(tmp_path / "a_seg.npy")
     assert theirs.keys() == KEYS
@@ -55,29 +61,13 @@ def test_many_instances(tmp_path, many):
     assert np.sum(content["outlines"] > 0) == 75_625 * 8
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
-    with pytest.raises(OSError, match="No space"):
-        write_cellpose_seg(tmp_path / "a_seg.npy", scored, "a.tif")
-    assert not list(tmp_path.iterdir())
-
-
 def save(path, content):
     np.save(path, content, allow_pickle=True)
     return path
 
 
-def test_what_is_written_is_read(tmp_path, instances):
-    write_cellpose_seg(tmp_path / "a_seg.npy", instances, "a.tif")
-    labels = read_cellpose_seg(tmp_path / "a_seg.npy")
-    assert labels.dtype == np.int32
-    np.testing.assert_array_equal(labels, instances.labels)
-
-
 def test_what_cellpose_writes_is_read(tmp_path, scored):
-    cellpose = pytest.importorskip("cellpose.io")
-    height, width = scored.labels.shape
-    flows = [np.zeros((height, width, 3), np.uint8), np.zeros((2, height, width)), np.ones((height, width))]
-    cellpose.masks_flows_to_seg(np.zeros((height, width)), scored.labels, flows, str(tmp_path / "b.tif"))
+    write_theirs(tmp_path, scored.labels)
     np.testing.assert_array_equal(read_cellpose_seg(tmp_path / "b_seg.npy"), scored.labels)
 
 
@@ -108,11 +98,7 @@ def test_other_content_is_refused(tmp_path, content, message):
 
 
 def test_nothing_in_the_file_is_run(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (tmp_path.joinpath("run").touch, ())
-
-    path = save(tmp_path / "x.npy", {"masks": np.ones((2, 2), int), "filename": Payload()})
+    path = save(tmp_path / "x.npy", {"masks": np.ones((2, 2), int), "filename": Call((tmp_path / "run").touch)})
     with pytest.raises(LabelReadError, match=r"x\.npy.*pickle"):
         read_cellpose_seg(path)
     assert not (tmp_path / "run").exists()

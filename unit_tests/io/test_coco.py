@@ -34,7 +34,6 @@ def test_pixels_come_back(tmp_path, instances):
         assert annotation["bbox"] == mask.toBbox(data.annToRLE(annotation)).tolist()
         assert annotation["iscrowd"] == 0
     np.testing.assert_array_equal(labels, instances.labels)
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_image_and_categories(tmp_path, scored):
@@ -67,12 +66,6 @@ def test_many_instances(tmp_path, many):
     sample = slice(None, None, 1000)  # merging masks takes time
     merged = mask.decode(mask.merge(rles[sample])).astype(bool)
     np.testing.assert_array_equal(merged, np.isin(many.labels, many.table["label"][sample]))
-
-
-def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk):
-    with pytest.raises(OSError, match="No space"):
-        write_coco(tmp_path / "a.json", scored, "a.png")
-    assert not list(tmp_path.iterdir())
 
 
 def test_results_by_hand(tmp_path):

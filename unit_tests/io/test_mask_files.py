@@ -32,9 +32,8 @@ def save(path, form):
 def test_what_is_not_zero_is_inside(form, tmp_path):
     save(tmp_path / "mask.png", form)
     painted = paint_mask_files([tmp_path / "mask.png"])
-    labels, lost = painted.labels, painted.lost
-    assert ((labels == 1) == MASK).all()
-    assert lost == []
+    assert ((painted.labels == 1) == MASK).all()
+    assert painted.lost == []
 
 
 def test_plain_grey_files_take_the_fast_way_and_others_do_not(tmp_path, monkeypatch):
@@ -61,9 +60,8 @@ def test_ids_are_those_of_the_order_of_files_and_the_smaller_one_is_on_top(tmp_p
     Image.fromarray(small.astype(np.uint8)).save(tmp_path / "a.png")
     Image.new("L", small.shape[::-1]).save(tmp_path / "c.png")
     painted = paint_mask_files([tmp_path / f"{name}.png" for name in "bac"])
-    labels, lost = painted.labels, painted.lost
-    assert (labels == np.where(small, 2, MASK)).all()
-    assert lost == [2]
+    assert (painted.labels == np.where(small, 2, MASK)).all()
+    assert painted.lost == [2]
 
 
 @pytest.mark.parametrize("cut", [0, 5, 30, 45, 60, -20])

@@ -35,18 +35,6 @@ def only(images):
     return image
 
 
-def test_what_is_written_comes_back(tmp_path, instances):
-    write_coco(tmp_path / "a.json", instances, "Größe 1.png")
-    images = read_coco(tmp_path / "a.json")
-    assert list(images) == ["Größe 1.png"]
-    image = only(images)
-    assert (image.height, image.width) == instances.labels.shape
-    assert image.ids == instances.table["label"].tolist()
-    painted = image.paint()
-    np.testing.assert_array_equal(painted.labels, instances.labels)
-    assert painted.lost == []
-
-
 def test_classes_come_back(tmp_path, scored):
     write_coco(tmp_path / "a.json", scored, "a.png")
     assert only(read_coco(tmp_path / "a.json")).categories == ["tumour", "cell", "immune", "tumour"]
@@ -174,8 +162,6 @@ def test_other_files_are_refused(tmp_path, text, message):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(LabelReadError, match=rf"x\.json.*{message}"):
         read_coco(tmp_path / "x.json")
-    with pytest.raises(LabelReadError, match=r"y\.json.*No such file"):
-        read_coco(tmp_path / "y.json")
 
 
 def test_three_thousand_cells_need_little_memory(tmp_path):

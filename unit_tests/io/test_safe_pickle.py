@@ -13,15 +13,7 @@ import pytest
 from cellbundle.errors import LabelReadError
 from cellbundle.io.formats._safe_pickle import load_npy
 
-
-class Call:
-    """What is pickled as a call, and called when it is unpickled."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
+from ..damage import Call
 
 
 def save(path, data, protocol):

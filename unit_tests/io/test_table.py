@@ -56,15 +56,6 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, scored):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("write", [write_csv, write_parquet])
-def test_a_failed_write_leaves_nothing(tmp_path, scored, full_disk, write):
-    if write is write_parquet:
-        pytest.importorskip("pyarrow")
-    with pytest.raises(OSError, match="No space"):
-        write(tmp_path / "a", scored.table)
-    assert not list(tmp_path.iterdir())
-
-
 def cells(path):
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))

@@ -99,9 +99,8 @@ def test_files_that_are_links_or_pipes(store, name, kind):
     assert str(path) not in paths
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+REFUSED = {  # changes of the metadata of an array, and the reason, by version
+    2: [
         ({"dtype": "|O", "filters": [{"id": "pickle"}]}, r"type \|O.*integers or floats"),
         ({"dtype": [["a", "<u2"]]}, r"type \[\['a', '<u2'\]\].*integers or floats"),
         ({"dtype": "<c8"}, "type <c8.*integers or floats"),
@@ -115,27 +114,22 @@ def test_files_that_are_links_or_pipes(store, name, kind):
         ({"shape": [1, 10**9, 10**9], "chunks": [1, 10**9, 10**9]}, "1000000000000000000 pixels.*max_pixels"),
         ({"chunks": [1, 10**6, 10**6]}, " 1000000000000 pixels.*max_pixels"),
     ],
-)
-def test_metadata_that_are_refused(store, changes, message):
-    path = store(2)
-    edit(path / "0" / ".zarray", **changes)
-    with pytest.raises(ImageReadError, match=message):
-        read_image(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+    3: [
         ({"data_type": {"name": "numpy.datetime64"}}, "type .*datetime64.*integers or floats"),
         ({"data_type": "string"}, "type string.*integers or floats"),
         ({"codecs": [{"name": "bytes"}, {"name": "numcodecs.pickle"}]}, "pickle.*not read.*blosc, gzip"),
         ({"storage_transformers": [{"name": "x"}]}, "storage transformers"),
         ({"codecs": [{"name": "sharding_indexed"}, {"name": "zstd"}]}, "shards.*sharding_indexed, zstd"),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "changes", "message"), [(version, *case) for version, cases in REFUSED.items() for case in cases]
 )
-def test_metadata_of_version_3_that_are_refused(store, changes, message):
-    path = store(3)
-    edit(path / "0" / "zarr.json", **changes)
+def test_metadata_that_are_refused(store, version, changes, message):
+    path = store(version)
+    edit(path / "0" / {2: ".zarray", 3: "zarr.json"}[version], **changes)
     with pytest.raises(ImageReadError, match=message):
         read_image(path)
 
