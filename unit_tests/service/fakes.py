@@ -16,9 +16,6 @@ from cellbundle.service.workers.segmenter import Segmenter
 TOKEN = "a-token-of-twenty-letters"
 
 
-JSON = {"content-type": "application/json"}
-
-
 def error(answer):
     """Status and code of an answer in the form of all errors."""
     document = answer.json()

@@ -19,11 +19,13 @@ from PIL import Image
 from unit_tests.service.fakes import TOKEN
 from unit_tests.service.running import EXAMPLE
 
-from cellbundle.cli import main
 from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
 
+from ..cli.conftest import call
+
 PATIENCE_S = 300
+SERVE = ("serve", "--port", "0")
 
 
 class Service:
@@ -146,12 +148,6 @@ def test_a_stop_finishes_what_runs_and_leaves_no_process(image, number):
     assert "Traceback" not in service.log
 
 
-def call(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main(["serve", "--port", "0", *map(str, arguments)])
-    return exit_.value.code
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -165,21 +161,21 @@ def call(*arguments):
     ],
 )
 def test_what_cannot_be_served_is_said_at_once(arguments, reason, capsys):
-    assert call(*arguments) in (1, 2)
+    assert call(*SERVE, *arguments) in (1, 2)
     assert re.search(reason, capsys.readouterr().err)
 
 
 def test_a_token_comes_from_a_file_or_the_environment_and_must_not_be_weak(tmp_path, capsys, monkeypatch):
     file = tmp_path / "token"
     file.write_text("short\n")
-    assert call("--token-file", file) == 2
+    assert call(*SERVE, "--token-file", file) == 2
     file.write_text("")
-    assert call("--token-file", file) == 2
+    assert call(*SERVE, "--token-file", file) == 2
     monkeypatch.setenv("CELLBUNDLE_TOKEN_FILE", str(file))
-    assert call() == 2
+    assert call(*SERVE) == 2
     monkeypatch.setenv("CELLBUNDLE_TOKEN_FILE", "/dev/null")  # no token
     monkeypatch.setenv("CELLBUNDLE_TOKEN", TOKEN + " ä")
-    assert call() == 2
+    assert call(*SERVE) == 2
     errors = capsys.readouterr().err
     assert errors.count("at least 16") == 2
     assert errors.count("is empty") == 2
