@@ -16,6 +16,10 @@ from cellbundle.service.workers.segmenter import Segmenter
 TOKEN = "a-token-of-twenty-letters"
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def error(answer):
     """Status and code of an answer in the form of all errors."""
     document = answer.json()
