@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
+from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.bundle import run as run_bundle
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
@@ -22,6 +25,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from cellbundle.bundles import inference_parser, make_importable
 from cellbundle.datalists.datalist import read_datalist
 from cellbundle.engine.workflow import CellWorkflow
+from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
 from cellbundle.synthetic import write_dataset
 
@@ -58,6 +62,35 @@ def picture(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def save_list(folder: Path, images: list[np.ndarray], labels: list[np.ndarray], **imagej: Any) -> Path:
+    """A datalist of TIFF files: the first image is for validation, the second for training, all are for testing."""
+    entries = []
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        names = {"image": f"{number}.tif", "label": f"{number}_labels.tif"}
+        tifffile.imwrite(folder / names["image"], image, **imagej)
+        tifffile.imwrite(folder / names["label"], label)
+        entries.append(names)
+    training = [entry | {"fold": number} for number, entry in enumerate(entries[:2])]
+    (folder / "list.json").write_text(json.dumps({"training": training, "testing": entries}))
+    return folder / "list.json"
+
+
+def with_classes(datalist: Path, even: str, odd: str, **further: Any) -> Path:
+    """A copy of a datalist whose labels have two classes, by the parity of their ids, with further keys."""
+    content = json.loads(datalist.read_text())
+    for entry in [*content["training"], *content["testing"]]:
+        ids = np.unique(read_labels(datalist.parent / entry["label"])).tolist()
+        entry["classes"] = {str(i): odd if i % 2 else even for i in ids if i}
+    copy = datalist.parent / "classed.json"
+    copy.write_text(json.dumps(content | further))
+    return copy
+
+
+def latest(folder: Path) -> dict[str, Any]:
+    """The state from which a training is resumed."""
+    return torch.load(folder / "latest.pt", weights_only=True)
+
+
 class BundleContract:
     """The tests; a subclass sets the attributes."""
 
@@ -65,6 +98,8 @@ class BundleContract:
     workflow: str  # class of scripts/workflow.py
     small: dict[str, Any]  # overrides that make training quick on a CPU
     n_outputs: int  # channels that the network predicts
+    training: dict[str, Any] = {}  # further overrides of `trained`
+    predicting: dict[str, Any] = {}  # further values of inference.json, for the predictor
 
     @property
     def root(self) -> Path:
@@ -97,6 +132,27 @@ class BundleContract:
         )
         workflow.initialize()
         return workflow
+
+    def trained(self, data: Path, folder: Path, *, stopped: bool = False, **options: Any) -> CellWorkflow:
+        """The workflow after a training, of one epoch by default; it can be stopped after its first epoch."""
+        options = {"final_test": False, "train#trainer#max_epochs": 1, **self.training, **options}
+        workflow = self.make(data, folder, **options)
+        if stopped:
+            workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
+        workflow.run()
+        return workflow
+
+    def small_copy(self, folder: Path) -> Path:
+        """A copy of the bundle with the small network and random weights."""
+        bundle = folder / f"{self.name}_small"
+        shutil.copytree(self.root, bundle, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
+        path = bundle / "configs" / "inference.json"
+        parser = ConfigParser(json.loads(path.read_text()))
+        parser.update({**self.small_network, **self.predicting})
+        path.write_text(json.dumps(parser.config))
+        (bundle / "models").mkdir()
+        torch.save(self.network(**self.predicting).state_dict(), bundle / "models" / "model.pt")
+        return bundle
 
     # files
 
@@ -139,10 +195,10 @@ class BundleContract:
 
     # network
 
-    def network(self) -> torch.nn.Module:
+    def network(self, **options: Any) -> torch.nn.Module:
         parser = ConfigParser()
         parser.read_config(str(self.root / "configs" / "hyper_parameters.yaml"))
-        parser.update(pairs=self.small)
+        parser.update(pairs={**self.small, **options})
         make_importable(self.root)
         return parser.get_parsed_content("network_def")
 
@@ -162,7 +218,12 @@ class BundleContract:
         second.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
         image = torch.rand(1, 3, 64, 64)
         with torch.no_grad():
-            assert torch.equal(first(image), second(image))
+            ours, theirs = self.tensors(first(image)), self.tensors(second(image))
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+    def tensors(self, answer: Any) -> list[torch.Tensor]:
+        """What the network answers for one image."""
+        return [answer]
 
     # workflow
 
@@ -235,6 +296,27 @@ class BundleContract:
         assert parser.get_parsed_content("step").amp is False
         assert read_labels(tmp_path / f"{image.stem}_labels.tif").shape == (96, 128)
 
+    def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
+        two = {"train#trainer#max_epochs": 2}
+        whole = self.trained(data, tmp_path / "whole", num_workers=2, **two).content("network").state_dict()
+        self.trained(data, tmp_path / "parts", stopped=True, **two)
+        resumed = self.trained(data, tmp_path / "parts", resume=True, **two)
+        assert resumed.trainer.state.epoch == 2
+        parts = resumed.content("network").state_dict()
+        assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+    def test_the_predictor_uses_the_bundle(self, tmp_path: Path):
+        bundle = self.small_copy(tmp_path)
+        predictor = Predictor(bundle, device="cpu")
+        image = np.random.default_rng(0).uniform(0, 255, (3, 70, 90)).astype(np.float32)
+        labels, scores, _ = predictor.segment(image)
+        assert labels.shape == (70, 90)
+        assert len(scores) == labels.max()
+        self.check_predictor(predictor, bundle, image)
+
+    def check_predictor(self, predictor: Predictor, bundle: Path, image: np.ndarray) -> None:
+        """Check further properties of the predictor of the bundle's small copy."""
+
     def test_empty_postprocessing_writes_nothing(self, data: Path, tmp_path: Path):
         torch.save(self.network().state_dict(), tmp_path / "model.pt")
         self.make(data, tmp_path, mode="infer", postprocessing=[]).run()
@@ -280,11 +362,6 @@ class DetectorContract(BundleContract):
         assert (found["boxes"] >= 0).all()
         assert (found["boxes"] <= torch.tensor([size[1], size[0]] * 2)).all()
 
-    def test_state_dict_reload(self, tmp_path: Path):
-        first, second = self.network().eval(), self.network().eval()
-        torch.save(first.state_dict(), tmp_path / "model.pt")
-        second.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-        image = torch.rand(1, 3, 64, 64)
-        with torch.no_grad():
-            ours, theirs = first(image)[0], second(image)[0]
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    def tensors(self, answer: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+        (found,) = answer
+        return list(found.values())

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from .. import forked
 
@@ -24,14 +23,9 @@ def run(*options, config="dsb2018"):
 
 
 @pytest.fixture
-def raw(tmp_path):
-    """Six published images."""
-    for n in range(6):
-        for part in ("images", "masks"):
-            (tmp_path / f"raw/stage1_train/{n}a" / part).mkdir(parents=True)
-            picture = np.random.default_rng(n).integers(0, 255, (20, 20), np.uint8)
-            Image.fromarray(picture).save(tmp_path / f"raw/stage1_train/{n}a" / part / f"{n}a.png")
-    return tmp_path / "raw"
+def raw(stage1, tmp_path):
+    """Six published images of one nucleus."""
+    return stage1(tmp_path / "raw", {f"{n}a": [np.eye(20, dtype=bool)] for n in range(6)})
 
 
 def test_one_command_prepares_a_data_set(raw, tmp_path):
@@ -43,7 +37,7 @@ def test_one_command_prepares_a_data_set(raw, tmp_path):
 
 
 def test_broken_pairs_end_with_an_error_after_all_else_is_written(raw, tmp_path):
-    (raw / "stage1_train/3a/masks/3a.png").unlink()
+    next((raw / "stage1_train/3a/masks").iterdir()).unlink()
     done = run("--raw_dir", raw, "--output_dir", tmp_path / "out")
     assert done.returncode != 0
     assert re.match(r"cellbundle\.errors\.DatasetError: 1 images.* 3a:", done.stderr.strip().splitlines()[-1])

@@ -1,20 +1,14 @@
 """hover_uni keeps to the contract, and its two phases do what they say."""
 
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
 
-from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CellBundleError, CheckpointError, ConfigError, DatalistError
-from cellbundle.inference.predictor import Predictor
-from cellbundle.io import read_labels
 
-from .contract import BundleContract, history_rows
+from .contract import BundleContract, history_rows, latest, with_classes
 
 SMALL = {
     "network_def#backbone": "vit_tiny_4",
@@ -30,21 +24,18 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def latest(folder: Path) -> dict:
-    return torch.load(folder / "latest.pt", weights_only=True)
-
-
 class TestHoverUni(BundleContract):
     name = "hover_uni"
     workflow = "HoverUni"
     small = SMALL
     n_outputs = 3
-
-    def trained(self, data: Path, folder: Path, **options) -> CellWorkflow:
-        options = {"final_test": False, "tile_overlap": 0.0, "train#trainer#max_epochs": 1, **options}
-        workflow = self.make(data, folder, **options)
-        workflow.run()
-        return workflow
+    training = {"tile_overlap": 0.0}
+    predicting = {
+        "backbone": "vit_tiny_4",
+        "network_def#backbone": "@backbone",
+        "class_names": ["a", "b"],
+        "stain": "reinhard",
+    }
 
     def test_both_phases_in_one_command_equal_two_commands(self, data: Path, tmp_path: Path):
         both, two = tmp_path / "both", tmp_path / "two"
@@ -64,18 +55,15 @@ class TestHoverUni(BundleContract):
         changed = {key for key in first if key.startswith("backbone.") and not torch.equal(first[key], plain[key])}
         assert changed == {f"backbone.blocks.{i}.attn.qkv.weight" for i in range(4)}
 
-    def test_resuming_equals_never_stopping_in_both_phases(self, data: Path, tmp_path: Path):
+    def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
+        """In both phases."""
         options = {"train#trainer#max_epochs": 2}
         self.trained(data, tmp_path / "whole", **options)
         parts = tmp_path / "parts"
-        workflow = self.make(data, parts, final_test=False, tile_overlap=0.0, phase=1, **options)
-        workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
-        workflow.run()
+        self.trained(data, parts, stopped=True, phase=1, **options)
         assert (latest(parts)["phase"], latest(parts)["epoch"]) == (1, 1)
         self.trained(data, parts, resume=True, phase=1, **options)
-        workflow = self.make(data, parts, final_test=False, tile_overlap=0.0, phase=2, **options)
-        workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
-        workflow.run()
+        self.trained(data, parts, stopped=True, phase=2, **options)
         assert (latest(parts)["phase"], latest(parts)["epoch"]) == (2, 1)
         with pytest.raises(CheckpointError, match=r"latest\.pt.*phase 2;.*--phase both or --phase 2"):
             self.make(data, parts, phase=1, resume=True, **options).run()
@@ -96,22 +84,17 @@ class TestHoverUni(BundleContract):
             self.make(data, tmp_path, feature_cache="memory").run()
 
     def test_classes(self, data: Path, tmp_path: Path):
-        content = json.loads(data.read_text())
-        for entry in [*content["training"], *content["testing"]]:
-            ids = read_labels(data.parent / entry["label"])
-            entry["classes"] = {str(i): "even" if i % 2 == 0 else "odd" for i in set(ids.ravel().tolist()) - {0}}
-        listed = tmp_path / "classes.json"
-        listed.write_text(json.dumps(content))
+        listed = with_classes(data, "even", "odd")
         names = {"class_names": ["odd", "even"], "train#loss#class_weights": [0.1, 1, 1]}
-        workflow = self.trained(listed, tmp_path, basedir=str(data.parent), phase=1, **names)
+        workflow = self.trained(listed, tmp_path, phase=1, **names)
         assert workflow.content("network").nc_head[-1].out_channels == 3
         assert float(history_rows(tmp_path)[0]["nc_ce"]) > 0
-        self.make(listed, tmp_path, mode="eval", basedir=str(data.parent), figures=True, tta_flips=True, **names).run()
+        self.make(listed, tmp_path, mode="eval", figures=True, tta_flips=True, **names).run()
         metrics = json.loads((tmp_path / "eval" / "results" / "metrics.json").read_text())
         assert metrics["class_names"] == ["odd", "even"]
         assert metrics["n_images"] == 2
         assert len(list((tmp_path / "eval" / "figures").glob("*.png"))) == 2
-        self.make(listed, tmp_path, mode="infer", basedir=str(data.parent), **names).run()
+        self.make(listed, tmp_path, mode="infer", **names).run()
         tables = list((tmp_path / "eval").glob("*_classes.csv"))
         assert [table.read_text().splitlines()[0] for table in tables] == ["id,class,name,class_score,score"] * 2
         with pytest.raises(DatalistError, match=r"odd, even.*no 'classes'"):
@@ -121,23 +104,6 @@ class TestHoverUni(BundleContract):
         (tmp_path / "run.yaml").unlink()
         with pytest.raises(CheckpointError, match=r"3 classes.*vit_tiny_4.* 0 classes.*--backbone and --n_classes"):
             self.make(data, tmp_path, mode="eval").run()
-
-    def test_predictor(self, data: Path, tmp_path: Path):
-        """A copy of the bundle for another backbone, with classes and stain normalisation."""
-        copy = tmp_path / "tiny"
-        shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
-        config = json.loads((copy / "configs" / "inference.json").read_text())
-        config |= {"backbone": "vit_tiny_4", "class_names": ["a", "b"], "stain": "reinhard"}
-        config["network_def"]["pyramid_width"] = 16
-        (copy / "configs" / "inference.json").write_text(json.dumps(config))
-        (copy / "models").mkdir()
-        predictor_config = {"network_def#pyramid_width": 16, "backbone": "vit_tiny_4", "class_names": ["a", "b"]}
-        network = self.make(data, tmp_path, phase=1, **predictor_config).content("network")
-        torch.save(network.state_dict(), copy / "models" / "model.pt")
-        predictor = Predictor(copy, device="cpu")
-        labels, scores, _ = predictor.segment(np.random.default_rng(0).uniform(0, 255, (3, 70, 90)).astype(np.float32))
-        assert labels.shape == (70, 90)
-        assert len(scores) == labels.max()
 
     def test_what_is_missing(self, data: Path, tmp_path: Path):
         with pytest.raises(ConfigError, match=r"phase.* 3;.*both, 1, 2"):

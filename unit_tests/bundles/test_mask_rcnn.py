@@ -2,25 +2,20 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
-from ignite.engine import Events
 
-from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.inference.predictor import Predictor
 from cellbundle.instances.painting import paint_rles
-from cellbundle.io import read_labels, write_labels
+from cellbundle.io import read_labels
 from cellbundle.io.formats.kaggle import read_kaggle
 from cellbundle.targets.boxes import instance_targets
 
-from .contract import DetectorContract, bundle_modules, history_rows
+from .contract import DetectorContract, history_rows, save_list, with_classes
 
-(module,) = bundle_modules("mask_rcnn", "network")
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 SMALL = {
     "network_def#backbone": "test_convnext",
@@ -40,6 +35,12 @@ class TestMaskRCNN(DetectorContract):
     small = SMALL
     n_outputs = 1
     mask_size = 28
+    predicting = {
+        "backbone": "test_convnext",
+        "network_def#backbone": "@backbone",
+        "decoder#score_threshold": 0.05,
+        "decoder#min_size": 1,
+    }
 
     def is_expected(self, n: int, size: tuple[int, int]) -> bool:
         return n == 10 if min(size) > 1 else n <= 10
@@ -53,12 +54,6 @@ class TestMaskRCNN(DetectorContract):
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
     # training
-
-    def trained(self, data: Path, folder: Path, **options) -> CellWorkflow:
-        options = {"final_test": False, "train#trainer#max_epochs": 1, **options}
-        workflow = self.make(data, folder, **options)
-        workflow.run()
-        return workflow
 
     def test_losses_by_name_and_scores_in_the_history(self, data: Path, tmp_path: Path):
         workflow = self.trained(data, tmp_path)
@@ -78,26 +73,9 @@ class TestMaskRCNN(DetectorContract):
         assert [float(row["val_mask_ap"]) for row in rows] == [0.0] * 5
         assert [float(row["learning_rate"]) for row in rows] == [1e-4] * 4 + [5e-5]
 
-    def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
-        two = {"train#trainer#max_epochs": 2}
-        whole = self.trained(data, tmp_path / "whole", **two).content("network").state_dict()
-        first = self.make(data, tmp_path / "parts", final_test=False, **two)
-        first.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
-        first.run()
-        resumed = self.trained(data, tmp_path / "parts", resume=True, **two)
-        assert resumed.trainer.state.epoch == 2
-        parts = resumed.content("network").state_dict()
-        assert all(torch.equal(whole[key], parts[key]) for key in whole)
-
     def test_images_without_cells_train_and_evaluate(self, tmp_path: Path):
-        folder = tmp_path / "empty"
-        folder.mkdir()
-        for number in range(2):
-            tifffile.imwrite(folder / f"{number}.tif", np.full((70, 80), number, np.uint8))
-            write_labels(folder / f"{number}_labels.tif", np.zeros((70, 80), np.int32))
-        entries = [{"image": f"{i}.tif", "label": f"{i}_labels.tif", "fold": i} for i in range(2)]
-        empty = folder / "list.json"
-        empty.write_text(json.dumps({"training": entries, "testing": entries}))
+        images = [np.full((70, 80), number, np.uint8) for number in range(2)]
+        empty = save_list(tmp_path, images, [np.zeros((70, 80), np.int32)] * 2)
         workflow = self.trained(empty, tmp_path / "models", **{"train#trainer#max_epochs": 2})
         assert workflow.trainer.state.epoch == 2
         self.make(empty, tmp_path / "models", mode="eval").run()
@@ -105,17 +83,11 @@ class TestMaskRCNN(DetectorContract):
         assert report["all"]["n_images"] == 2
 
     def test_classes_of_the_data_list(self, data: Path, tmp_path: Path):
-        content = json.loads(data.read_text())
-        for entry in [*content["training"], *content["testing"]]:
-            labels = read_labels(data.parent / entry["label"])
-            entry["classes"] = {str(i): ("round", "long")[i % 2] for i in np.unique(labels).tolist() if i}
-        content["class_names"] = ["round", "long"]
-        classed = data.parent / "classed.json"
-        classed.write_text(json.dumps(content))
+        classed = with_classes(data, "round", "long", class_names=["round", "long"])
         workflow = self.trained(classed, tmp_path)
         assert workflow.content("network").roi_heads.box_predictor.cls_score.out_features == 3
         self.make(classed, tmp_path, mode="infer", **{"decoder#score_threshold": 0.05}).run()
-        image = Path(content["testing"][0]["image"]).stem
+        image = Path(json.loads(data.read_text())["testing"][0]["image"]).stem
         with (tmp_path / "eval" / f"{image}_classes.csv").open() as file:
             assert {row["name"] for row in csv.DictReader(file)} <= {"round", "long"}
 
@@ -145,18 +117,10 @@ class TestMaskRCNN(DetectorContract):
         assert {"mask_ap", "mask_ap50", "box_ap", "mask_ar"} <= set(metrics["pooled"])
         assert metrics["per_image_mean"]["sartorius_score"] == metrics["per_image_mean"]["ap_mean"]
 
-    def test_predict_uses_the_bundle(self, tmp_path: Path):
+    def check_predictor(self, predictor: Predictor, bundle: Path, image: np.ndarray) -> None:
         """Tiles, the table of instances and the command line's way into a bundle."""
-        weights = tmp_path / "model.pt"
-        torch.save(module.CellMaskRCNNNetwork(backbone="convnext_atto", detections_per_image=5).state_dict(), weights)
-        config = json.loads((self.root / "configs" / "inference.json").read_text())
-        config["backbone"] = "convnext_atto"
-        config["network_def"] |= {"detections_per_image": 5, "proposals": 20}
-        config["decoder"] |= {"score_threshold": 0.05, "min_size": 1}
-        shutil.copytree(self.root, tmp_path / "mask_rcnn")
-        (tmp_path / "mask_rcnn" / "configs" / "inference.json").write_text(json.dumps(config))
-        predictor = Predictor(tmp_path / "mask_rcnn", device="cpu", tile=64, weights=weights)
-        instances = predictor(np.random.default_rng(0).random((3, 70, 90), np.float32))
+        weights = (bundle / "models" / "model.pt").rename(bundle.parent / "other.pt")
+        instances = Predictor(bundle, device="cpu", tile=64, weights=weights)(image)
         assert len(instances) > 0
         assert instances.labels.shape == (70, 90)
         assert instances.table["score"].between(0.05, 1).all()

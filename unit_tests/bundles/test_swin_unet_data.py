@@ -1,73 +1,38 @@
 """swin_unet on LIVECell as it is published, and on images and labels that are not as expected."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 
 from cellbundle.datasets import prepare
-from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CellBundleError, LabelReadError
 from cellbundle.io import read_labels
 from cellbundle.synthetic import generate
 
-from .contract import REPOSITORY
+from ..datasets import test_livecell as files
+from . import test_swin_unet
+from .contract import save_list
 
-SMALL = {
-    "network_def#width": 8,
-    "network_def#heads": 2,
-    "network_def#window": 2,
-    "batch_size": 2,
-    "crops_per_epoch": 4,
-    "roi_size": [64, 64],
-    "num_workers": 0,
-    "device_name": "cpu",
-}
+BUNDLE = test_swin_unet.TestSwinUNet()
 
 
 def run(datalist, folder, mode="train", **options):
     """The workflow after its run."""
-    files = {"datalist": str(datalist), "basedir": str(datalist.parent), "ckpt_path": str(folder)}
-    options = {**SMALL, **files, "output_dir": str(folder / "eval"), **options}
-    config = str(REPOSITORY / "bundles" / "swin_unet" / "configs" / "hyper_parameters.yaml")
-    workflow = CellWorkflow(config_file=config, mode=mode, logging_file=False, **options)
-    workflow.initialize()
+    workflow = BUNDLE.make(datalist, folder, mode, **{"crops_per_epoch": 4, "batch_size": 2, **options})
     workflow.run()
     return workflow
-
-
-def save(folder, images, labels, **imagej):
-    """A data list of TIFF files: the first two images are for training and validation, all for testing."""
-    entries = []
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        names = {"image": f"{number}.tif", "label": f"{number}_labels.tif"}
-        tifffile.imwrite(folder / names["image"], image, **imagej)
-        tifffile.imwrite(folder / names["label"], label)
-        entries.append(names)
-    training = [entry | {"fold": number} for number, entry in enumerate(entries[:2])]
-    (folder / "list.json").write_text(json.dumps({"training": training, "testing": entries}))
-    return folder / "list.json"
 
 
 def phase(size=(96, 120), seed=0):
     return generate("phase", size, 12, diameter=20, seed=seed)
 
 
-def published_livecell():
-    """The writer of files in the published layout, from the tests of the data set."""
-    from ..datasets import test_livecell
-
-    return test_livecell
-
-
 # LIVECell
 
 
 def test_livecell_from_published_files_to_the_binary_iou(tmp_path):
-    files = published_livecell()
     raw = files.Published(tmp_path / "raw")
     cells = [[files.box(2, 3, 14, 15)], [files.box(20, 30, 20, 20)], [files.box(30, 45, 15, 12)]]
     for number, part in enumerate(["train", "train", "val", "test"]):
@@ -96,7 +61,7 @@ def test_livecell_from_published_files_to_the_binary_iou(tmp_path):
 @pytest.mark.parametrize("image_mode", ["tile", "resize"])
 def test_masks_without_cells(tmp_path, instances, image_mode):
     images = [phase(seed=i)[0] for i in range(3)]
-    datalist = save(tmp_path, images, [np.zeros((96, 120), np.uint16)] * 3)
+    datalist = save_list(tmp_path, images, [np.zeros((96, 120), np.uint16)] * 3)
     options = {"instances": instances, "image_mode": image_mode}
     workflow = run(datalist, tmp_path, **options, **{"train#trainer#max_epochs": 1})
     assert all(torch.isfinite(p).all() for p in workflow.content("network").parameters())
@@ -115,7 +80,7 @@ def test_images_smaller_than_the_window(tmp_path, size, image_mode):
     labels = np.zeros(size, np.uint16)
     labels[: size[0] // 2 + 1, : size[1] // 2 + 1] = 5
     image = (100 * labels + np.arange(size[1])).astype(np.uint8)
-    datalist = save(tmp_path, [image] * 3, [labels] * 3, photometric="minisblack", metadata={"axes": "YX"})
+    datalist = save_list(tmp_path, [image] * 3, [labels] * 3, photometric="minisblack", metadata={"axes": "YX"})
     run(datalist, tmp_path, image_mode=image_mode, **{"train#trainer#max_epochs": 1})
     run(datalist, tmp_path, mode="infer", image_mode=image_mode)
     assert {read_labels(path).shape for path in (tmp_path / "eval").glob("*_labels.tif")} == {size}
@@ -128,9 +93,7 @@ def test_16_bit_phase_contrast_is_seen_like_8_bit(tmp_path):
         folder.mkdir()
         image, labels = phase(seed=3)
         pixels = image.astype(np.uint8 if bits == 8 else np.uint16) * factor
-        datalist = save(
-            folder, [pixels.astype(np.uint8 if bits == 8 else np.uint16)] * 2, [labels.astype(np.uint16)] * 2
-        )
+        datalist = save_list(folder, [pixels] * 2, [labels.astype(np.uint16)] * 2)
         if bits == 8:
             run(datalist, tmp_path, final_test=False, amp=False, **{"train#trainer#max_epochs": 1})
         weights = {"pretrained_ckpt_path": str(tmp_path / "model.pt")}
@@ -147,24 +110,14 @@ def test_pictures_in_place_of_labels_are_refused(tmp_path):
     image, labels = phase()
     (tmp_path / "binary").mkdir()
     mask, ids = (255 * (labels > 0)).astype(np.uint8), labels.astype(np.uint16)
-    datalist = save(tmp_path / "binary", [image] * 3, [mask, ids, ids])
+    datalist = save_list(tmp_path / "binary", [image] * 3, [mask, ids, ids])
+    torch.save(BUNDLE.network().state_dict(), tmp_path / "random.pt")
     with pytest.raises(CellBundleError, match=r"1 of 3 images.*0_labels\.tif.*binary mask"):
-        run(datalist, tmp_path / "a", mode="eval", pretrained_ckpt_path=str(weights_of(tmp_path)))
+        run(datalist, tmp_path / "a", mode="eval", pretrained_ckpt_path=str(tmp_path / "random.pt"))
     workflow = run(datalist, tmp_path / "b", binary_labels="components", **{"train#trainer#max_epochs": 1})
     assert workflow.content("dataset")[0]["label"].max() > 1
     (tmp_path / "colour").mkdir()
     colours = np.stack([image, image // 2, 255 - image], axis=-1)
-    datalist = save(tmp_path / "colour", [image] * 3, [colours] * 3)
+    datalist = save_list(tmp_path / "colour", [image] * 3, [colours] * 3)
     with pytest.raises(LabelReadError, match=r"1_labels\.tif.*colours.*3 channels.*integer id"):
         run(datalist, tmp_path / "c", **{"train#trainer#max_epochs": 1})
-
-
-def weights_of(folder):
-    """A file of random weights of the small network."""
-    spec = importlib.util.spec_from_file_location(
-        "swin_unet_network", REPOSITORY / "bundles" / "swin_unet" / "scripts" / "network.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    torch.save(module.SwinUNetNetwork(out_channels=3, width=8, heads=2, window=2).state_dict(), folder / "random.pt")
-    return folder / "random.pt"

@@ -1,27 +1,22 @@
 """vista2d keeps to the contract, trains with MONAI's engine, and a small one learns."""
 
-import csv
 import importlib.util
-import json
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 import yaml
-from ignite.engine import Events
 from monai.inferers import SlidingWindowInfererAdapt
 
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CheckpointError, ConfigError, TrainingError
 from cellbundle.inference.predictor import Predictor
-from cellbundle.synthetic import generate, write_dataset
+from cellbundle.synthetic import write_dataset
 
-from .contract import BundleContract, flags, picture, run
-from .tiny_vista2d import BUNDLE, TINY, sam_file, tiny, vista_file
+from .contract import BundleContract, flags, history_rows, picture, run, save_list
+from .tiny_vista2d import TINY, sam_file, tiny, vista_file
 
 SMALL = {f"network_def#{key}": value for key, value in TINY.items()} | {
     "network_def#sam_checkpoint": "$None",
@@ -37,43 +32,19 @@ class TestVista2D(BundleContract):
     workflow = "VistaCell"
     small = SMALL
     n_outputs = 3
+    training = {"val_interval": 1, "tile_overlap": 0.0}
 
     # training, with MONAI's engine and the bundle's own configuration
-
-    def trained(self, data: Path, folder: Path, **options) -> CellWorkflow:
-        options = {
-            "final_test": False,
-            "val_interval": 1,
-            "tile_overlap": 0.0,
-            "train#trainer#max_epochs": 1,
-            **options,
-        }
-        workflow = self.make(data, folder, **options)
-        workflow.run()
-        return workflow
 
     def test_fine_tuning_follows_the_schedule_and_five_epochs_are_five(self, data: Path, tmp_path: Path):
         torch.save({"state_dict": self.network().state_dict(), "epoch": 199}, tmp_path / "published.pt")
         options = {"pretrained_ckpt_path": str(tmp_path / "published.pt"), "learning_rate": 0.001, "val_interval": 9}
         workflow = self.trained(data, tmp_path, optimizer_name="sgd", **options, **{"train#trainer#max_epochs": 5})
         assert workflow.trainer.state.epoch == 5
-        with (tmp_path / "history.csv").open() as file:
-            rows = list(csv.DictReader(file))
+        rows = history_rows(tmp_path)
         assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
         # three epochs of warm-up from a tenth on, then half a cosine over the other two
         assert [float(row["learning_rate"]) for row in rows] == pytest.approx([1e-4, 4e-4, 7e-4, 1e-3, 5e-4])
-
-    def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
-        two = {"train#trainer#max_epochs": 2}
-        whole = self.trained(data, tmp_path / "whole", num_workers=2, **two).content("network").state_dict()
-        same = {"tile_overlap": 0.0, "val_interval": 1}
-        workflow = self.make(data, tmp_path / "parts", final_test=False, **same, **two)
-        workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
-        workflow.run()
-        resumed = self.trained(data, tmp_path / "parts", resume=True, **two)
-        assert resumed.trainer.state.epoch == 2
-        parts = resumed.content("network").state_dict()
-        assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
     @pytest.mark.parametrize(
         ("options", "kind", "expected"),
@@ -110,14 +81,12 @@ class TestVista2D(BundleContract):
         """Smaller images are filled up; ids that float32 cannot tell apart stay apart."""
         labels = np.zeros((40, 50), np.uint32)
         labels[5:35, 5:25], labels[5:35, 25:45] = 2**24, 2**24 + 1
-        tifffile.imwrite(tmp_path / "label.tif", labels)
-        tifffile.imwrite(tmp_path / "image.tif", np.arange(2000, dtype=np.uint16).reshape(40, 50))
-        entries = [{"image": "image.tif", "label": "label.tif", "fold": 1}]
-        (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+        image = np.arange(2000, dtype=np.uint16).reshape(40, 50)
+        datalist = save_list(tmp_path, [image] * 2, [labels] * 2)
 
         def crop(prob: float) -> dict:
             geometry = {f"train#preprocessing#{i}#prob": prob for i in (5, 6)}
-            workflow = self.make(tmp_path / "list.json", tmp_path, roi_size=[96, 96], **geometry)
+            workflow = self.make(datalist, tmp_path, roi_size=[96, 96], **geometry)
             return workflow.content("train#dataset")[0, 0, 0]
 
         item, moved = crop(0.0), crop(1.0)
@@ -166,20 +135,13 @@ class TestVista2D(BundleContract):
         assert {shape[2:] for shape in seen} == {(256, 256)}
         assert {shape[0] for shape in seen} == {1, 2, 3}, "batches"
 
-    def test_predict_command_uses_the_windows_of_the_bundle(self, tmp_path: Path):
-        bundle = tmp_path / "vista2d_tiny"
-        shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
-        config = json.loads((bundle / "configs" / "inference.json").read_text())
-        config["network_def"].update(TINY)
-        (bundle / "configs" / "inference.json").write_text(json.dumps(config))
-        (bundle / "models").mkdir()
-        torch.save(self.network().state_dict(), bundle / "models" / "model.pt")
-        predictor = Predictor(bundle, device="cpu", rescale=1.6)
-        assert predictor.tile == 256
-        assert predictor.inferer.network_tile() == [256, 256]
-        image = generate("he", (70, 90), 9, diameter=18, seed=1)[0].transpose(2, 0, 1).astype(np.float32)
-        assert predictor.segment(image)[0].shape == (70, 90)
-        with pytest.raises(ConfigError, match=r"vista2d_tiny.*one size.*tile"):
+    def check_predictor(self, predictor: Predictor, bundle: Path, image: np.ndarray) -> None:
+        """Tiles have one size."""
+        rescaled = Predictor(bundle, device="cpu", rescale=1.6)
+        assert rescaled.tile == predictor.tile == 256
+        assert rescaled.inferer.network_tile() == [256, 256]
+        assert rescaled.segment(image).labels.shape == (70, 90)
+        with pytest.raises(ConfigError, match=r"vista2d_small.*one size.*tile"):
             Predictor(bundle, device="cpu", tile=512)
         with pytest.raises(ConfigError, match=r"diameter.*rescale"):
             Predictor(bundle, device="cpu", diameter=20)

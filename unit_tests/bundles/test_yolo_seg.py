@@ -1,8 +1,6 @@
 """yolo_seg keeps to the contract, and says so where ultralytics' loop is none of MONAI's."""
 
-import csv
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ from cellbundle.io import read_labels, write_labels
 from cellbundle.io.formats.yolo import read_yolo
 
 pytest.importorskip("ultralytics", reason="the extra yolo is not installed")
-from .contract import DetectorContract, flags, history_rows, run
+from .contract import DetectorContract, flags, history_rows, run, with_classes
 
 SMALL = {
     "network_def#score_threshold": 0.0005,  # untrained scores are low
@@ -34,6 +32,7 @@ class TestYoloSeg(DetectorContract):
     small = SMALL
     n_outputs = 1
     mask_size = 56
+    test_resuming_equals_never_stopping = None  # ultralytics' loop: see test_yolo_seg_training.py
 
     def is_expected(self, n: int, size: tuple[int, int]) -> bool:
         return n > 0
@@ -60,14 +59,10 @@ class TestYoloSeg(DetectorContract):
 
     def test_images_without_cells_and_classes(self, data: Path, tmp_path: Path):
         """One training image has no cell; the others have cells of two classes."""
-        content = json.loads(data.read_text())
-        for entry in [*content["training"], *content["testing"]]:
-            labels = read_labels(data.parent / entry["label"])
-            entry["classes"] = {str(i): ("round", "long")[i % 2] for i in np.unique(labels).tolist() if i}
+        classed = with_classes(data, "round", "long", class_names=["round", "long"])
+        content = json.loads(classed.read_text())
         write_labels(data.parent / "empty.tif", np.zeros((96, 128), np.int32))
         content["training"].append({**content["training"][0], "label": "empty.tif", "classes": {}, "fold": 1})
-        content["class_names"] = ["round", "long"]
-        classed = data.parent / "classed.json"
         classed.write_text(json.dumps(content))
         workflow = self.make(classed, tmp_path, **{"train#trainer#max_epochs": 1})
         workflow.run()
@@ -120,11 +115,9 @@ class TestYoloSeg(DetectorContract):
 
 
 @pytest.mark.slow
-def test_two_epochs_on_real_images(tmp_path: Path):
+def test_two_epochs_on_real_images(real_data, tmp_path: Path):
     """A slice of NuInsSeg, in the size that the data have; the loss falls, and all images are scored."""
-    folder = Path(os.environ.get("CELLBUNDLE_TEST_DATA", ".")) / "nuinsseg"
-    if "CELLBUNDLE_TEST_DATA" not in os.environ or not folder.exists():
-        pytest.skip("CELLBUNDLE_TEST_DATA has no nuinsseg")
+    folder = real_data("nuinsseg")
     entries = []
     for number, outlines in enumerate(sorted((folder / "labels").iterdir())[:10]):
         shutil.copy(folder / "images" / f"{outlines.stem}.png", tmp_path)
@@ -135,8 +128,7 @@ def test_two_epochs_on_real_images(tmp_path: Path):
     datalist.write_text(json.dumps({"training": entries[:8], "testing": entries[8:]}))
     options = {"train#trainer#max_epochs": 2, "fold": 1, "imgsz": 256, "batch_size": 2, "train#schedule#nbs": 2}
     TestYoloSeg().make(datalist, tmp_path / "run", **{**options, "tile_size": [256, 256]}).run()
-    with (tmp_path / "run" / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = history_rows(tmp_path / "run")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
     report = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cellbundle.datasets import names
 
@@ -14,18 +13,11 @@ from .conftest import call
 
 
 @pytest.fixture
-def raw(tmp_path):
+def raw(stage1, tmp_path):
     """Six published images with two nuclei each."""
-    for n in range(6):
-        image = np.random.default_rng(n).integers(0, 255, (20, 20, 3), np.uint8)
-        for part in ("images", "masks"):
-            (tmp_path / f"raw/stage1_train/{n}a" / part).mkdir(parents=True)
-        Image.fromarray(image).save(tmp_path / f"raw/stage1_train/{n}a/images/{n}a.png")
-        for k in range(2):
-            mask = np.zeros((20, 20), np.uint8)
-            mask[10 * k : 10 * k + 5, n : n + 5] = 255
-            Image.fromarray(mask).save(tmp_path / f"raw/stage1_train/{n}a/masks/{k}.png")
-    return tmp_path / "raw"
+    y, x = np.indices((20, 20))
+    nuclei = {f"{n}a": [(y // 5 == row) & (x // 5 == n // 2) for row in (0, 2)] for n in range(6)}
+    return stage1(tmp_path / "raw", nuclei)
 
 
 def run(capsys, *arguments):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import tifffile
-from unit_tests.packages.installing import make_package, prepare, with_metadata
+from unit_tests.packages.installing import make_package, with_metadata
 from unit_tests.packages.packaging import ROOT, package, package_bundle
 
 from cellbundle.bundles import find_bundle
@@ -14,16 +14,6 @@ from cellbundle.io import read_labels
 from cellbundle.synthetic import generate
 
 from .conftest import call
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def archive(tmp_path):
-    return make_package(tmp_path)
 
 
 def test_install(archive, home, capsys):
@@ -40,15 +30,14 @@ def test_install(archive, home, capsys):
     )
 
 
-def test_names_of_missing_packages(tmp_path, capsys):
+def test_names_of_missing_packages(home, tmp_path, capsys):
     required = {"no-such-package": "1.2", "numpy": "1"}
     archive = make_package(tmp_path, with_metadata(required_packages_version=required))
     assert call("install", archive) == 0
     assert re.search("tiny .*no-such-package.*pip install no-such-package==1.2\n", capsys.readouterr().err)
 
 
-def test_exit_codes(archive, home, tmp_path, capsys):
-    newer = make_package(tmp_path / "newer", with_metadata(version="2.0.0"))
+def test_exit_codes(archive, newer, home, capsys):
     assert call("install", "none.zip") == 2
     assert call("install", archive, "--sha256", "0" * 64) == 1
     assert call("install", archive) == 0

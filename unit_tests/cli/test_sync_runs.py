@@ -2,16 +2,11 @@
 
 import pytest
 
-from cellbundle.cli import main
 from cellbundle.tracking import Tracker
 
+from .conftest import call
+
 mlflow = pytest.importorskip("mlflow")
-
-
-def call(*arguments) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["sync-runs", *(str(a) for a in arguments)])
-    return exit_.value.code
 
 
 @pytest.fixture
@@ -29,25 +24,25 @@ def kept(tmp_path):
 
 
 def test_what_was_kept_is_sent_once(kept, tmp_path, capsys):
-    assert call(tmp_path / "run", "--tracking-uri", "http://127.0.0.1:9") == 1
+    assert call("sync-runs", tmp_path / "run", "--tracking-uri", "http://127.0.0.1:9") == 1
     failed = capsys.readouterr().out.splitlines()
     assert failed[0].split() == ["run", "experiment", "points", "files", "remain"]
     assert failed[1].split()[:5] == [kept, "cells", "0", "0", "2"]
     assert "Connection refused" in failed[1]
     uri = f"sqlite:///{tmp_path / 'runs.db'}"
-    assert call(tmp_path, "--tracking-uri", uri) == 0
+    assert call("sync-runs", tmp_path, "--tracking-uri", uri) == 0
     row = capsys.readouterr().out.splitlines()[1].split()
     assert row[:5] == [kept, "cells", "2", "0", "0"]
     client = mlflow.MlflowClient(uri)
     run = client.get_run(row[5])
     assert (run.info.status, run.info.run_name, run.data.metrics) == ("KILLED", "first", {"loss": 1.0, "rate": 0.1})
     assert f'"run_id": "{row[5]}"' in (tmp_path / "run" / "run.json").read_text()
-    assert call(tmp_path) == 0
+    assert call("sync-runs", tmp_path) == 0
     assert capsys.readouterr().out == "nothing to send\n"
 
 
 def test_a_folder_that_is_not_there(tmp_path, capsys):
-    assert call(tmp_path / "none") == 1
+    assert call("sync-runs", tmp_path / "none") == 1
     assert "none is no folder" in capsys.readouterr().err
 
 
@@ -55,6 +50,6 @@ def test_a_run_that_is_being_written_is_left_alone(tmp_path, capsys):
     tracker = Tracker("http://127.0.0.1:9", "cells", folder=tmp_path / "tracking")
     tracker.start()
     tracker.log({"loss": 1.0}, 1)
-    assert call(tmp_path) == 1
+    assert call("sync-runs", tmp_path) == 1
     tracker.finish()
     assert "a training is writing it" in capsys.readouterr().out

@@ -1,9 +1,13 @@
-"""Small bundle packages, and a user who has installed nothing."""
+"""Packages of a small bundle: making and reading them, and checking what is installed."""
 
 import json
 import zipfile
+from contextlib import contextmanager
 
-from unit_tests.packages.packaging import package, package_bundle, write_files
+import pytest
+from unit_tests.packages.packaging import package, write_files
+
+from cellbundle.errors import ConfigError
 
 METADATA = {"version": "1.2.3", "description": "tiny", "required_packages_version": {"numpy": "2.0"}}
 SOURCES = {
@@ -14,15 +18,6 @@ SOURCES = {
     "docs/README.md": "tiny",
     "scripts/__init__.py": "",
 }
-
-
-def prepare(tmp_path, monkeypatch):
-    """Folder of the bundles that a new user installs; the core in packages becomes one small file."""
-    monkeypatch.delenv("CELLBUNDLE_BUNDLES", raising=False)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    write_files(tmp_path / "core", {"__init__.py": '__version__ = "0"\n'})
-    monkeypatch.setattr(package_bundle, "CORE", tmp_path / "core")
-    return tmp_path / "data" / "cellbundle" / "bundles"
 
 
 def make_package(folder, changes=None):
@@ -43,6 +38,15 @@ def names(folder):
 
 def content(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@contextmanager
+def refused(home, message, error=ConfigError):
+    """Check that the block raises an error, and that all that is installed stays as it was."""
+    before = content(home)
+    with pytest.raises(error, match=message) as caught:
+        yield caught
+    assert content(home) == before
 
 
 def read_zip(path):

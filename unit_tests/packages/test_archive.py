@@ -6,26 +6,12 @@ import stat
 from contextlib import suppress
 
 import pytest
-from unit_tests.packages.installing import content, make_package, names, prepare, read_zip, with_metadata, write_zip
+from unit_tests.packages import installing
+from unit_tests.packages.installing import content, make_package, names, read_zip, with_metadata, write_zip
 
 from cellbundle.packages import archive as module
 from cellbundle.packages.archive import PackageError, missing_packages
 from cellbundle.packages.install import install_bundle
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def archive(tmp_path):
-    return make_package(tmp_path)
-
-
-@pytest.fixture
-def newer(tmp_path):
-    return make_package(tmp_path / "newer", with_metadata(version="2.0.0"))
 
 
 def stamped(members, **changes):
@@ -35,12 +21,10 @@ def stamped(members, **changes):
 
 def refused(archive, home, message):
     """Check that an archive is refused and that the older version stays."""
-    before = content(home)
-    with pytest.raises(PackageError, match=message) as caught:
+    with installing.refused(home, message, PackageError) as caught:
         install_bundle(archive, overwrite=True)
     assert str(caught.value).startswith(f"{archive}: ")
     assert "\n" not in str(caught.value)
-    assert content(home) == before
     assert names(home) == ["tiny"]
 
 

@@ -5,19 +5,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from unit_tests.datasets.downloading import Handler
-from unit_tests.packages.installing import make_package, names, prepare
+from unit_tests.packages.installing import names
 
-from cellbundle.datasets import download
 from cellbundle.packages.archive import PackageError
 from cellbundle.packages.install import install_bundle
 
 from ..cli.conftest import call
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    return prepare(tmp_path, monkeypatch)
 
 
 class OddHandler(BaseHTTPRequestHandler):
@@ -35,37 +28,23 @@ class OddHandler(BaseHTTPRequestHandler):
         pass
 
 
-def serve(handler):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.requests = []
+@pytest.fixture
+def server(server, archive):
+    """Sends the package, whatever the path."""
+    server.content = archive.read_bytes()
     server.address = f"127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Sends the package, whatever the path."""
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = serve(Handler)
-    server.content, server.etag, server.date = make_package(tmp_path).read_bytes(), '"one"', None
-    server.ranges, server.careless, server.tells_length = True, False, True
-    server.drops, server.statuses = [], []
-    server.answers = threading.Event()
-    server.answers.set()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
 def odd_server(server):
-    odd = serve(OddHandler)
-    odd.target = f"http://{server.address}/tiny.zip"
-    yield odd
-    odd.shutdown()
-    odd.server_close()
+    with ThreadingHTTPServer(("127.0.0.1", 0), OddHandler) as odd:
+        odd.requests = []
+        odd.address = f"127.0.0.1:{odd.server_port}"
+        odd.target = f"http://{server.address}/tiny.zip"
+        threading.Thread(target=odd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield odd
+        odd.shutdown()
 
 
 def test_install_from_an_address(server, home):

@@ -16,7 +16,8 @@ from cellbundle.service.workers.segmenter import Segmenter
 TOKEN = "a-token-of-twenty-letters"
 
 
-JSON = {"content-type": "application/json"}
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def error(answer):

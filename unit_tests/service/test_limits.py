@@ -2,7 +2,6 @@
 
 import socket
 import time
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
@@ -44,15 +43,19 @@ def post(headers, body=b"", path="/v1/segment"):
 def until_closed(client):
     """All that the server sends until it closes the connection."""
     answer = b""
-    try:
+    with suppress(ConnectionResetError):
         while part := client.recv(65536):
             answer += part
-    except ConnectionResetError:
-        pass
     return answer
 
 
 IMAGE = {"Content-Type": "image/png"}
+UPLOAD = post(IMAGE | {"Content-Length": len(png())}, png())
+LAST_UPLOAD = post(IMAGE | {"Content-Length": len(png()), "Connection": "close"}, png())
+BEGUN = post(IMAGE | {"Content-Length": 1000}, b"x")
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST_HEALTH = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+ALIVE = b'{"status":"alive"}'
 
 
 def test_a_body_that_is_announced_as_too_large_is_not_waited_for(client):
@@ -75,12 +78,10 @@ def test_a_body_in_pieces_is_read_up_to_the_limit_only(client, kind):
     client.sendall(post({"Content-Type": kind, "Transfer-Encoding": "chunked"}, b"%x\r\n%b\r\n" % (len(first), first)))
     sent = 0
     piece = b"2000\r\n" + b"x" * 0x2000 + b"\r\n"
-    try:
+    with suppress(BrokenPipeError, ConnectionResetError):
         while sent < 100 * LIMIT:
             client.sendall(piece)
             sent += 0x2000
-    except (BrokenPipeError, ConnectionResetError):
-        pass
     assert sent < 100 * LIMIT
     answer = until_closed(client)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 413 ")
@@ -98,10 +99,13 @@ def test_json_has_a_limit_of_its_own(client):
     assert until_closed(client).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize(
+useless = pytest.mark.parametrize(
     ("path", "headers", "status"),
     [("/v1/segment", {"Content-Type": "text/plain"}, 415), ("/none", IMAGE, 404), ("/v1/segment?format=x", IMAGE, 422)],
 )
+
+
+@useless
 def test_a_body_that_is_of_no_use_is_not_read(client, path, headers, status):
     client.sendall(post(headers | {"Content-Length": LIMIT}, b"x", path))
     answer = until_closed(client)
@@ -109,10 +113,7 @@ def test_a_body_that_is_of_no_use_is_not_read(client, path, headers, status):
     assert b"connection: close" in answer.lower()
 
 
-@pytest.mark.parametrize(
-    ("path", "headers", "status"),
-    [("/v1/segment", {"Content-Type": "text/plain"}, 415), ("/none", IMAGE, 404), ("/v1/segment?format=x", IMAGE, 422)],
-)
+@useless
 def test_a_body_that_is_sent_after_the_answer_does_not_reset_the_connection(client, path, headers, status):
     """Clients send a request's head and its body in different packets, and read when they have sent all."""
     client.sendall(post(headers | {"Content-Length": LIMIT}, path=path))
@@ -127,13 +128,10 @@ def test_a_body_that_is_sent_after_the_answer_does_not_reset_the_connection(clie
 
 
 def test_a_body_that_is_longer_than_it_says_is_cut_there(client):
-    image = png()
-    client.sendall(
-        post(IMAGE | {"Content-Length": len(image)}, image + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    )
+    client.sendall(UPLOAD + HEALTH)
     answer = until_closed(client)
     assert answer.startswith(b"HTTP/1.1 200 ")
-    assert answer.endswith(b'{"status":"alive"}')
+    assert answer.endswith(ALIVE)
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "1, 2", "x"])
@@ -176,9 +174,9 @@ def test_a_head_that_never_ends_times_out(client, head):
 
 
 def test_a_head_that_never_ends_after_another_request_times_out(client):
-    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    client.sendall(HEALTH)
     answer = b""
-    while not answer.endswith(b'{"status":"alive"}'):
+    while not answer.endswith(ALIVE):
         answer += client.recv(65536)
     started = time.monotonic()
     client.sendall(b"GET /hea")
@@ -187,17 +185,10 @@ def test_a_head_that_never_ends_after_another_request_times_out(client):
 
 
 def test_a_client_that_leaves_harms_nobody(address):
-    for part in (
-        b"",
-        b"GET",
-        post(IMAGE | {"Content-Length": 1000}, b"x"),
-        post(IMAGE | {"Content-Length": "1"}, b"x"),
-    ):
+    for part in (b"", b"GET", BEGUN, post(IMAGE | {"Content-Length": "1"}, b"x")):
         with socket.create_connection(address) as one:
             one.sendall(part)
-    with socket.create_connection(address, PATIENCE_S) as one:
-        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert until_closed(one).endswith(b'{"status":"alive"}')
+    assert ask(address, LAST_HEALTH).endswith(ALIVE)
 
 
 @contextmanager
@@ -214,44 +205,38 @@ def ask(address, request):
         return until_closed(one)
 
 
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-
-
 def test_slow_uploads_keep_nobody_out(address):
     with connected(address, 40) as slow:
         for one in slow:
-            one.sendall(post(IMAGE | {"Content-Length": 1000}, b"x"))
+            one.sendall(BEGUN)
         started = time.monotonic()
-        image = post(IMAGE | {"Content-Length": len(png()), "Connection": "close"}, png())
-        assert ask(address, image).startswith(b"HTTP/1.1 200 ")
-        assert ask(address, HEALTH).startswith(b"HTTP/1.1 200 ")
+        assert ask(address, LAST_UPLOAD).startswith(b"HTTP/1.1 200 ")
+        assert ask(address, LAST_HEALTH).startswith(b"HTTP/1.1 200 ")
         assert time.monotonic() - started < READ_TIMEOUT_S
         assert {until_closed(one)[:13] for one in slow} == {b"HTTP/1.1 408 "}
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET / HT", post(IMAGE | {"Content-Length": 1000}, b"x")])
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", BEGUN])
 def test_many_unfinished_requests_keep_nobody_out(address, begun):
     with connected(address, MOST_CONNECTIONS + 88) as idle:
         for one in idle:
             with suppress(ConnectionError):  # the oldest have made room
                 one.sendall(begun)
-        assert ask(address, HEALTH).endswith(b'{"status":"alive"}')
+        assert ask(address, LAST_HEALTH).endswith(ALIVE)
 
 
 def test_connections_that_are_kept_for_the_next_request_make_room_too(address):
     with connected(address, MOST_CONNECTIONS + 8) as kept:
         for one in kept:
-            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert ask(address, HEALTH).endswith(b'{"status":"alive"}')
+            one.sendall(HEALTH)
+        assert ask(address, LAST_HEALTH).endswith(ALIVE)
         assert all(one.recv(9) == b"HTTP/1.1 " for one in kept[-8:])
 
 
 def test_uploads_have_a_limit_together(address):
-    image = post(IMAGE | {"Content-Length": len(png()), "Connection": "close"}, png())
-
     def until(status):
         end = time.monotonic() + PATIENCE_S
-        while not (answer := ask(address, image)).startswith(status):
+        while not (answer := ask(address, LAST_UPLOAD)).startswith(status):
             assert time.monotonic() < end, answer
         return answer
 
@@ -266,7 +251,7 @@ def test_uploads_have_a_limit_together(address):
 def test_two_lengths_of_one_body_are_refused(address, path):
     """One server may believe the first and another the second, and both see different requests."""
     both = IMAGE | {"Content-Length": 4, "Transfer-Encoding": "chunked"}
-    smuggled = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    smuggled = b"0\r\n\r\n" + HEALTH
     answer = ask(address, post(both, smuggled, path))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b'"two_lengths"' in answer
@@ -274,10 +259,9 @@ def test_two_lengths_of_one_body_are_refused(address, path):
 
 
 def test_an_answer_that_nobody_reads_is_given_up(server, monkeypatch):
-    pool_answer = Answer(1, 0.1, bytes(50_000_000))
-    monkeypatch.setattr(server.pool, "handler", lambda jobs: [pool_answer])
+    monkeypatch.setattr(server.pool, "handler", lambda jobs: [Answer(1, 0.1, bytes(50_000_000))])
     with socket.create_connection(server.address, PATIENCE_S) as one:
-        one.sendall(post(IMAGE | {"Content-Length": len(png())}, png()))
+        one.sendall(UPLOAD)
         assert one.recv(5) == b"HTTP/"
         end = time.monotonic() + PATIENCE_S
         while any(c.client == one.getsockname() for c in server.server_state.connections):
@@ -289,26 +273,18 @@ def test_an_answer_that_is_read_slowly_arrives(server, monkeypatch):
     monkeypatch.setattr(server.pool, "handler", lambda jobs: [Answer(1, 0.1, bytes(30_000_000))])
     got = 0
     with socket.create_connection(server.address, PATIENCE_S) as one:
-        one.sendall(post(IMAGE | {"Content-Length": len(png()), "Connection": "close"}, png()))
+        one.sendall(LAST_UPLOAD)
         while part := one.recv(10_000_000):
             got += len(part)
             time.sleep(READ_TIMEOUT_S / 20)
     assert got > 30_000_000
 
 
-class EndlessPool(InlinePool):
-    """A pool whose jobs never end."""
-
-    def submit(self, job, timeout_s=None):
-        future = Future()
-        self.jobs.append(job)
-        return future
-
-
 def test_a_request_that_does_not_end_in_time_when_the_service_stops_is_told():
-    pool = EndlessPool(segmenter())
+    pool = InlinePool(segmenter())
+    pool.handler = None  # jobs never end
     with serving(pool, drain_s=0.1) as server, socket.create_connection(server.address, PATIENCE_S) as client:
-        client.sendall(post(IMAGE | {"Content-Length": len(png())}, png()))
+        client.sendall(UPLOAD)
         while not pool.jobs:
             time.sleep(0.01)
         server.should_exit = True

@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from unit_tests.service.fakes import InlinePool, error, png, segmenter
+from unit_tests.service.fakes import InlinePool, error, names, png, segmenter
 
 from cellbundle.service import handles
 from cellbundle.service.masks import KEYWORD, ForeignMaskError, check_mask, encode_mask, is_own, write_mask
 from cellbundle.service.paths import OutsideError
 
 CELLS = np.indices((60, 80)).sum(0) % 7 < 3
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def own(data):

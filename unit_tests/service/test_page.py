@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..words import Like
 from .browser import CHROMIUM, Browser
-from .running import EXAMPLE, TOKEN, running, segment
+from .running import EXAMPLE, TOKEN, Service
 
 pytest.importorskip("uvicorn")
 pytestmark = [
@@ -32,15 +32,15 @@ DROP = """(bytes, name) => {
 
 
 @pytest.fixture(scope="module")
-def port():
-    with running(CELLBUNDLE_TOKEN=TOKEN) as port:
-        yield port
+def service():
+    with Service("--threads", 1, CELLBUNDLE_TOKEN=TOKEN) as service:
+        yield service
 
 
 @pytest.fixture
-def page(port, tmp_path):
+def page(service, tmp_path):
     with Browser(tmp_path) as browser:
-        browser.open(f"http://127.0.0.1:{port}/")
+        browser.open(f"http://127.0.0.1:{service.port}/")
         sign_in(browser, TOKEN)
         browser.wait("!document.querySelector('#options').hidden")
         browser.console.clear()  # of the refusal that asked for the token
@@ -68,10 +68,11 @@ def canvas(browser):
     return picture(browser)[y + 12 : y + height - 12, x + 12 : x + width - 12]
 
 
-def test_a_chosen_image_is_shown_with_its_cells(port, page):
+def test_a_chosen_image_is_shown_with_its_cells(service, page):
     page.choose("#file", EXAMPLE)
     page.wait(DONE)
-    n = json.loads(segment(port, EXAMPLE.read_bytes())[2])["n"]
+    _, answer, _ = service.ask("POST", "/v1/segment", EXAMPLE.read_bytes(), token=TOKEN)
+    n = json.loads(answer)["n"]
     assert page.text("#count") == str(n)
     assert page.text("#title") == "example.png"
     assert page.text("#facts").startswith("320 \N{MULTIPLICATION SIGN} 256 px")
@@ -179,9 +180,9 @@ def test_cancel_stops_waiting(page):
     assert page.text("#problem span") == "Stopped."
 
 
-def test_a_wrong_token_is_refused(port, tmp_path):
+def test_a_wrong_token_is_refused(service, tmp_path):
     with Browser(tmp_path) as page:
-        page.open(f"http://127.0.0.1:{port}/")
+        page.open(f"http://127.0.0.1:{service.port}/")
         sign_in(page, "wrong")
         page.wait(PROBLEM)
         assert "token" in page.text("#problem span")
@@ -189,9 +190,9 @@ def test_a_wrong_token_is_refused(port, tmp_path):
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900), (1920, 1080)])
-def test_nothing_is_cut_off(port, tmp_path, width, height):
+def test_nothing_is_cut_off(service, tmp_path, width, height):
     with Browser(tmp_path, width, height) as page:
-        page.open(f"http://127.0.0.1:{port}/")
+        page.open(f"http://127.0.0.1:{service.port}/")
         sign_in(page, TOKEN)
         page.wait("!document.querySelector('#options').hidden")
         assert page.run("document.documentElement.scrollWidth - innerWidth") == 0

@@ -1,77 +1,35 @@
 """``cellbundle serve`` as people start it."""
 
-import http.client
 import io
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from unit_tests.service.fakes import TOKEN
-from unit_tests.service.running import EXAMPLE
+from unit_tests.service.running import EXAMPLE, PATIENCE_S, Service
 
-from cellbundle.cli import main
 from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
 
-PATIENCE_S = 300
+from ..cli.conftest import call
 
-
-class Service:
-    """The command in a process; ``log`` has what it said so far."""
-
-    def __init__(self, *options):
-        command = [sys.executable, "-m", "cellbundle", "serve", "--port", "0", "--device", "cpu", *map(str, options)]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        self.log = ""
-        self.reader = threading.Thread(target=self._read)
-        self.reader.start()
-        self.port = int(self.wait_for(r"http://127\.0\.0\.1:(\d+)"))
-
-    def _read(self):
-        for line in self.process.stderr:
-            self.log += line
-
-    def wait_for(self, pattern):
-        end = time.monotonic() + PATIENCE_S
-        while not (found := re.findall(pattern, self.log)):
-            assert time.monotonic() < end, self.log
-            assert self.process.poll() is None, self.log
-            time.sleep(0.05)
-        return found[-1]
-
-    def ask(self, method, path, body=None, kind="image/png"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        connection.request(method, path, body, {"Content-Type": kind} if body else {})
-        with closing(connection):
-            answer = connection.getresponse()
-            return answer.status, answer.read(), answer.headers
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        code = self.process.wait(PATIENCE_S)
-        self.reader.join(PATIENCE_S)
-        self.process.stderr.close()
-        return code
+SERVE = ("serve", "--port", "0")
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
     (root / "a.png").write_bytes(EXAMPLE.read_bytes())
-    one = Service("--root", root, "--path-map", f"/host={root}")
-    one.root = root
-    yield one
-    one.stop()
+    with Service("--device", "cpu", "--root", root, "--path-map", f"/host={root}") as one:
+        one.root = root
+        yield one
 
 
 @pytest.fixture
@@ -129,7 +87,7 @@ def test_the_server_process_loads_no_network_and_says_nothing_of_its_kind(servic
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_finishes_what_runs_and_leaves_no_process(image, number):
-    service = Service()
+    service = Service("--device", "cpu")
     pid = int(service.wait_for(r"worker (\d+) is ready"))
     answers = []
     ask = lambda: answers.append(service.ask("POST", "/v1/segment", image)[0])  # noqa: E731
@@ -146,12 +104,6 @@ def test_a_stop_finishes_what_runs_and_leaves_no_process(image, number):
     assert "Traceback" not in service.log
 
 
-def call(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main(["serve", "--port", "0", *map(str, arguments)])
-    return exit_.value.code
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -165,21 +117,21 @@ def call(*arguments):
     ],
 )
 def test_what_cannot_be_served_is_said_at_once(arguments, reason, capsys):
-    assert call(*arguments) in (1, 2)
+    assert call(*SERVE, *arguments) in (1, 2)
     assert re.search(reason, capsys.readouterr().err)
 
 
 def test_a_token_comes_from_a_file_or_the_environment_and_must_not_be_weak(tmp_path, capsys, monkeypatch):
     file = tmp_path / "token"
     file.write_text("short\n")
-    assert call("--token-file", file) == 2
+    assert call(*SERVE, "--token-file", file) == 2
     file.write_text("")
-    assert call("--token-file", file) == 2
+    assert call(*SERVE, "--token-file", file) == 2
     monkeypatch.setenv("CELLBUNDLE_TOKEN_FILE", str(file))
-    assert call() == 2
+    assert call(*SERVE) == 2
     monkeypatch.setenv("CELLBUNDLE_TOKEN_FILE", "/dev/null")  # no token
     monkeypatch.setenv("CELLBUNDLE_TOKEN", TOKEN + " ä")
-    assert call() == 2
+    assert call(*SERVE) == 2
     errors = capsys.readouterr().err
     assert errors.count("at least 16") == 2
     assert errors.count("is empty") == 2

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from .running import EXAMPLE, ROOT, running
+from .running import EXAMPLE, ROOT, Service
 
 pytest.importorskip("uvicorn")
 
@@ -35,8 +35,8 @@ def place(tmp_path_factory):
         shutil.copy(EXAMPLE, copy)
     (start,) = blocks("bash", "cellbundle serve")
     options = start.removeprefix("cellbundle serve").replace(FOLDER, str(images)).split()
-    with running(*options) as port:
-        yield here, {ADDRESS: f"127.0.0.1:{port}", FOLDER: str(images)}
+    with Service("--threads", 1, *options) as service:
+        yield here, {ADDRESS: f"127.0.0.1:{service.port}", FOLDER: str(images)}
 
 
 def run(place, text, *command):

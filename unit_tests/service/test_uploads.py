@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from unit_tests.service.fakes import names
 
 from cellbundle.service.http.uploads import LOCK, PREFIX, remove_left_folders, upload_folder
 
@@ -26,10 +27,6 @@ def temporary(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield tmp_path
     tempfile.tempdir = None
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_folder_is_removed_at_the_end(temporary):

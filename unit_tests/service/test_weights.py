@@ -7,13 +7,14 @@ import pytest
 from unit_tests.run_folders import BUNDLE, write_run
 from unit_tests.service.fakes import FORM, InlinePool
 
-from cellbundle.cli import main
 from cellbundle.errors import CheckpointError, ConfigError
 from cellbundle.inference.predictor import Predictor
 from cellbundle.service.http.server import make_pool
 from cellbundle.service.settings import ServiceSettings
 from cellbundle.service.workers.answers import Job
 from cellbundle.service.workers.segmenter import Segmenter
+
+from ..cli.conftest import call
 
 NAMES = {"bundles": (str(BUNDLE),)}
 
@@ -69,7 +70,5 @@ def test_command_line(weights, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("cellbundle.service.http.server.make_pool", stop)
     monkeypatch.chdir(weights.parent)
     for options, expected in ((["--weights", "model.pt"], weights), ([], None)):
-        with pytest.raises(SystemExit) as left:
-            main(["serve", "--port", "0", *options])
-        assert left.value.code == 2
+        assert call("serve", "--port", "0", *options) == 2
         assert given.pop().weights == expected
