@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .images.read import IMAGE_SUFFIXES
 from .ownership import DATA_SET, STATE
 
 
-def is_image(path: str | Path) -> bool:
+def is_image(path: str | PurePath) -> bool:
     """Whether the suffix is that of an image, in upper or lower case."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+    return PurePath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def scan_folder(

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError
 from ...io import IMAGE_SUFFIXES
+from ...io.folder import is_image
 from ...io.label_names import (
     IMAGE_FOLDERS,
     IMAGE_TAIL,
@@ -137,7 +138,7 @@ def read_layout(tree: Tree) -> Layout:
     Raises:
         DatasetError: if there is no image.
     """
-    rasters = [name for name in tree.files if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    rasters = [name for name in tree.files if is_image(name)]
     bases = {image_base(name) for name in rasters}
     labels: defaultdict[str, list[str]] = defaultdict(list, raster=[])
     images = []

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ...errors import ConfigError, DatasetError, LabelReadError
 from ...instances.labels import keep_ids, renumber
 from ...instances.regions import find_regions
-from ...io import IMAGE_SUFFIXES, read_image
+from ...io import read_image
+from ...io.folder import is_image
 from ...io.formats.colour_masks import colour_classes, find_colours
 from ...io.images.orientation import UPRIGHT, remark_on_orientation, turn
 from ...kernels.geometry import boxes_and_areas
@@ -221,7 +222,7 @@ def _cut_shared(
 def _candidates(by_stem: Mapping[str, Sequence[str]], entry: str, file: str, place: Place | None) -> Sequence[str]:
     """Images that an entry of a file may mean; fewer, where folders or the part of a split agree."""
     path = PurePosixPath(entry.replace("\\", "/"))
-    stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+    stem = path.stem if is_image(path) else path.name
     folder = "" if path.parent == PurePosixPath() else f"/{path.parent}"
     below = f"{PurePosixPath(file).parent}/"
     found = by_stem.get(stem, ())

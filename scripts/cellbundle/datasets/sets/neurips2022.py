@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import ImageReadError
-from ...io import IMAGE_SUFFIXES, Image, read_image, read_labels
+from ...io import Image, read_image, read_labels
+from ...io.folder import is_image
 from ..label_maps import locate_pairs
 from ..model import Found, Item, Sample, Section
 from ..splits import beside_validation as split
@@ -33,7 +34,7 @@ def locate(tree: Tree, variant: str, options: Mapping[str, Any], work: Path) -> 
     """Find ``images/<stem>.*`` with ``labels/<stem>_label.tiff`` in each part; see ``DatasetModule``."""
     images, labels, remarks = [], [], []
     for part in PARTS:
-        own_images = [name for name in tree.glob(f"{part}/images/*") if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        own_images = [name for name in tree.glob(f"{part}/images/*") if is_image(name)]
         own_labels = tree.glob(f"{part}/labels/*{LABEL_END}.tif*")
         if own_images and not own_labels:
             remarks.append(f"the {len(own_images)} images in {part} have no labels and are left out")
