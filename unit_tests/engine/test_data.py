@@ -157,3 +157,12 @@ def test_class_names_of_data_lists_must_agree(tmp_path):
     assert find_class_names([{"datalist": None, "basedir": None}]) == []
     with pytest.raises(DatalistError, match=r"different classes \(none; long; round\)"):
         find_class_names(specs)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DatalistError, match=r"cannot be listed.*Permission denied.*permissions"):
+        find_entries([], "testing", input_dir=str(tmp_path))

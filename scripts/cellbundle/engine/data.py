@@ -54,7 +54,11 @@ def find_entries(
     if input_dir is not None:
         if not Path(input_dir).is_dir():
             raise DatalistError(f"input_dir is {input_dir}, which is no folder; give a folder of images")
-        paths = sorted(path for path, _ in scan_folder(Path(input_dir), recursive=False) if is_image(path))
+        unreadable: list[tuple[Path, str]] = []
+        found = scan_folder(Path(input_dir), recursive=False, unreadable=unreadable)
+        paths = sorted(path for path, _ in found if is_image(path))
+        if unreadable:
+            raise DatalistError(f"{unreadable[0][1]}; check its permissions")
         if not paths:
             raise DatalistError(
                 f"{input_dir} has no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
