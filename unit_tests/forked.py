@@ -69,35 +69,24 @@ class Process:
         self._done.set()
 
 
-def run(command, cwd=None, env=None, timeout=600):
-    """As ``subprocess.run(command, capture_output=True, text=True, check=False)``; ``command[0]`` is this Python."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = Process(command, cwd, env, out, err)
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        texts = [path.read_text(errors="replace") for path in (out, err)]
-    return subprocess.CompletedProcess(command, process.returncode, *texts)
+def run(command, cwd=None, env=None, timeout=600, processes=1):
+    """As ``subprocess.run(command, capture_output=True, text=True, check=False)``; ``command[0]`` is this Python.
 
-
-def run_group(command, size, cwd=None, env=None, timeout=600):
-    """Run a program in ``size`` processes, as torchrun does; return the result of the first one that failed."""
+    Several processes find each other as those of torchrun do; the result is that of the first one that failed.
+    """
+    base = dict(os.environ if env is None else env)
+    environments = [base]
+    if processes > 1:
+        base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        base |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        environments = [base | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     with tempfile.TemporaryDirectory() as folder:
-        base = dict(os.environ if env is None else env)
-        base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(size)}
-        base |= {"LOCAL_WORLD_SIZE": str(size)}
-        files = [(Path(folder, f"out{rank}"), Path(folder, f"err{rank}")) for rank in range(size)]
-        processes = [
-            Process(command, cwd, base | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, *files[rank])
-            for rank in range(size)
-        ]
+        files = [(Path(folder, f"out{rank}"), Path(folder, f"err{rank}")) for rank in range(processes)]
+        started = [Process(command, cwd, own, *paths) for own, paths in zip(environments, files, strict=True)]
         try:
-            codes = [process.wait(timeout) for process in processes]
+            codes = [process.wait(timeout) for process in started]
         finally:
-            for process in processes:
+            for process in started:
                 process.kill()
         shown = next((rank for rank, code in enumerate(codes) if code), 0)
         texts = [path.read_text(errors="replace") for path in files[shown]]

@@ -48,7 +48,7 @@ def run(folder: Path, *options: str, launcher: tuple[str, ...] = ()) -> None:
         from . import forked  # not when this file is started as a program
 
         words = [sys.executable, *command[len(launcher or "1") :]]
-        done = forked.run_group(words, 2 if launcher else 1, BUNDLE, environment)
+        done = forked.run(words, BUNDLE, environment, processes=2 if launcher else 1)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

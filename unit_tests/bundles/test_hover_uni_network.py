@@ -220,7 +220,7 @@ def test_two_processes_equal_one_with_the_double_batch(lora, tmp_path):
         path = str(tmp_path / f"{len(results)}.pt")
         (tmp_path / "program.py").write_text(PROGRAM.format(bundle=str(BUNDLE), lora=lora, path=path))
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = forked.run_group([sys.executable, str(tmp_path / "program.py")], processes, tmp_path, environment)
+        done = forked.run([sys.executable, str(tmp_path / "program.py")], tmp_path, environment, processes=processes)
         assert done.returncode == 0, done.stderr[-2000:]
         results.append(torch.load(path, weights_only=True))
     one, two = results

@@ -75,6 +75,6 @@ def command(data: Path, tmp_path: Path):
             return subprocess.run(
                 line, cwd=BUNDLE, env=environment, capture_output=True, text=True, timeout=600, check=False
             )
-        return forked.run_group(line, processes, BUNDLE, environment)
+        return forked.run(line, BUNDLE, environment, processes=processes)
 
     return run

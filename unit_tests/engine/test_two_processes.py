@@ -47,7 +47,7 @@ def test_two_processes_train_and_score_as_one(data, tmp_path):
         command += ["--config_file", "configs/hyper_parameters.yaml"]
         command += [text for key, value in given.items() for text in (f"--{key}", str(value))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = forked.run_group(command, processes, ROOT, environment)
+        done = forked.run(command, ROOT, environment, processes=processes)
         assert done.returncode == 0, done.stderr[-3000:]
 
     run("one", 1, batch_size=4)
