@@ -53,7 +53,7 @@ def write_crops(entries: list[dict[str, Any]], size: int, folder: Path) -> Path:
 def overfit(bundle: Path, datalist: Path, folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
     """Train on a data list and score on the same images; the metrics of the best epoch."""
     workflow = CellWorkflow(
-        config_file=[str(bundle / "configs" / f"{name}.yaml") for name in ("hyper_parameters", "overfit")],
+        config_file=str(bundle / "configs" / "overfit.yaml"),
         logging_file=False,
         datalist=str(datalist),
         basedir=str(datalist.parent),

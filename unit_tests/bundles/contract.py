@@ -24,6 +24,8 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from cellbundle.bundles import inference_parser, make_importable
 from cellbundle.datalists.datalist import read_datalist
+from cellbundle.engine.configs.bases import load_config, references, texts
+from cellbundle.engine.configs.show import config_text
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.inference.predictor import Predictor
 from cellbundle.io import read_labels
@@ -175,31 +177,41 @@ class BundleContract:
         assert len((self.root / "scripts" / "workflow.py").read_text().splitlines()) <= 80
         assert len(json.loads((self.root / "configs" / "inference_trt.json").read_text())) <= 15
 
-    def test_train_config_is_up_to_date(self):
-        command = [sys.executable, "scripts/make_train_config.py", str(self.root), "--check"]
-        done = run(command, REPOSITORY)
-        assert done.returncode == 0, done.stderr
+    def test_generated_configurations_are_up_to_date(self):
+        done = run([sys.executable, "scripts/generate.py", self.name, "--check"], REPOSITORY)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def test_no_position_in_a_list_is_referred_to(self):
         """MONAI Label inserts a handler; positions behind it change."""
         for path in (self.root / "configs").iterdir():
             if path.suffix in {".json", ".yaml"}:
-                assert not re.search(r"[\w@]#\d+", path.read_text()), path
+                assert not re.search(r"[\w@](#|::)\d+", path.read_text()), path
 
     def test_every_knob_has_a_comment(self):
-        lines = (self.root / "configs" / "hyper_parameters.yaml").read_text().splitlines()
-        config = yaml.safe_load("\n".join(lines))
+        text = config_text(self.root / "configs" / "hyper_parameters.yaml", origins=False)
+        config = yaml.safe_load(text)
+        lines = text.splitlines()
         plain = [k for k, v in config.items() if not isinstance(v, dict | list)]
-        missing = [k for k in plain if "#" not in next(line for line in lines if line.startswith(f"{k}:"))]
-        assert set(missing) <= {"device", "network", "weights", "dataloader"}
+        missing = [k for k in plain if " # " not in next(line for line in lines if line.startswith(f"{k}:"))]
+        assert set(missing) <= {"device", "network", "weights", "dataloader", "decoder", "inferer"}
+
+    def test_a_configuration_says_only_what_differs(self):
+        lines = (self.root / "configs" / "hyper_parameters.yaml").read_text().splitlines()
+        content = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        assert len(content) <= 170
+
+    def test_every_named_block_is_used(self):
+        config = load_config(self.root / "configs" / "hyper_parameters.yaml")
+        used = {name for text in texts(config) for name in references(text)}
+        named = {f"train#{key}" for key, value in config["train"].items() if isinstance(value, dict)}
+        assert not [name for name in named if not any(f"{other}#".startswith(f"{name}#") for other in used)]
 
     # network
 
     def network(self, **options: Any) -> torch.nn.Module:
-        parser = ConfigParser()
-        parser.read_config(str(self.root / "configs" / "hyper_parameters.yaml"))
-        parser.update(pairs={**self.small, **options})
         make_importable(self.root)
+        parser = ConfigParser(load_config(self.root / "configs" / "hyper_parameters.yaml"))
+        parser.update(pairs={**self.small, **options})
         return parser.get_parsed_content("network_def")
 
     @pytest.mark.parametrize("size", [(64, 64), (61, 97), (1, 1)])

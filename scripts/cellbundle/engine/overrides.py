@@ -45,15 +45,13 @@ def check_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> None
         if name in ids:
             continue
         parent, _, key = name.rpartition("#")
-        allowed = _parameters(lookup(config, parent)) if parent else set()
+        allowed = parameters(lookup(config, parent)) if parent else set()
         if key in allowed or key in SPECIAL_KEYS:
             continue
         candidates = ids | {f"{parent}#{k}" for k in allowed}
         near = get_close_matches(name, candidates, n=3) or get_close_matches(key, [i for i in ids if "#" not in i], n=3)
         hint = (
-            f"did you mean {' or '.join('--' + n for n in near)}?"
-            if near
-            else "see the keys of configs/hyper_parameters.yaml"
+            f"did you mean {' or '.join('--' + n for n in near)}?" if near else "`cellbundle config BUNDLE` lists all"
         )
         raise ConfigError(f"--{override} is not a known option; {hint}")
 
@@ -91,7 +89,16 @@ def lookup(config: Any, name: str) -> Any:
     return config
 
 
-def _parameters(content: Any) -> set[str]:
+def is_known(config: Any, name: str) -> bool:
+    """Whether a nested configuration has an id; its value may be None."""
+    parent, _, key = name.lstrip("+").replace("::", "#").rpartition("#")
+    holder = lookup(config, parent) if parent else config
+    if isinstance(holder, list):
+        return key.isdigit() and int(key) < len(holder)
+    return isinstance(holder, Mapping) and key in holder
+
+
+def parameters(content: Any) -> set[str]:
     """Parameters of the ``_target_`` of a configuration item, and of its base classes if it passes them on."""
     if not isinstance(content, Mapping) or not isinstance(content.get("_target_"), str):
         return set()

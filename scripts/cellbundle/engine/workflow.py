@@ -11,7 +11,7 @@ from weakref import finalize as call_at_end
 
 import pandas as pd
 from ignite.engine import Events
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
 from .. import distributed
@@ -22,13 +22,14 @@ from ..evaluation import REPORT_FILES, build_evaluation, format_report, write_ev
 from ..flags import as_bool
 from ..io.failures import FAILURES, write_failures
 from ..io.ownership import STATE, Manifest
-from ..record import BEST, RECORD, apply_settings, read_record, settings_of, top_id
+from ..record import BEST, METADATA, RECORD, apply_settings, read_record, settings_of, top_id
 from ..report.curves import write_curves
 from ..tracking import Tracker, end_status, forget_run, log_results, start_run
 from ..tracking.spool import RUN_FILE
 from . import runs
 from .checkpoint import check_overwrite, remove_temporary, remove_weights
 from .claims import claim_files, planned_files
+from .configs import config_files, finish_config, further_options, load_config, quiet_about_folders
 from .data import find_entries
 from .handlers import Handler, History, find_handler
 from .handlers.checkpoint import TrainingCheckpoint, stop_if_asked
@@ -57,7 +58,8 @@ class CellWorkflow(ConfigWorkflow):
     """A MONAI workflow in three modes over one configuration.
 
     Args:
-        config_file: configuration, or several that are merged in order; the bundle is the folder above the first one's.
+        config_file: configuration, or several that are merged in order, each after its bases (see ``configs.bases``);
+            the bundle is the folder above the first one's.
         mode: ``train``, ``eval`` (scores of a labelled split) or ``infer`` (label maps of images); by default what
             ``workflow_type`` or the configuration says.
         workflow_type: MONAI's name for the mode.
@@ -66,7 +68,7 @@ class CellWorkflow(ConfigWorkflow):
         **override: configuration items by id.
 
     Raises:
-        ConfigError: for an unknown mode or a misspelt override.
+        ConfigError: for an unknown mode, a misspelt override, or a key of a configuration file that reaches nothing.
     """
 
     @redacted_errors()
@@ -81,7 +83,7 @@ class CellWorkflow(ConfigWorkflow):
     ) -> None:
         root = Path(ensure_tuple(config_file)[0]).resolve().parent.parent
         make_importable(root)
-        config = ConfigParser.load_config_files(config_file)
+        config = load_config(config_file)
         check_overrides(config, override)
         override = convert_switches(config, override)
         mode = self._find_mode(mode, workflow_type, config)
@@ -89,19 +91,19 @@ class CellWorkflow(ConfigWorkflow):
         if options.get("ckpt_path") is None and mode == "train":
             distributed.initialise(options.get("device_name", "auto"))  # all processes take the same folder
         chosen, why = runs.choose_folder(root, mode, options)
-        further: dict[str, Any] = {}  # of files behind the first one, which count as options do
-        for file in ensure_tuple(config_file)[1:]:
-            further |= ConfigParser.load_config_file(file)
         override = {"bundle_root": str(root), **override, **chosen, "mode": mode}
-        super().__init__(
-            config_file=config_file,
-            meta_file=meta_file,
-            logging_file=logging_file,
-            workflow_type=MODES[mode],
-            **override,
-        )
+        with quiet_about_folders():
+            super().__init__(
+                config_file=[str(file) for file in config_files(config_file)],
+                meta_file=str(root / METADATA) if meta_file is None else meta_file,
+                logging_file=_logging_file(root) if logging_file is None else logging_file,
+                workflow_type=MODES[mode],
+                **override,
+            )
+        self.config_root_path = root / "configs"
+        finish_config(self.parser.get())
         redact_logs(*MONAI_LOGS, *([] if logging_file is False else [""]))
-        self.mode, self.root, self.override = mode, root, {**further, **override}
+        self.mode, self.root, self.override = mode, root, {**further_options(config_file), **override}
         if why:
             logger.info(why)
         if chosen and mode == "train" and distributed.rank() == 0:
@@ -386,6 +388,12 @@ class CellWorkflow(ConfigWorkflow):
                 f"{len(failures)} of {len(self.content('dataset'))} images failed, the first: {failures[0][1]}; "
                 f"all others are done, see {folder / FAILURES}"
             )
+
+
+def _logging_file(root: Path) -> str | bool:
+    """A bundle's settings of logging; False if it has none."""
+    file = root / "configs" / "logging.conf"
+    return str(file) if file.is_file() else False
 
 
 def _remove_empty(folder: Path) -> None:

@@ -1,0 +1,215 @@
+"""Configuration files that name base files and write only what differs from them.
+
+``bases: [flows, augmentation]`` names files of this folder, or paths relative to the file. They are merged as MONAI
+merges the files of a ``config_file`` list, in which only ids such as ``train::trainer::max_epochs`` reach inside a
+block.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.bundle.utils import merge_kv
+from monai.utils import ensure_tuple
+
+from ...errors import ConfigError
+from ..overrides import SPECIAL_KEYS, config_ids, is_known, lookup, parameters
+from .handlers import inline_handlers
+
+FOLDER = Path(__file__).parent
+HYPER_PARAMETERS = "hyper_parameters.yaml"
+BASES = "bases"
+CHANGES = ("inference", "tensorrt")  # what the generated configurations have instead
+REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
+ROOTS = {"initialize", "run", "finalize", "train", "validate", "network_def", *CHANGES}  # MONAI and we look for them
+
+
+def config_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Files of a configuration with all their bases, in the order in which they are merged, each once.
+
+    Args:
+        files: one file or several, as for ``--config_file``.
+
+    Raises:
+        ConfigError: for a base that does not exist, or is its own base; the message names the file.
+    """
+    found: list[Path] = []
+    for file in ensure_tuple(files):
+        _add(Path(file), found, ())
+    return found
+
+
+def base_files() -> dict[str, Path]:
+    """Base files of the core by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def _add(file: Path, found: list[Path], users: tuple[Path, ...]) -> None:
+    """Append the bases of a file and the file itself to ``found``; ``users`` are the files that led to it."""
+    if file.resolve() in [user.resolve() for user in users]:
+        raise ConfigError(
+            f"{BASES}: {' -> '.join(path.name for path in (*users, file))} is a circle; remove one of them"
+        )
+    bases = read(file).get(BASES, [])
+    for name in bases if isinstance(bases, list) else [bases]:
+        _add(_find_base(file, name), found, (*users, file))
+    if file.resolve() not in [other.resolve() for other in found]:
+        found.append(file)
+
+
+def _find_base(file: Path, name: Any) -> Path:
+    """Path of a base that a file names."""
+    known = base_files()
+    if name in known:
+        return known[name]
+    path = file.parent / str(name)
+    if path.suffix in {".json", ".yaml", ".yml"} and path.is_file():
+        return path
+    raise ConfigError(
+        f"{file}: {BASES} has {name!r}, which does not exist; choose some of {', '.join(known)}, or a path relative to "
+        "the file"
+    )
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Read one configuration file as it is.
+
+    Raises:
+        ConfigError: if it is missing or not a mapping.
+    """
+    if not file.is_file():
+        raise ConfigError(f"there is no configuration file {file}")
+    content = ConfigParser.load_config_file(file)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected a mapping of ids to values, got {type(content).__name__}")
+    return content
+
+
+def load_config(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
+    """Merge configuration files with their bases, and check the keys of those that have any.
+
+    The result has no ``bases``. Classes of a bundle are only found if its package ``scripts`` is importable.
+
+    Raises:
+        ConfigError: for a base that does not exist, a key that reaches nothing, or a block that would remove values of
+            a base without naming them; the message names file and key.
+    """
+    merged = ConfigParser({})
+    new: dict[str, Path] = {}
+    for file in config_files(files):
+        config: dict[str, Any] = merged.get()
+        content = {key: value for key, value in read(file).items() if key != BASES}
+        is_first = not config
+        for key, value in content.items():
+            _check_key(config, file, key, value)
+            if not is_first and not is_known(config, key):
+                new[id_of(key)] = file
+            merge_kv(merged, key, value)
+    config = merged.get()
+    _check_references(config, new)
+    return config
+
+
+def finish_config(config: dict[str, Any]) -> None:
+    """Make a merged configuration ready for MONAI's engines, in place: remove what only the merging needs."""
+    for key in (BASES, *CHANGES):
+        config.pop(key, None)
+    inline_handlers(config)
+
+
+def further_options(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
+    """Content of the files that are merged after a bundle's own: it counts as options of the command line do.
+
+    Args:
+        files: as for ``config_files``; the bundle's own is called ``hyper_parameters.yaml``, else it is the first one.
+    """
+    paths = config_files(files)
+    own = [path for path in paths if path.name == HYPER_PARAMETERS] or [Path(ensure_tuple(files)[0])]
+    further: dict[str, Any] = {}
+    for path in paths[paths.index(own[0]) + 1 :]:
+        further |= {key: value for key, value in read(path).items() if key not in (BASES, *CHANGES)}
+    return further
+
+
+def _check_key(config: Mapping[str, Any], file: Path, key: str, value: Any) -> None:
+    """Raise ``ConfigError`` unless a key of a file reaches something in what is merged so far."""
+    name = id_of(key)
+    parent, _, last = name.rpartition("#")
+    holder: Any = lookup(config, parent) if parent else config
+    old = lookup(config, name)
+    if not (isinstance(holder, dict) or is_known(config, name)):
+        raise ConfigError(f"{file}: the key {key!r} reaches nothing{_hint(config, name)}")
+    if key.startswith("+") and not (isinstance(old, list | dict) and isinstance(value, type(old))):
+        raise ConfigError(
+            f"{file}: the key {key!r} adds a {type(value).__name__}, expected a list or mapping as in the bases, which "
+            f"have {old!r}"
+        )
+    if "_target_" in holder and not is_known(config, name) and last not in parameters(holder) | SPECIAL_KEYS:
+        target = holder["_target_"]
+        raise ConfigError(f"{file}: the key {key!r}: {target} has no {last!r}{_hint(config, name)}")
+    if isinstance(old, dict) and isinstance(value, dict) and not key.startswith("+"):
+        lost = sorted(old.keys() - value.keys())
+        if lost and old.keys() & value.keys() and old.get("_target_") == value.get("_target_"):
+            raise ConfigError(
+                f"{file}: the key {key!r} would remove {', '.join(lost)} of the bases; write only what differs, as "
+                f"{name.replace('#', '::')}::NAME: VALUE"
+            )
+
+
+def _check_references(config: Mapping[str, Any], new: Mapping[str, Path]) -> None:
+    """Raise ``ConfigError`` for a new key that nothing refers to: it is probably misspelt."""
+    used = {reference for text in texts(config) for reference in references(text)}
+    for name, file in new.items():
+        is_used = any(f"{other}#".startswith(f"{name}#") or f"{name}#".startswith(f"{other}#") for other in used)
+        if not is_used and name not in ROOTS:
+            raise ConfigError(
+                f"{file}: nothing refers to the key {name.replace('#', '::')!r}, and the bases do not have it"
+                f"{_hint(config, name)}"
+            )
+
+
+def id_of(key: str) -> str:
+    """Id of a key of a configuration file, with ``#`` between levels and without the mark for merging."""
+    return key.removeprefix("+").replace("::", "#")
+
+
+def texts(content: Any) -> Iterator[str]:
+    """Yield expressions and references of a configuration."""
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, list):
+        for item in content:
+            yield from texts(item)
+    elif isinstance(content, str) and content[:1] in ("$", "@"):
+        yield content
+
+
+def references(text: str) -> list[str]:
+    """Ids that an expression refers to."""
+    return [name.replace("::", "#") for name in REFERENCE.findall(text)]
+
+
+def _hint(config: Mapping[str, Any], name: str) -> str:
+    near = get_close_matches(name, config_ids(config), n=2)
+    return f"; did you mean {' or '.join(other.replace('#', '::') for other in near)}?" if near else ""
+
+
+@contextmanager
+def quiet_about_folders() -> Iterator[None]:
+    """Drop MONAI's warning that configuration files lie in several folders: base files always do."""
+    log = logging.getLogger("monai.bundle.workflows")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        """Whether a message is another one."""
+        return "Not all config files are in" not in record.getMessage()
+
+    log.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_wanted)

@@ -1,0 +1,117 @@
+"""Self-contained configurations of a bundle, made from its ``hyper_parameters.yaml``.
+
+``monai.bundle run``, MONAI Label and the Model Zoo read them alone, so they are flat and hold what they need only.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Set
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
+
+from ...bundles import make_importable
+from ...errors import ConfigError
+from ...record import top_id
+from ..overrides import SPECIAL_KEYS, is_known, lookup, parameters
+from .bases import CHANGES, FOLDER, HYPER_PARAMETERS, id_of, load_config, read, references, texts
+from .handlers import inline_handlers
+
+NOTE = "Made by scripts/generate.py from hyper_parameters.yaml: change that file, then run it again."
+WORD = re.compile(r"\w+")
+
+Config = dict[str, Any]
+
+
+def generated_files(bundle: Path) -> dict[Path, str]:
+    """Text of the generated configurations of a bundle, by path.
+
+    Args:
+        bundle: its folder, absolute.
+
+    Raises:
+        ConfigError: for a key that reaches nothing.
+    """
+    make_importable(bundle)
+    config = load_config(bundle / "configs" / HYPER_PARAMETERS)
+    made = {"inference.json": inference_config(config), "train.json": train_config(config)}
+    made["inference_trt.json"] = _overlay("tensorrt", made["inference.json"], config["tensorrt"])
+    if config["train"]["trainer"]["_target_"] == "SupervisedTrainer":  # others start their processes themselves
+        made["multi_gpu_train.json"] = _multi_gpu(made["train.json"])
+    files = {name: json.dumps({"_desc_": NOTE} | part, indent=4) + "\n" for name, part in made.items()}
+    return {bundle / "configs" / name: text for name, text in files.items()}
+
+
+def inference_config(config: Config) -> Config:
+    """What ``monai.bundle run`` needs to segment one image.
+
+    Args:
+        config: merged configuration of a bundle.
+    """
+    changed = _changed(config, "inference", config["inference"])
+    return _needed(changed, InferProperties, {"postprocessing", *(top_id(key) for key in config["inference"])})
+
+
+def train_config(config: Config) -> Config:
+    """What ``monai.bundle run`` needs to train: ``initialize`` is the first part of ``run``.
+
+    Args:
+        config: merged configuration of a bundle.
+    """
+    changed = _changed(config, "monai_label", {})
+    changed["run"] = [*changed.pop("initialize"), *changed["run"]]
+    inline_handlers(changed)
+    return _needed(changed, TrainProperties, {"validate"})
+
+
+def _changed(config: Config, base: str, changes: Config) -> Config:
+    """A copy of a configuration with a base file and further changes put on it."""
+    parser = ConfigParser(deepcopy({key: value for key, value in config.items() if key not in CHANGES}))
+    for key, value in [*read(FOLDER / f"{base}.yaml").items(), *changes.items()]:
+        check_change(parser.get(), key, base)
+        if key.startswith("+"):
+            parser[key[1:]] = [*parser[key[1:]], *value]
+        else:
+            parser[key] = value
+    changed: Config = parser.get()
+    return changed
+
+
+def check_change(config: Config, key: str, block: str) -> None:
+    """Raise ``ConfigError`` unless a key with several levels is known, or a parameter of the class it belongs to."""
+    parent, _, last = id_of(key).rpartition("#")
+    holder = lookup(config, parent) if parent else None
+    if parent and not is_known(config, key) and last not in parameters(holder) | SPECIAL_KEYS:
+        raise ConfigError(f"the key {key!r} of the block {block!r} reaches nothing")
+
+
+def _needed(config: Config, properties: Mapping[str, Any], further: Set[str]) -> Config:
+    """The part of a configuration that ``run`` and MONAI's required properties refer to, with the imports it uses."""
+    required = {top_id(item["id"]) for item in properties.values() if item["required"]}
+    waiting = sorted(({"run", "initialize"} | required | further) & config.keys())
+    names = set(waiting)
+    while waiting:
+        for text in texts(config[waiting.pop()]):
+            found = {name.split("#")[0] for name in references(text)} & config.keys()
+            waiting += sorted(found - names)
+            names |= found
+    kept = {name: value for name, value in config.items() if name in names}
+    words = {word for text in texts(kept) for word in WORD.findall(text)}
+    return {"imports": [line for line in config["imports"] if line.split()[-1] in words]} | kept
+
+
+def _overlay(base: str, config: Config, changes: Config) -> Config:
+    """A configuration that is put on another one: a base file with the changes of a bundle."""
+    for key in changes:
+        check_change(config, key, base)
+    return read(FOLDER / f"{base}.yaml") | changes
+
+
+def _multi_gpu(train: Config) -> Config:
+    """Changes of ``train.json`` for several processes."""
+    overlay = read(FOLDER / "multi_gpu.yaml")
+    first, last = overlay["run"]
+    return overlay | {"run": [first, *train["run"], last]}
