@@ -12,7 +12,7 @@ import typer
 
 from ..addresses import is_address, redact, redact_logs, redact_text
 from ..errors import CellBundleError, ConfigError, redacted_errors
-from . import data, datalists, doctor, info, install, log_model, package, predict, serve, sync_runs
+from . import config, data, datalists, doctor, info, install, log_model, package, predict, serve, sync_runs
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 LOGGER = logging.getLogger(__name__.partition(".")[0])
@@ -69,11 +69,13 @@ app.command("validate-data")(guarded(datalists.validate_data))
 app.command("serve")(guarded(serve.serve))
 app.command("log-model")(guarded(log_model.log_model))
 app.command("sync-runs")(guarded(sync_runs.sync_runs))
+app.command("config")(guarded(config.config))
 app.command("list")(guarded(doctor.list_command))
 app.command("doctor")(guarded(doctor.doctor))
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Public data sets, and your own.")
-data_app.command("list")(guarded(data.list_data_sets))
+data_app.command("config")(guarded(config.config))
+app.command("list")(guarded(data.list_data_sets))
 data_app.command("info")(guarded(data.info))
 data_app.command("prepare")(guarded(data.prepare))
 data_app.command("verify")(guarded(data.verify))

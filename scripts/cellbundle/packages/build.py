@@ -16,6 +16,9 @@ from pathlib import Path
 
 import yaml
 
+from ..bundles import make_importable
+from ..engine.configs.bases import HYPER_PARAMETERS
+from ..engine.configs.show import config_text
 from ..errors import CellBundleError
 from ..record import METADATA, OWN_WEIGHTS, RECORD, read_record
 from ..version import __version__
@@ -122,6 +125,7 @@ def collect(bundle: Path, repository: Path | None = None, core: Path = CORE) -> 
     if repository is not None:
         sources |= _repository_files(repository)
     files = {path: file.read_bytes() for path, file in sources.items()}
+    files[f"configs/{HYPER_PARAMETERS}"] = _flat_config(bundle).encode()
     files |= {path: vendored(files[path].decode()).encode() for path in rewritten}
     for path in (path for path in files if path.endswith(".py")):
         check_imports(path, files[path])
@@ -129,6 +133,12 @@ def collect(bundle: Path, repository: Path | None = None, core: Path = CORE) -> 
         pages = [path for path in files if path.endswith(".md")]
         files |= {path: relinked(files[path].decode(), path, sources, repository).encode() for path in pages}
     return files
+
+
+def _flat_config(bundle: Path) -> str:
+    """A bundle's configuration with its bases, as one file."""
+    make_importable(bundle.resolve())  # classes of the bundle's own must be found
+    return config_text(bundle / "configs" / HYPER_PARAMETERS, origins=False)
 
 
 def _repository_files(repository: Path) -> dict[str, Path]:
