@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import yaml
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 from monai.utils import ensure_tuple
@@ -80,11 +81,14 @@ def read(file: Path) -> dict[str, Any]:
     """Read one configuration file as it is.
 
     Raises:
-        ConfigError: if it is missing or not a mapping.
+        ConfigError: if it is missing, damaged or not a mapping.
     """
     if not file.is_file():
         raise ConfigError(f"there is no configuration file {file}")
-    content = ConfigParser.load_config_file(file)
+    try:
+        content = ConfigParser.load_config_file(file)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected a mapping of ids to values, got {type(content).__name__}")
     return content
