@@ -12,7 +12,6 @@ from weakref import finalize as call_at_end
 import pandas as pd
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
-from monai.utils import ensure_tuple
 
 from .. import distributed
 from ..addresses import redact_logs
@@ -29,7 +28,7 @@ from ..tracking.spool import RUN_FILE
 from . import runs
 from .checkpoint import check_overwrite, remove_temporary, remove_weights
 from .claims import claim_files, planned_files
-from .configs import config_files, finish_config, further_options, load_config, quiet_about_folders
+from .configs import config_files, finish_config, further_options, load_config, own_file, quiet_about_folders
 from .data import find_entries
 from .handlers import Handler, History, find_handler
 from .handlers.checkpoint import TrainingCheckpoint, stop_if_asked
@@ -59,7 +58,7 @@ class CellWorkflow(ConfigWorkflow):
 
     Args:
         config_file: configuration, or several that are merged in order, each after its bases (see ``configs.bases``);
-            the bundle is the folder above the first one's.
+            the bundle is the folder above that of ``hyper_parameters.yaml`` among them, or of the first one.
         mode: ``train``, ``eval`` (scores of a labelled split) or ``infer`` (label maps of images); by default what
             ``workflow_type`` or the configuration says.
         workflow_type: MONAI's name for the mode.
@@ -81,7 +80,7 @@ class CellWorkflow(ConfigWorkflow):
         logging_file: str | bool | None = None,
         **override: Any,
     ) -> None:
-        root = Path(ensure_tuple(config_file)[0]).resolve().parent.parent
+        root = own_file(config_file).resolve().parents[1]
         make_importable(root)
         config = load_config(config_file)
         check_overrides(config, override)

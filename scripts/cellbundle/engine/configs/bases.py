@@ -45,6 +45,16 @@ def config_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
     return found
 
 
+def own_file(files: str | Path | Sequence[str | Path]) -> Path:
+    """The configuration file that is a bundle's own: its folder is that of the bundle's configurations.
+
+    Args:
+        files: as for ``config_files``. The own file is called ``hyper_parameters.yaml``; it is the first one without.
+    """
+    named = [path for path in config_files(files) if path.name == HYPER_PARAMETERS]
+    return named[0] if named else Path(ensure_tuple(files)[0])
+
+
 def base_files() -> dict[str, Path]:
     """Base files of the core by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
@@ -130,12 +140,11 @@ def further_options(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """Content of the files that are merged after a bundle's own: it counts as options of the command line do.
 
     Args:
-        files: as for ``config_files``; the bundle's own is called ``hyper_parameters.yaml``, else it is the first one.
+        files: as for ``config_files``.
     """
     paths = config_files(files)
-    own = [path for path in paths if path.name == HYPER_PARAMETERS] or [Path(ensure_tuple(files)[0])]
     further: dict[str, Any] = {}
-    for path in paths[paths.index(own[0]) + 1 :]:
+    for path in paths[paths.index(own_file(files)) + 1 :]:
         further |= {key: value for key, value in read(path).items() if key not in (BASES, *CHANGES)}
     return further
 
