@@ -89,11 +89,11 @@ def test_trainings_have_folders_of_their_own(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_exist(page):
-    from monai.bundle import ConfigParser
+    from cellbundle.engine.configs import load_config
 
     root = ROOT / "bundles" / PAGES[page]
     make_importable(root)
-    config = ConfigParser.load_config_file(root / "configs" / "hyper_parameters.yaml")
+    config = load_config(root / "configs" / "hyper_parameters.yaml")
     ours = {"config_file", "mode", "standalone", "nproc_per_node", "nnodes"}
     for command in workflow_commands(page):
         check_overrides(config, [name for name in command if name.split("=")[0] not in ours])

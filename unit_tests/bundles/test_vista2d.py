@@ -10,6 +10,7 @@ import torch
 import yaml
 from monai.inferers import SlidingWindowInfererAdapt
 
+from cellbundle.engine.configs import load_config
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CheckpointError, ConfigError, TrainingError
 from cellbundle.inference.predictor import Predictor
@@ -104,7 +105,7 @@ class TestVista2D(BundleContract):
     def test_sam_file_and_weights_in_the_wrong_place(self, data: Path, tmp_path: Path):
         """A SAM file is read only where training starts from scratch."""
         sam, vista = sam_file(tiny(), tmp_path / "sam.pth"), vista_file(tiny(), tmp_path / "vista.pt")
-        config = yaml.safe_load((self.root / "configs" / "hyper_parameters.yaml").read_text())
+        config = load_config(self.root / "configs" / "hyper_parameters.yaml")
         reads_sam = {"network_def#sam_checkpoint": config["network_def"]["sam_checkpoint"]}
         with pytest.raises(CheckpointError, match=r"sam\.pth.*--sam_checkpoint"):
             self.make(data, tmp_path, mode="infer", pretrained_ckpt_path=str(sam)).run()

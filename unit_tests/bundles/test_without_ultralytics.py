@@ -29,10 +29,10 @@ assert not any(name.partition(".")[0].startswith("ultralytics") for name in sys.
 NETWORKS = """
 from monai.bundle import ConfigParser
 from cellbundle.bundles import make_importable
+from cellbundle.engine.configs import load_config
 for name, overrides in eval(sys.argv[1]).items():
     make_importable(Path("bundles", name).resolve())
-    parser = ConfigParser()
-    parser.read_config(f"bundles/{name}/configs/hyper_parameters.yaml")
+    parser = ConfigParser(load_config(f"bundles/{name}/configs/hyper_parameters.yaml"))
     parser.update(pairs=overrides)
     parser.get_parsed_content("network_def")
     print("network of", name)

@@ -149,10 +149,11 @@ def test_settings_of_every_bundle_build_its_inference(name, data, tmp_path):
     """What a training notes, as it is configured by default, changes nothing of ``inference.json``."""
     from monai.bundle import ConfigParser
 
+    from cellbundle.engine.configs import load_config
+
     root = BUNDLE.parent / name
     parser = inference_parser(root, {})
-    training = ConfigParser()
-    training.read_config(str(root / "configs" / "hyper_parameters.yaml"))
+    training = ConfigParser(load_config(root / "configs" / "hyper_parameters.yaml"))
     training["datalist"], training["basedir"] = str(data), str(data.parent)
     settings = find_settings(training)
     assert {"network_def", "normaliser", "decoder", "inferer", "scale"} <= settings.keys()

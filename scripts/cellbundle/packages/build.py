@@ -125,7 +125,8 @@ def collect(bundle: Path, repository: Path | None = None, core: Path = CORE) -> 
     if repository is not None:
         sources |= _repository_files(repository)
     files = {path: file.read_bytes() for path, file in sources.items()}
-    files[f"configs/{HYPER_PARAMETERS}"] = _flat_config(bundle).encode()
+    if (own := f"configs/{HYPER_PARAMETERS}") in files:
+        files[own] = _flat_config(bundle).encode()
     files |= {path: vendored(files[path].decode()).encode() for path in rewritten}
     for path in (path for path in files if path.endswith(".py")):
         check_imports(path, files[path])
