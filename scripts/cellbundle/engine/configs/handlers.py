@@ -17,14 +17,12 @@ def inline_handlers(config: dict[str, Any]) -> None:
     for section in LISTS:
         holder = config.get(section, {}) if section else config
         handlers = holder.get("handlers")
-        if isinstance(handlers, list):
-            references = [item[1:] for item in handlers if isinstance(item, str) and item.startswith("@")]
-            named |= {name for name in references if isinstance(lookup(config, name), dict)}
-            holder["handlers"] = [lookup(config, item[1:]) if _name(item) in named else item for item in handlers]
+        if not isinstance(handlers, list):
+            continue
+        names = {text: text[1:].replace("::", "#") for text in handlers if isinstance(text, str) and text[:1] == "@"}
+        blocks = {text: lookup(config, name) for text, name in names.items()}
+        holder["handlers"] = [blocks.get(item) or item if isinstance(item, str) else item for item in handlers]
+        named |= {name for text, name in names.items() if blocks[text]}
     for name in named:
         section, _, key = name.rpartition("#")
         (config[section] if section else config).pop(key)
-
-
-def _name(item: Any) -> str:
-    return item[1:].replace("::", "#") if isinstance(item, str) else ""
