@@ -62,7 +62,7 @@ class TestVista2D(BundleContract):
         assert {key: optimizer.defaults[key] for key in expected} == pytest.approx(expected)
 
     def test_a_training_that_learns_nothing_stops(self, data: Path, tmp_path: Path):
-        slow = {"learning_rate": 0.0, "train#trainer#max_epochs": 3, "train#handlers#5#epochs": 2}
+        slow = {"learning_rate": 0.0, "train#trainer#max_epochs": 3, "train#low_accuracy_guard#epochs": 2}
         with pytest.raises(TrainingError, match=r"2 epochs.*ap50.* 0\.0000, .* 0\.01;.*stop_on_lowacc"):
             self.trained(data, tmp_path, **slow)
         self.trained(data, tmp_path / "all", stop_on_lowacc=False, **slow)

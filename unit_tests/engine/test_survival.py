@@ -201,7 +201,7 @@ def test_a_kill_between_the_last_checkpoint_and_the_final_weights(make, folder, 
 
 
 def test_a_rate_that_changes_with_the_epoch_changes_once(make, folder):
-    steps = STEPS | {"train#handlers#0#epoch_level": True, "train#trainer#max_epochs": 3}
+    steps = STEPS | {"train#schedule_handler#epoch_level": True, "train#trainer#max_epochs": 3}
     make("all", **steps).run()
     workflow = make(**steps)
     stop_at(workflow.content("validate#evaluator"), Events.ITERATION_STARTED, 1)

@@ -15,6 +15,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 
 from ...bundles import make_importable
 from ...errors import ConfigError
+from ...record import ROOTS as SETTINGS
 from ...record import top_id
 from ..overrides import SPECIAL_KEYS, is_known, lookup, parameters
 from .bases import CHANGES, FOLDER, HYPER_PARAMETERS, id_of, load_config, read, references, texts
@@ -56,7 +57,9 @@ def inference_config(config: Config) -> Config:
 
 
 def train_config(config: Config) -> Config:
-    """What ``monai.bundle run`` needs to train: ``initialize`` is the first part of ``run``.
+    """What ``monai.bundle run`` needs to train, and the settings of inference, which belong to the weights.
+
+    ``initialize`` is the first part of ``run``.
 
     Args:
         config: merged configuration of a bundle.
@@ -64,7 +67,7 @@ def train_config(config: Config) -> Config:
     changed = _changed(config, "monai_label", {})
     changed["run"] = [*changed.pop("initialize"), *changed["run"]]
     inline_handlers(changed)
-    return _needed(changed, TrainProperties, {"validate"})
+    return _needed(changed, TrainProperties, {"validate", *SETTINGS})
 
 
 def _changed(config: Config, base: str, changes: Config) -> Config:
