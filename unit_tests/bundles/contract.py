@@ -147,7 +147,7 @@ class Bundle:
     @property
     def has_monai_trainer(self) -> bool:
         """Whether MONAI's engine trains, and not the loop of another library."""
-        config = read_yaml(self.root / "configs" / "hyper_parameters.yaml")
+        config = json.loads((self.root / "configs" / "train.json").read_text())
         return config["train"]["trainer"]["_target_"] == "SupervisedTrainer"
 
     @property

@@ -7,6 +7,7 @@ from .contract import REPOSITORY, Bundle, bundle_modules
 BUNDLE = REPOSITORY / "bundles" / "vista2d"
 SMALL = Bundle.named("vista2d").small
 TINY = {key.partition("#")[2]: value for key, value in SMALL.items() if key.startswith("network_def#")}
+del TINY["sam_checkpoint"]  # random weights by default
 
 (module,) = bundle_modules("vista2d", "network")
 
