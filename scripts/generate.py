@@ -1,4 +1,4 @@
-"""Write what is made from other files: the self-contained configurations of bundles.
+"""Write what is made from other files: the self-contained configurations of bundles, and the tables that list them.
 
 python scripts/generate.py [NAME ...] [--check]
 
@@ -6,6 +6,7 @@ configs/inference.json        segments one image; MONAI Label, the Model Zoo and
 configs/inference_trt.json    put on inference.json for TensorRT
 configs/train.json            trains in MONAI Label
 configs/multi_gpu_train.json  put on train.json where MONAI Label starts a process for each GPU
+README.md, docs/*.md          tables between <!-- generated: ... -->, from the metadata and figures of all bundles
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from cellbundle.engine.configs.generate import generated_files
 from cellbundle.errors import CellBundleError
 from cellbundle.io import atomic_path
+from tools import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,19 +30,18 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(names)):
         parser.error(f"unknown bundles: {', '.join(unknown)}; choose some of {', '.join(names)}")
-    old = []
     try:
+        files = tables.render(ROOT)
         for name in options.names or names:
-            for path, text in generated_files(ROOT / "bundles" / name).items():
-                if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                    old.append(path.relative_to(ROOT))
-                    if not options.check:
-                        with atomic_path(path) as temporary:
-                            temporary.write_text(text, encoding="utf-8")
+            files |= generated_files(ROOT / "bundles" / name)
     except CellBundleError as error:
         parser.exit(1, f"error: {error}\n")
+    old = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in old:
-        print(f"{path} is {'not up to date' if options.check else 'written'}")
+        print(f"{path.relative_to(ROOT)} is {'not up to date' if options.check else 'written'}")
+        if not options.check:
+            with atomic_path(path) as temporary:
+                temporary.write_text(files[path], encoding="utf-8")
     if old and options.check:
         sys.exit("run python scripts/generate.py")
 

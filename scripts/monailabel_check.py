@@ -27,43 +27,18 @@ from typing import Any, NamedTuple
 import imageio.v3 as iio
 import numpy as np
 import tifffile
+import yaml
 from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
+from cellbundle.bundles import INFERENCE
+from cellbundle.record import METADATA
 from cellbundle.synthetic import write_dataset
 from package_bundle import BUNDLES, package, write_random_weights
 
 SIZE = (96, 160)  # pixels (h, w); not square, because square images hide exchanged axes
 START_S, REQUEST_S = 600, 1800
-SMALL: dict[str, dict[str, Any]] = {  # networks that two cores run in seconds
-    "hover_uni": {"backbone": "vit_tiny_4"},
-    "mask_rcnn": {"backbone": "resnet18"},
-    "vista2d": {
-        "network_def#network_resize_roi": [256, 256],
-        "network_def#embed_dim": 32,
-        "network_def#depth": 2,
-        "network_def#num_heads": 2,
-        "network_def#global_attn_indexes": [1],
-        "network_def#window_size": 7,
-        "network_def#sam_checkpoint": None,
-    },
-}
-DECODER: dict[str, dict[str, Any]] = {  # so that random weights give instances to compare
-    "hover_uni": {
-        "decoder#cell_threshold": -100.0,
-        "decoder#border_rule": "image",
-        "decoder#marker_threshold": 0.5,
-        "decoder#merge_drop": "$None",
-    },
-    "mask_rcnn": {"network_def#score_threshold": 0.0, "decoder#score_threshold": 0.0},
-    "vista2d": {"decoder#cell_threshold": -100.0, "decoder#min_size": 1, "decoder#flow_threshold": "$None"},
-    "yolo_seg": {
-        "network_def#score_threshold": 0.0,
-        "network_def#max_detections": 1000,
-        "decoder#score_threshold": 0.0,
-        "decoder#max_overlap": 1.0,
-    },
-}
+SMALL = "configs/small.yaml"
 FLOATS = "floats.tiff"  # values in [0, 1], as CellProfiler sends them
 UNSUPPORTED = {"text": "text.png: is not a PNG", "many_channels": "many_channels.tif: axes"}  # image: of the message
 SEVERAL_TRAININGS = ("cell_unet",)  # one is enough: all bundles do them in the same way
@@ -87,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="*", metavar="NAME", help=f"default: {' '.join(BUNDLES)}")
     parser.add_argument("--environment", type=Path, required=True, help="virtual environment with MONAI Label")
-    parser.add_argument("--full", action="store_true", help="the networks as they are, not small ones")
+    parser.add_argument("--full", action="store_true", help="all networks as they are, not small ones")
     parser.add_argument("--keep", type=Path, help="folder to keep the app, the studies and the log of the server in")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.bundles) - set(BUNDLES))
@@ -111,7 +86,7 @@ def check_bundles(names: Sequence[str], folder: Path, python: Path, full: bool) 
     app, studies = folder / "app", folder / "studies"
     shutil.copytree(python.parents[1] / "monailabel" / "sample-apps" / "monaibundle", app, dirs_exist_ok=True)
     for name in names:
-        install_bundle(name, app / "model", folder / "dist", python, {} if full else SMALL.get(name, {}))
+        install_bundle(name, app / "model", folder / "dist", python, full)
     images = write_studies(studies, folder / "data")
     print(f"{'bundle':<11}{'check':<24}{'':<6}detail", flush=True)
     with serve(python, app, studies, names, folder / "server.log") as server:
@@ -207,14 +182,23 @@ def train(server: str, root: Path, further: Mapping[str, Any] = MappingProxyType
     return f"200, model.pt changed, {time.monotonic() - started:.1f} s"
 
 
-def install_bundle(name: str, models: Path, dist: Path, python: Path, small: Mapping[str, Any]) -> None:
-    """Unpack the archive of a bundle where the app looks for it; random weights where it has none."""
+def install_bundle(name: str, models: Path, dist: Path, python: Path, full: bool) -> None:
+    """Unpack the archive of a bundle where the app looks for it.
+
+    A bundle without weights gets random ones, of its small version unless ``full``, and a decoder that finds instances
+    with them: ``untrained`` in its metadata.
+    """
     shutil.unpack_archive(package(name, dist), models)
     root = models / name
+    if (root / "models" / "model.pt").is_file():
+        return
+    inference = json.loads((root / INFERENCE).read_text())
+    small = {} if full else yaml.safe_load((root / SMALL).read_text())
     set_values(root / "configs" / "train.json", small)
-    set_values(root / "configs" / "inference.json", {**small, **DECODER.get(name, {})})
-    if not (root / "models" / "model.pt").is_file():
-        write_random_weights(root, python)
+    known = {key: value for key, value in small.items() if key.split("::")[0] in inference}
+    untrained = json.loads((root / METADATA).read_text()).get("untrained", {})
+    set_values(root / INFERENCE, {**known, **untrained})
+    write_random_weights(root, python)
 
 
 def set_values(path: Path, values: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make an environment with MONAI Label, start its server with the packaged bundles, and print a table: inference and training over HTTP.
-#   scripts/monailabel_check.sh                   all bundles, the large ones with small networks
+#   scripts/monailabel_check.sh                   all bundles, those without weights in their small version
 #   scripts/monailabel_check.sh cell_unet         only this one
 #   scripts/monailabel_check.sh --full            all bundles as they are: large networks, slow without a GPU
 set -euo pipefail

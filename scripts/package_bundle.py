@@ -19,7 +19,6 @@ from cellbundle.record import OWN_WEIGHTS
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLES = sorted(path.parent.name for path in (ROOT / "bundles").glob("*/configs"))
 CORE = build.CORE
 MAX_WEIGHTS = 25_000_000  # bytes; the Model Zoo takes no larger files
 
@@ -33,9 +32,17 @@ torch.save(parser.get_parsed_content("network_def").state_dict(), "models/model.
 """
 
 
+def bundle_names(repository: Path) -> list[str]:
+    """Names of the bundles of a repository: the folders that have metadata."""
+    return sorted(path.parts[-3] for path in (repository / "bundles").glob("*/configs/metadata.json"))
+
+
+BUNDLES = bundle_names(ROOT)
+
+
 def find_bundle(name: str, repository: Path) -> tuple[Path, str]:
     """Folder and version of a bundle; raises ``ConfigError`` if there is none, ``CellBundleError`` for no version."""
-    names = sorted(p.parent.name for p in (repository / "bundles").glob("*/configs"))
+    names = bundle_names(repository)
     if name not in names:
         raise ConfigError(f"there is no bundle {name!r} in {repository / 'bundles'}; choose one of: {', '.join(names)}")
     bundle = repository / "bundles" / name

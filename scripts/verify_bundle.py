@@ -2,9 +2,9 @@
 
 python scripts/verify_bundle.py NAME [NAME ...] | --all
 
-The folder is checked with the core installed, the archive alone. Checks that a bundle cannot pass are listed with the
-reason under excluded_checks in its metadata.json and printed as excluded. Exits with 1 if a check fails. Needs the
-extra test, and that of the bundle.
+The folder is checked with the core of this repository, the archive alone. Checks that a bundle cannot pass are listed
+with the reason under excluded_checks in its metadata.json and printed as excluded. Exits with 1 if a check fails. Needs
+the extra test, and that of the bundle.
 """
 
 import argparse
@@ -168,7 +168,7 @@ def run_checks(
     root: Path, datalist: Path, block: Path | None, excluded: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield the results of ``bundle_checks.py`` for a folder, in a process in another working directory."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or "")}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(block or ROOT / "scripts")}
     image = datalist.parent / json.loads(datalist.read_text(encoding="utf-8"))["testing"][0]["image"]
     command = [sys.executable, "-P", str(TOOLS / "bundle_checks.py"), str(root), "--schema", str(SCHEMA)]
     command += ["--datalist", str(datalist), "--image", str(image), "--exclude", *excluded]

@@ -1,4 +1,4 @@
-"""python unit_tests/test_vista2d.py: the tests of the bundle vista2d, which stand in bundles/test_vista2d*.py."""
+"""python unit_tests/test_vista2d.py: the contract for vista2d, and bundles/test_vista2d*.py."""
 
 import sys
 from pathlib import Path
@@ -7,4 +7,5 @@ import pytest
 
 if __name__ == "__main__":
     tests = sorted(map(str, Path(__file__).parent.glob("bundles/test_vista2d*.py")))
-    raise SystemExit(pytest.main([*tests, *sys.argv[1:]]))
+    contract = Path(__file__).with_name("bundles") / "test_contract.py::Test_vista2d"
+    raise SystemExit(pytest.main([str(contract), *tests, *sys.argv[1:]]))

@@ -20,22 +20,12 @@ BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "vista2d"
 ON_GPUS = torch.cuda.device_count() > 1
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 LAUNCHER += ["--nproc_per_node=gpu" if ON_GPUS else "--nproc_per_node=2"]
-TINY = """
-network_def#network_resize_roi: [64, 64]
-network_def#embed_dim: 16
-network_def#depth: 2
-network_def#num_heads: 2
-network_def#global_attn_indexes: [1]
-network_def#window_size: 3
-network_def#sam_checkpoint: null
-tile_overlap: 0.0
-"""
 pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, *options: str, launcher: tuple[str, ...] = ()) -> None:
-    """scripts/workflow.py in the bundle's folder, with a tiny network and two data lists."""
-    files = f"['{BUNDLE}/configs/hyper_parameters.yaml','{folder}/tiny.yaml']"
+    """scripts/workflow.py in the bundle's folder, with its small version and two data lists."""
+    files = "['configs/hyper_parameters.yaml','configs/small.yaml']"
     where = ["--data_list_files", str(folder / "group1.yaml"), "--ckpt_path", str(folder / "run")]
     where += ["--output_dir", str(folder / "eval"), "--device_name", "cuda" if ON_GPUS and launcher else "cpu"]
     command = [*(launcher or [sys.executable]), "scripts/workflow.py", "--config_file", files, *where, *options]
@@ -58,8 +48,7 @@ def test_several_processes(tmp_path):
     second = write_dataset(tmp_path / "second", n_training=8, n_testing=2, size=(80, 60), seed=1)
     lists = [{"datalist": str(path), "basedir": str(path.parent)} for path in (first, second)]
     (tmp_path / "group1.yaml").write_text(yaml.safe_dump([lists[0], {**lists[1], "weight": 0.5}]))
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    epochs = ("--train#trainer#max_epochs", "2", "--crops_per_epoch", "8", "--roi_size", "[64,64]")
+    epochs = ("--train#trainer#max_epochs", "2", "--optimizer_name", "sgd", "--batch_size", "1")
     run(tmp_path, *epochs, "--amp", "False", launcher=LAUNCHER)
     state = torch.load(tmp_path / "run" / "latest.pt", weights_only=True)
     n_processes = torch.cuda.device_count() if ON_GPUS else 2

@@ -2,19 +2,22 @@
 
 python scripts/tools/chaos_train.py [--case cell_unet ...] [--kills 30] [--minutes 45] [--seed 0] [--verbose]
 
-Each case trains a small network of a bundle on synthetic images without interruption. Then it starts the same training
-with `--resume auto` in another folder, kills it with SIGKILL and SIGTERM in turn, and starts it again, until all kills
-are done and the training may finish. The kills are spread over the training; some come while the program starts, while
-a checkpoint is written, or after the last weights. After each kill all checkpoints must be readable. At the end weights
-and history must equal those of the uninterrupted training; for yolo_seg, no epoch may be lost.
+Each case trains a bundle with its ``configs/small.yaml`` on synthetic images without interruption. Then it starts the
+same training with `--resume auto` in another folder, kills it with SIGKILL and SIGTERM in turn, and starts it again,
+until all kills are done and the training may finish. The kills are spread over the training; some come while the
+program starts, while a checkpoint is written, or after the last weights. After each kill all checkpoints must be
+readable. At the end weights and history must equal those of the uninterrupted training; where another library has the
+loop, no epoch may be lost.
 
 Prints a table. The exit code is 1 if a check failed. A case that `--minutes` does not allow is "not run".
 """
 
 import argparse
 import csv
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +51,7 @@ COLUMNS += "unreadable files, left temporary files, all problems, seconds"
 class Case(NamedTuple):
     """A training to kill; ``exact`` if weights and history must be equal bit for bit."""
 
+    bundle: str
     workflow: str
     options: str
     kills: int = 5
@@ -55,27 +59,31 @@ class Case(NamedTuple):
     exact: bool = True
 
 
-COMMON = "--num_workers 0 --device_name cpu --final_test False --patience 0 --seed 0"
-EPOCHS, OFTEN = "--train#trainer#max_epochs", "--checkpoint_minutes 0.005"
-SMALL = f"--roi_size [64,64] --crops_per_epoch 16 {OFTEN}"
-UNET = f"{EPOCHS} 50 --network_def#features [8,8] --batch_size 4 --roi_size [32,32] --crops_per_epoch 64 {OFTEN}"
-HOVER = f"{EPOCHS} 8 --backbone vit_tiny_4 --network_def#pyramid_width 16 --batch_size 4 {SMALL}"
-MASK = f"{EPOCHS} 6 --network_def#backbone test_convnext --network_def#proposals 20 --network_def#boxes_per_image 8 "
-MASK += "--network_def#detections_per_image 10 --roi_size [64,64] --scale 0.5 --crops_per_epoch 8 --val_interval 3 "
-MASK += "--checkpoint_minutes 0.05"  # of 237 MB each
-SWIN = f"{EPOCHS} 12 --network_def#width 8 --network_def#heads 2 --network_def#window 2 --batch_size 4 {SMALL}"
-VISTA = f"{EPOCHS} 10 --network_def#network_resize_roi [128,128] --stop_on_lowacc False {SMALL}"
-YOLO = f"{EPOCHS} 12 --imgsz 64 --batch_size 4 --checkpoint_interval 0"
-CASES = {
-    "cell_unet": Case("CellUNet", UNET, kills=30),
-    "cell_unet_2": Case("CellUNet", UNET, kills=30, processes=2),
-    "hover_uni": Case("HoverUni", HOVER),
-    "mask_rcnn": Case("CellMaskRCNN", MASK),
-    "swin_unet": Case("CellSwinUNet", SWIN),
-    "vista2d": Case("VistaCell", VISTA),
-    "yolo_seg": Case("CellYolo", YOLO, exact=False),
-}
-CONFIGS = {"vista2d": "['configs/hyper_parameters.yaml','configs/network_small.yaml']"}
+COMMON = "--num_workers 0 --device_name cpu --final_test False --patience 0 --seed 0 --train#trainer#max_epochs"
+EPOCHS = 12
+LONG = {"cell_unet": (50, 64, 30)}  # epochs, crops of an epoch, kills: the bundle that is also killed in two processes
+WHERE_KNOWN = {"crops_per_epoch": 16, "checkpoint_minutes": 0.01, "checkpoint_interval": 0}  # in minutes: often
+
+
+def find_cases() -> dict[str, Case]:
+    """A case for each bundle, and one in two processes for those of ``LONG``."""
+    cases = {}
+    for file in sorted(BUNDLES.glob("*/configs/metadata.json")):
+        root, name = file.parents[1], file.parts[-3]
+        config = json.loads((root / "configs" / "train.json").read_text(encoding="utf-8"))
+        (workflow,) = re.findall(r"^class (\w+)", (root / "scripts" / "workflow.py").read_text(encoding="utf-8"), re.M)
+        epochs, crops, kills = LONG.get(name, (EPOCHS, WHERE_KNOWN["crops_per_epoch"], 5))
+        further = {key: value for key, value in {**WHERE_KNOWN, "crops_per_epoch": crops}.items() if key in config}
+        options = " ".join([f"{COMMON} {epochs}", *(f"--{key} {value}" for key, value in further.items())])
+        exact = config["train"]["trainer"]["_target_"] == "SupervisedTrainer"
+        cases[name] = Case(name, workflow, options, kills, exact=exact)
+        if name in LONG:
+            cases[f"{name}_2"] = cases[name]._replace(processes=2)
+    return cases
+
+
+CASES = find_cases()
+FILES = "['configs/hyper_parameters.yaml','configs/small.yaml']"
 Times = tuple[float, float, float]  # seconds to run.yaml, from there to the first checkpoint, from there to the end
 
 
@@ -281,20 +289,16 @@ def run_with_kills(
 
 def run_case(name: str, kills: int, data: Path, deadline: float, seed: int, say: Callable) -> tuple[str, list[str]]:
     """Run a case in a folder beside that of the data; return its row of the table and its problems."""
-    began, case, folder, bundle = time.monotonic(), CASES[name], data.parents[1] / name, name.removesuffix("_2")
+    began, case, folder, bundle = time.monotonic(), CASES[name], data.parents[1] / name, BUNDLES / CASES[name].bundle
     launcher = f"-m torch.distributed.run --standalone --nproc_per_node={case.processes} " if case.processes > 1 else ""
-    line = f"{launcher}-m monai.bundle run_workflow scripts.workflow.{case.workflow} {COMMON} {case.options}"
-    files = {
-        "config_file": CONFIGS.get(name, "configs/hyper_parameters.yaml"),
-        "datalist": data,
-        "basedir": data.parent,
-    }
+    line = f"{launcher}-m monai.bundle run_workflow scripts.workflow.{case.workflow} {case.options}"
+    files = {"config_file": FILES, "datalist": data, "basedir": data.parent}
     folder.mkdir()
 
     def start(got: Path, *further: str) -> Training:
         paths = {**files, "ckpt_path": got, "output_dir": got / "eval"}
         options = [word for key, path in paths.items() for word in (f"--{key}", str(path))]
-        return Training([sys.executable, *line.split(), *options, *further], got, deadline, BUNDLES / bundle)
+        return Training([sys.executable, *line.split(), *options, *further], got, deadline, bundle)
 
     with start(expected := folder / "uninterrupted") as training:
         conditions = (lambda: training.wrote(RUN), lambda: training.wrote(LATEST), lambda: False)

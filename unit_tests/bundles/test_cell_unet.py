@@ -1,4 +1,4 @@
-"""cell_unet keeps to the contract, and what only it has."""
+"""What only cell_unet has."""
 
 import pytest
 import torch
@@ -6,16 +6,9 @@ from torch import nn
 
 from cellbundle.engine.network import prepare_network
 
-from .contract import REPOSITORY, BundleContract, bundle_modules
+from .contract import REPOSITORY, bundle_modules
 
 WEIGHTS = REPOSITORY / "bundles" / "cell_unet" / "models" / "model.pt"
-
-
-class TestCellUNet(BundleContract):
-    name = "cell_unet"
-    workflow = "CellUNet"
-    small = {"network_def#features": [8, 8, 16], "crops_per_epoch": 8, "batch_size": 4, "roi_size": [64, 64]}
-    n_outputs = 3
 
 
 def network_class():

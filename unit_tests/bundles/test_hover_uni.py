@@ -1,4 +1,4 @@
-"""hover_uni keeps to the contract, and its two phases do what they say."""
+"""The two phases of hover_uni do what they say."""
 
 import json
 from pathlib import Path
@@ -7,35 +7,17 @@ import pytest
 import torch
 
 from cellbundle.errors import CellBundleError, CheckpointError, ConfigError, DatalistError
+from cellbundle.inference.predictor import Predictor
 
-from .contract import BundleContract, history_rows, latest, with_classes
-
-SMALL = {
-    "network_def#backbone": "vit_tiny_4",
-    "network_def#pyramid_width": 16,
-    "backbone": "vit_tiny_4",
-    "crops_per_epoch": 8,
-    "batch_size": 4,
-    "roi_size": [64, 64],
-}
+from .contract import Bundle, history_rows, latest, picture, with_classes
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-class TestHoverUni(BundleContract):
+class TestHoverUni(Bundle):
     name = "hover_uni"
-    workflow = "HoverUni"
-    small = SMALL
-    n_outputs = 3
-    training = {"tile_overlap": 0.0}
-    predicting = {
-        "backbone": "vit_tiny_4",
-        "network_def#backbone": "@backbone",
-        "class_names": ["a", "b"],
-        "stain": "reinhard",
-    }
 
     def test_both_phases_in_one_command_equal_two_commands(self, data: Path, tmp_path: Path):
         both, two = tmp_path / "both", tmp_path / "two"
@@ -55,8 +37,7 @@ class TestHoverUni(BundleContract):
         changed = {key for key in first if key.startswith("backbone.") and not torch.equal(first[key], plain[key])}
         assert changed == {f"backbone.blocks.{i}.attn.qkv.weight" for i in range(4)}
 
-    def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
-        """In both phases."""
+    def test_phases_are_resumed_one_by_one(self, data: Path, tmp_path: Path):
         options = {"train#trainer#max_epochs": 2}
         self.trained(data, tmp_path / "whole", **options)
         parts = tmp_path / "parts"
@@ -104,6 +85,13 @@ class TestHoverUni(BundleContract):
         (tmp_path / "run.yaml").unlink()
         with pytest.raises(CheckpointError, match=r"3 classes.*vit_tiny_4.* 0 classes.*--backbone and --n_classes"):
             self.make(data, tmp_path, mode="eval").run()
+
+    def test_the_predictor_gives_classes_and_normalises_stains(self, tmp_path: Path):
+        bundle = self.small_copy(tmp_path, class_names=["a", "b"], stain="reinhard")
+        labels, scores, classes = Predictor(bundle, device="cpu").segment(255 * picture(3, 70, 90).numpy())
+        assert labels.shape == (70, 90)
+        assert len(scores) == labels.max() > 0
+        assert classes is not None
 
     def test_what_is_missing(self, data: Path, tmp_path: Path):
         with pytest.raises(ConfigError, match=r"phase.* 3;.*both, 1, 2"):

@@ -1,4 +1,4 @@
-"""swin_unet keeps to the contract; its modes, schedules, scores and the preset of its source do what they say."""
+"""The modes of swin_unet, schedules, scores and the preset of its source do what they say."""
 
 import json
 from pathlib import Path
@@ -14,18 +14,10 @@ from cellbundle.inference.predictor import Predictor
 from cellbundle.inference.tiling import ResizeInferer, TiledInferer
 from cellbundle.io import read_labels
 
-from .contract import REPOSITORY, BundleContract, history_rows, latest
+from .contract import REPOSITORY, Bundle, history_rows, latest, picture
 
 ROOT = REPOSITORY / "bundles" / "swin_unet"
 AFFINE, SMOOTH = 5, 6  # positions in train#preprocessing
-SMALL = {
-    "network_def#width": 8,
-    "network_def#heads": 2,
-    "network_def#window": 2,
-    "crops_per_epoch": 8,
-    "batch_size": 4,
-    "roi_size": [64, 64],
-}
 
 
 def parsed(*files: str, **options) -> CellWorkflow:
@@ -36,12 +28,8 @@ def parsed(*files: str, **options) -> CellWorkflow:
     return workflow
 
 
-class TestSwinUNet(BundleContract):
+class TestSwinUNet(Bundle):
     name = "swin_unet"
-    workflow = "CellSwinUNet"
-    small = SMALL
-    n_outputs = 3
-    predicting = {"roi_size": [64, 64]}
 
     @pytest.mark.parametrize("image_mode", ["tile", "resize"])
     @pytest.mark.parametrize("instances", ["flows", "components", "watershed"])
@@ -72,7 +60,7 @@ class TestSwinUNet(BundleContract):
                 found[item["path"]] = (inferer(item["image"].as_tensor()[None], network)[0, 0] > 0).numpy()
         return found
 
-    def test_resuming_equals_never_stopping(self, data: Path, tmp_path: Path):
+    def test_resuming_keeps_patience_and_schedule(self, data: Path, tmp_path: Path):
         options = {"patience": 3, "min_epochs": 2, "instances": "components", "val_interval": 1}
         epochs, schedule = "train#trainer#max_epochs", {"train#period_epochs": 2}
         self.trained(data, tmp_path / "whole", **options, **{epochs: 3})
@@ -101,9 +89,9 @@ class TestSwinUNet(BundleContract):
         with pytest.raises(ConfigError, match=message):
             self.make(data, tmp_path, **options).run()
 
-    def check_predictor(self, predictor: Predictor, bundle: Path, image: np.ndarray) -> None:
-        """Tiles have one size, and intensities any range."""
-        labels, scores, _ = predictor.segment(350 * image[:1])
+    def test_the_predictor_has_tiles_of_one_size_and_takes_any_range(self, tmp_path: Path):
+        bundle = self.small_copy(tmp_path)
+        labels, scores, _ = Predictor(bundle, device="cpu").segment(90_000 * picture(1, 70, 90).numpy())
         assert labels.shape == (70, 90)
         assert len(scores) == labels.max()
         assert Predictor(bundle, device="cpu", rescale=1.5).inferer.network_tile() == [48, 48]
@@ -171,10 +159,10 @@ def test_source_preset_trains(tmp_path):
 
     data = write_dataset(tmp_path / "data", n_training=5, n_testing=1, size=(60, 90), seed=0)
     files = {"datalist": str(data), "basedir": str(data.parent), "ckpt_path": str(tmp_path), "final_test": False}
-    options = {**SMALL, "crops_per_epoch": None, "batch_size": 2, "num_workers": 0, **files}
+    options = {"crops_per_epoch": None, "batch_size": 2, "num_workers": 0, **files}
     options |= {"train#period_epochs": 3, "train#trainer#max_epochs": 5, "patience": 1, "min_epochs": 4}
     options |= {"learning_rate": 1e-4}
-    workflow = parsed("source.yaml", **options)
+    workflow = parsed("source.yaml", "small.yaml", **options)
     workflow.run()
     items = [item for _, _, item in workflow.content("train#sampler")]
     assert sorted(items) == list(range(len(workflow.content("train#dataset")))), "each image once"
@@ -208,7 +196,7 @@ def test_schedules(tmp_path, schedule, periods):
     data = write_dataset(tmp_path, n_training=5, n_testing=0, size=(40, 40), seed=0)
     files = {"datalist": str(data), "basedir": str(data.parent), "num_workers": 0}
     epochs = {"train#trainer#max_epochs": 61, "train#warmup_epochs": 1}
-    workflow = parsed(**SMALL, **files, **epochs, schedule=schedule)
+    workflow = parsed("small.yaml", **files, **epochs, schedule=schedule)
     scheduler, steps = workflow.content("train#scheduler"), len(workflow.content("train#dataloader"))
     rates = [0.001 * scheduler.lr_lambdas[0](step) for step in range(61 * steps)]
     assert max(rates) == pytest.approx(0.001)

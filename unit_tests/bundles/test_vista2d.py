@@ -1,4 +1,4 @@
-"""vista2d keeps to the contract, trains with MONAI's engine, and a small one learns."""
+"""vista2d trains with MONAI's engine, and a small one learns."""
 
 import importlib.util
 import sys
@@ -16,24 +16,23 @@ from cellbundle.errors import CheckpointError, ConfigError, TrainingError
 from cellbundle.inference.predictor import Predictor
 from cellbundle.synthetic import write_dataset
 
-from .contract import BundleContract, flags, history_rows, picture, run, save_list
-from .tiny_vista2d import TINY, sam_file, tiny, vista_file
+from .contract import SMALL, Bundle, history_rows, picture, run, save_list
+from .tiny_vista2d import sam_file, tiny, vista_file
 
-SMALL = {f"network_def#{key}": value for key, value in TINY.items()} | {
-    "network_def#sam_checkpoint": "$None",
-    "optimizer_name": "adamw",
-    "crops_per_epoch": 8,
-    "batch_size": 4,
-    "roi_size": [64, 64],
+LEARNING = {  # 2.0 million parameters, which learn in minutes on a CPU
+    "network_def#network_resize_roi": [512, 512],
+    "network_def#embed_dim": 128,
+    "network_def#depth": 4,
+    "network_def#num_heads": 4,
+    "network_def#global_attn_indexes": [1, 3],
+    "network_def#window_size": 8,
+    "roi_size": [256, 256],
+    "learning_rate": 0.001,
 }
 
 
-class TestVista2D(BundleContract):
+class TestVista2D(Bundle):
     name = "vista2d"
-    workflow = "VistaCell"
-    small = SMALL
-    n_outputs = 3
-    training = {"val_interval": 1, "tile_overlap": 0.0}
 
     # training, with MONAI's engine and the bundle's own configuration
 
@@ -62,7 +61,12 @@ class TestVista2D(BundleContract):
         assert {key: optimizer.defaults[key] for key in expected} == pytest.approx(expected)
 
     def test_a_training_that_learns_nothing_stops(self, data: Path, tmp_path: Path):
-        slow = {"learning_rate": 0.0, "train#trainer#max_epochs": 3, "train#low_accuracy_guard#epochs": 2}
+        slow = {
+            "learning_rate": 0.0,
+            "train#trainer#max_epochs": 3,
+            "val_interval": 1,
+            "train#low_accuracy_guard#epochs": 2,
+        }
         with pytest.raises(TrainingError, match=r"2 epochs.*ap50.* 0\.0000, .* 0\.01;.*stop_on_lowacc"):
             self.trained(data, tmp_path, **slow)
         self.trained(data, tmp_path / "all", stop_on_lowacc=False, **slow)
@@ -136,11 +140,12 @@ class TestVista2D(BundleContract):
         assert {shape[2:] for shape in seen} == {(256, 256)}
         assert {shape[0] for shape in seen} == {1, 2, 3}, "batches"
 
-    def check_predictor(self, predictor: Predictor, bundle: Path, image: np.ndarray) -> None:
-        """Tiles have one size."""
+    def test_the_predictor_has_tiles_of_one_size(self, tmp_path: Path):
+        bundle = self.small_copy(tmp_path)
+        image = 255 * picture(3, 70, 90).numpy()
         rescaled = Predictor(bundle, device="cpu", rescale=1.6)
-        assert rescaled.tile == predictor.tile == 256
-        assert rescaled.inferer.network_tile() == [256, 256]
+        assert rescaled.tile == Predictor(bundle, device="cpu").tile == 64
+        assert rescaled.inferer.network_tile() == [64, 64]
         assert rescaled.segment(image).labels.shape == (70, 90)
         with pytest.raises(ConfigError, match=r"vista2d_small.*one size.*tile"):
             Predictor(bundle, device="cpu", tile=512)
@@ -149,15 +154,14 @@ class TestVista2D(BundleContract):
 
     @pytest.mark.slow
     def test_commands(self, data: Path, tmp_path: Path):
-        """What the bundle's page shows, in its folder, with the small network's file as the second one."""
-        files = "['configs/hyper_parameters.yaml','configs/network_small.yaml']"
+        """What the bundle's page shows, in its folder, with the small version as the second file."""
+        files = f"['configs/hyper_parameters.yaml','{SMALL}']"
         where = ["--datalist", str(data), "--basedir", str(data.parent), "--output_dir", str(tmp_path / "eval")]
-        common = [*where, "--device_name", "cpu", "--tile_overlap", "0.0", "--config_file", files]
-        size = flags({key: value for key, value in self.small.items() if key.startswith("network_def")})
+        common = [*where, "--device_name", "cpu", "--config_file", files]
         start = ["-m", "monai.bundle", "run_workflow", "scripts.workflow.VistaCell"]
 
         def check(*options: str) -> None:
-            done = run([sys.executable, *options, *common, *size], self.root)
+            done = run([sys.executable, *options, *common], self.root)
             assert done.returncode == 0, done.stderr[-3000:]
 
         first, tuned = tmp_path / "first", tmp_path / "tuned"
@@ -174,17 +178,16 @@ class TestVista2D(BundleContract):
 
     @pytest.mark.slow
     def test_the_small_network_learns_four_crops(self, tmp_path: Path):
-        """Train configs/network_small.yaml on four crops without augmentation, and score it on them.
+        """Train on four crops without augmentation, and score it on them.
 
         24 epochs reach 0.9, which takes minutes.
         """
         folder, epochs, expected = tmp_path, 10, 0.5
         data = write_dataset(folder / "data", n_training=4, n_testing=0, size=(256, 256), seed=0)
-        files = [str(self.root / "configs" / f"{name}.yaml") for name in ("hyper_parameters", "network_small")]
         everything = "$find_entries(@data_list_files, 'training', 99)"  # no fold is left out
         still = {f"train#preprocessing#{i}#prob": 0.0 for i in range(5, 12)}
         workflow = CellWorkflow(
-            config_file=files,
+            config_file=self.config_files,
             logging_file=False,
             datalist=str(data),
             basedir=str(data.parent),
@@ -198,6 +201,7 @@ class TestVista2D(BundleContract):
             **{"train#dataset#data": everything, "validate#dataset#data": everything},
             **{"train#trainer#max_epochs": epochs},
             **still,
+            **LEARNING,
         )
         workflow.initialize()
         workflow.run()

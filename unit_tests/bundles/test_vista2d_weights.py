@@ -36,7 +36,7 @@ NOT_WEIGHTS = {
     "other size": [
         r"\(1, 6, 6, 32\).*\(1, 4, 4, 16\)",
         "2 blocks of 32 channels.* 6 x 6, .*2 blocks of 16 channels.* 4 x 4",
-        "configs/network_small.yaml",
+        "configs/small.yaml",
     ],
     "incomplete": [r"missing \(", "incomplete.*model.pt of VISTA2D"],
     "unrelated": [r"1 not expected \(conv\.weight\)", "neither SAM nor VISTA2D.*model.pt of VISTA2D"],

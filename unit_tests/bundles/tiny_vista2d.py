@@ -2,17 +2,12 @@
 
 import torch
 
-from .contract import REPOSITORY, bundle_modules
+from .contract import REPOSITORY, Bundle, bundle_modules
 
 BUNDLE = REPOSITORY / "bundles" / "vista2d"
-TINY = {
-    "network_resize_roi": [64, 64],
-    "embed_dim": 16,
-    "depth": 2,
-    "num_heads": 2,
-    "global_attn_indexes": [1],
-    "window_size": 3,
-}
+SMALL = Bundle.named("vista2d").small
+TINY = {key.partition("#")[2]: value for key, value in SMALL.items() if key.startswith("network_def#")}
+del TINY["sam_checkpoint"]  # random weights by default
 
 (module,) = bundle_modules("vista2d", "network")
 

@@ -17,6 +17,8 @@ from cellbundle.synthetic import generate
 
 from .conftest import BUNDLE
 
+BUNDLES = sorted(path.parts[-3] for path in BUNDLE.parent.glob("*/configs/metadata.json"))
+
 TRAINED = {
     "normaliser#lower": 5,
     "scale": 2.0,
@@ -144,7 +146,7 @@ def test_weights_of_another_bundle_are_named_whatever_the_folder_is_called(run, 
         settings_of(run / "model.pt", renamed)
 
 
-@pytest.mark.parametrize("name", ["vista2d", "hover_uni", "mask_rcnn", "swin_unet", "yolo_seg"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_settings_of_every_bundle_build_its_inference(name, data, tmp_path):
     """What a training notes, as it is configured by default, changes nothing of ``inference.json``."""
     from monai.bundle import ConfigParser

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BUNDLES = sorted(p.parent.name for p in (ROOT / "bundles").glob("*/configs"))
 
 
 def load_script(path, name):
@@ -18,7 +17,7 @@ def load_script(path, name):
 
 
 package_bundle = load_script(ROOT / "scripts" / "package_bundle.py", "package_bundle")
-package = package_bundle.package
+package, BUNDLES = package_bundle.package, package_bundle.BUNDLES
 verify_bundle = load_script(ROOT / "scripts" / "verify_bundle.py", "verify_bundle")
 
 

@@ -235,7 +235,7 @@ def test_an_archive_that_is_no_package_stays(repository, tmp_path):
 
 @pytest.mark.parametrize("name", ["huge", "..", "", "bundles/tiny"])
 def test_unknown_name(repository, tmp_path, name):
-    (repository / "bundles" / "small" / "configs").mkdir(parents=True)
+    write_files(repository / "bundles" / "small", {"configs/metadata.json": "{}"})
     with pytest.raises(ConfigError, match=f"bundle '{name}'.*small, tiny"):
         package(name, tmp_path / "dist", repository)
     assert not (tmp_path / "dist").exists()
