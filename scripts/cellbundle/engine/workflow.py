@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple
 
 from .. import distributed
 from ..addresses import redact_logs
-from ..bundles import make_importable
+from ..bundles import make_importable, warn_of_version_conflict
 from ..errors import ArrayError, CellBundleError, ConfigError, PreemptedError, original_errors, redacted_errors
 from ..evaluation import REPORT_FILES, build_evaluation, format_report, write_evaluation
 from ..flags import as_bool
@@ -80,6 +80,7 @@ class CellWorkflow(ConfigWorkflow):
         **override: Any,
     ) -> None:
         root = Path(ensure_tuple(config_file)[0]).resolve().parent.parent
+        warn_of_version_conflict(root)
         make_importable(root)
         config = ConfigParser.load_config_files(config_file)
         check_overrides(config, override)

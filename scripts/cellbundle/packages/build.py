@@ -11,19 +11,19 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from ..errors import CellBundleError
-from ..record import METADATA, OWN_WEIGHTS, RECORD, read_record
+from ..record import METADATA, OWN_WEIGHTS, read_record
 from ..version import __version__
 from .archive import STAMP, PackageError, read_stamp
+from .files import bundle_files, tree, weight_files
 from .install import added_files, replace_folder
 
 CORE = Path(__file__).resolve().parents[1]
-PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bundle; the weights come on top
 REWRITTEN = {".json", ".md", ".py", ".yaml", ".yml"}
 KINDS = REWRITTEN | {".conf", ".css", ".csv", ".html", ".jpg", ".js", ".png", ".svg", ".tif", ".txt", ".typed"}
 REPOSITORY_URL = "https://github.com/cellbundle/cellbundle/blob/main"  # target of links to files outside of a package
@@ -60,26 +60,6 @@ def read_version(bundle: Path) -> str:
     if not VERSION.fullmatch(version):
         raise CellBundleError(f"{path}: expected a version such as 0.1.0, got {version!r}")
     return version
-
-
-def tree(path: Path) -> Iterator[Path]:
-    """A file itself, or all below a folder but caches and hidden files."""
-    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        parts = file.relative_to(path).parts
-        if file.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in parts):
-            yield file
-
-
-def bundle_files(bundle: Path) -> dict[str, Path]:
-    """Files of a bundle but its weights and what it wrote, by their paths in it."""
-    return {file.relative_to(bundle).as_posix(): file for part in PARTS for file in tree(bundle / part)}
-
-
-def weight_files(weights: Path) -> dict[str, Path]:
-    """Weights and the ``run.yaml`` beside them, if there is one, by their paths in a bundle."""
-    record = weights.with_name(RECORD)
-    own = Path(OWN_WEIGHTS)
-    return {OWN_WEIGHTS: weights} | ({own.with_name(RECORD).as_posix(): record} if record.is_file() else {})
 
 
 def weight_contents(weights: Path) -> dict[str, bytes]:
