@@ -111,7 +111,7 @@ def redacted_errors() -> Iterator[None]:
 
 @contextmanager
 def original_errors() -> Iterator[None]:
-    """Raise the errors of this package and of the file system themselves; MONAI wraps what a transform raises.
+    """Raise the errors of this package and of the file system themselves; MONAI wraps those of transforms and imports.
 
     Errors of a copy of this package, which packaged bundles contain, are raised as the same errors of this package.
     """
@@ -125,8 +125,18 @@ def original_errors() -> Iterator[None]:
                 break
             if own is not None:
                 raise own from None
-            cause = cause.__cause__ if isinstance(error, RuntimeError) else None
+            cause = _cause(cause) if isinstance(error, RuntimeError) or _is_import_error(error) else None
         raise
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The error that led to another one."""
+    return getattr(error, "value", None) if _is_import_error(error) else error.__cause__
+
+
+def _is_import_error(error: BaseException) -> bool:
+    """Whether MONAI could not import a class of a configuration: it uses pydoc, which wraps the error."""
+    return type(error).__name__ == "ErrorDuringImport"
 
 
 def _as_own(error: BaseException) -> CellBundleError | OSError | None:

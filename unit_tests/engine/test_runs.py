@@ -128,6 +128,18 @@ def test_a_read_only_bundle_has_its_runs_in_the_working_directory(bundle, tmp_pa
         runs.make_folder(bundle)
 
 
+def test_a_bundle_in_a_wheel_has_its_runs_in_the_working_directory(tmp_path, monkeypatch):
+    bundle = tmp_path / "site-packages" / "cellbundle" / "_bundles" / "cell_unet"
+    bundle.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert runs.runs_folders(bundle) == [tmp_path / "runs"]
+    assert runs.make_folder(bundle) == tmp_path / "runs" / "1"
+    write_record(tmp_path / "runs" / "1", record(bundle="cell_unet", status="finished"))
+    (tmp_path / "runs" / "1" / "model.pt").write_text("")
+    assert runs.last_run(bundle) == tmp_path / "runs" / "1"
+    assert list(bundle.iterdir()) == []
+
+
 TRAIN = {"handlers": [{"a": 1}], "trainer": {"max_epochs": 3}}
 
 

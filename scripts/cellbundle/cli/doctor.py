@@ -58,7 +58,7 @@ def doctor() -> int:
     for module, extra, purpose in OPTIONAL:
         state = "installed" if find_spec(module) else "missing  "
         hint = f"  pip install 'cellbundle[{extra}]'" if extra and not find_spec(module) else ""
-        typer.echo(f"  {module:12s} {state}  {purpose}{hint}")
+        typer.echo(f"  {module:16s} {state}  {purpose}{hint}")
     typer.echo("\n" + ("\n".join(f"problem: {p}" for p in problems) or "everything needed is here"))
     return 1 if problems else 0
 
