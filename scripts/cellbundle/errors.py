@@ -1,6 +1,6 @@
-"""The errors that users see. Every message says what was got, what was expected and what to do."""
+"""Errors and text of messages that users see. A message says what was got, what was expected and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .addresses import redact_text
@@ -153,3 +153,14 @@ def _as_own(error: BaseException) -> CellBundleError | OSError | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; PyTorch raises plain ``RuntimeError`` for it on CPU and MPS."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8; a byte of a file name that is not becomes a backslash and its number."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """List the first of some names, and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
