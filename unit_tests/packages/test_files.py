@@ -7,7 +7,7 @@ import sys
 from unit_tests.packages.installing import METADATA, SOURCES
 from unit_tests.packages.packaging import ROOT, write_files
 
-from cellbundle.packages.files import files_under_license
+from cellbundle.packages.files import core_files, files_under_license
 
 
 def write_bundle(folder, changes, more=()):
@@ -34,6 +34,11 @@ def test_results_caches_and_hidden_files_are_left_out(tmp_path):
     more = ["runs/1/model.pt", "eval/report.html", "scripts/__pycache__/a.pyc", "docs/.DS_Store"]
     write_bundle(tmp_path / "tiny", {"license": "MIT"}, more)
     assert set(files_under_license(tmp_path, "MIT")) == {f"tiny/{path}" for path in SOURCES}
+
+
+def test_bundles_in_the_core_are_not_part_of_it(tmp_path):
+    write_files(tmp_path, {"version.py": "", "io/read.py": "", "_bundles/tiny/models/model.pt": ""})
+    assert set(core_files(tmp_path)) == {"version.py", "io/read.py"}
 
 
 def test_the_repository_says_the_license_of_each_bundle():

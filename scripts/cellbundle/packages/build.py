@@ -20,7 +20,7 @@ from ..errors import CellBundleError
 from ..record import METADATA, OWN_WEIGHTS, read_record
 from ..version import __version__
 from .archive import STAMP, PackageError, read_stamp
-from .files import bundle_files, tree, weight_files
+from .files import bundle_files, core_files, weight_files
 from .install import added_files, replace_folder
 
 CORE = Path(__file__).resolve().parents[1]
@@ -94,7 +94,7 @@ def collect(bundle: Path, repository: Path | None = None, core: Path = CORE) -> 
         names = [name for name in read_stamp(bundle).files if not name.startswith("models/")]
         return {name: (bundle / name).read_bytes() for name in names}
     sources = bundle_files(bundle)
-    sources |= {f"scripts/cellbundle/{file.relative_to(core).as_posix()}": file for file in tree(core)}
+    sources |= {f"scripts/cellbundle/{path}": file for path, file in core_files(core).items()}
     for file in sources.values():
         if file.suffix not in KINDS and file.name != "LICENSE":
             raise CellBundleError(f"{file}: packages hold no {file.suffix!r} files; remove it, or add it to KINDS")

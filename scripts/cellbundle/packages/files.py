@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..bundles import WHEEL_BUNDLES
 from ..record import METADATA, OWN_WEIGHTS, RECORD
 
 PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bundle; the weights come on top
@@ -23,6 +24,12 @@ def tree(path: Path) -> Iterator[Path]:
 def bundle_files(bundle: Path) -> dict[str, Path]:
     """Files of a bundle but its weights and what it wrote, by their paths in it."""
     return {file.relative_to(bundle).as_posix(): file for part in PARTS for file in tree(bundle / part)}
+
+
+def core_files(core: Path) -> dict[str, Path]:
+    """Files of the core but the bundles in it, which an installed wheel has, by their paths in it."""
+    paths = {file.relative_to(core): file for file in tree(core)}
+    return {path.as_posix(): file for path, file in paths.items() if path.parts[0] != WHEEL_BUNDLES.name}
 
 
 def weight_files(weights: Path) -> dict[str, Path]:
