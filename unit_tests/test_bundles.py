@@ -66,6 +66,7 @@ def test_results_go_to_the_bundle_where_it_is_the_users(tmp_path):
     root = make_bundle(tmp_path)
     assert not in_wheel(root)
     assert results_root(root) == results_root(str(root)) == str(root)
+    assert results_root("not made yet") == "not made yet"
 
 
 def test_results_of_a_bundle_in_a_wheel_go_to_the_working_directory(places, monkeypatch):

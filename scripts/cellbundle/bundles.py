@@ -143,7 +143,8 @@ def results_root(bundle_root: str | Path) -> str:
         The same folder, or ``"."``, the working directory, if the bundle is part of an installed wheel or cannot be
         written to.
     """
-    return "." if in_wheel(bundle_root) or not os.access(bundle_root, os.W_OK) else str(bundle_root)
+    read_only = Path(bundle_root).is_dir() and not os.access(bundle_root, os.W_OK)
+    return "." if in_wheel(bundle_root) or read_only else str(bundle_root)
 
 
 def version_conflict(root: Path) -> str:
