@@ -12,8 +12,9 @@ ARG TORCH_INDEX=""
 WORKDIR /source
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY constraints.txt pyproject.toml setup.py README.md LICENSE ./
 COPY scripts/cellbundle scripts/cellbundle
+COPY bundles bundles
 RUN --mount=type=cache,target=/root/.cache/pip \
     if [ -n "$TORCH_INDEX" ]; then \
         pip install --quiet --constraint constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
@@ -29,17 +30,15 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # hadolint ignore=DL3006
 FROM ${VARIANT}
 COPY --from=build /opt/venv /opt/venv
-COPY bundles /opt/cellbundle/bundles
 RUN useradd --uid 10001 --no-log-init --no-create-home --home-dir /nonexistent cellbundle \
     && install --directory --owner=cellbundle --group=cellbundle /var/cache/cellbundle
 ENV PATH=/opt/venv/bin:$PATH \
-    CELLBUNDLE_BUNDLES=/opt/cellbundle/bundles \
     NUMBA_CACHE_DIR=/var/cache/cellbundle \
     PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /tmp
 # Compiles the kernels, so that a container starts at once, and shows that the image works.
-RUN cellbundle predict /opt/cellbundle/bundles/cell_unet/docs/example.png --output warm --save labels,geojson,measurements \
+RUN cellbundle predict "$(cellbundle list --paths cell_unet)/docs/example.png" --output warm --save labels,geojson,measurements \
     && rm -r warm
 EXPOSE 5050
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \

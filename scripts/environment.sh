@@ -1,5 +1,6 @@
 # Sourced by quickstart.sh and runtests.sh: makes .venv once, installs what is asked for, and activates it.
 # Usage: source scripts/environment.sh [EXTRAS]    EXTRAS are names of extras of pyproject.toml, for example "test" or "test,yolo"
+# TORCH_INDEX=ADDRESS takes PyTorch from another package index, such as that of its wheels without CUDA libraries; see docs/first_steps.md.
 
 extras="${1:-}"
 python="${PYTHON:-}"
@@ -24,8 +25,13 @@ source .venv/bin/activate
 stamp=".venv/installed-${extras:-base}"
 wanted="$PWD $(cat pyproject.toml requirements.txt constraints.txt | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "Installing into .venv (once; several GB, because PyTorch brings its GPU libraries) ..." >&2
+    echo "Installing into .venv (once; several GB, unless TORCH_INDEX names an index without GPU libraries) ..." >&2
+    if [ -z "${TORCH_INDEX:-}" ] && [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! python -m pip show --quiet torch 2>/dev/null; then
+        echo "No NVIDIA GPU was found. PyTorch without GPU libraries is several GB smaller: press Ctrl-C, and start this again with TORCH_INDEX=ADDRESS" >&2
+        echo "in front. PyTorch's page \"Start locally\" shows the address for CPU; docs/first_steps.md says more (Install without a GPU)." >&2
+    fi
     python -m pip install --quiet --upgrade pip
+    [ -z "${TORCH_INDEX:-}" ] || python -m pip install --quiet --constraint constraints.txt --index-url "$TORCH_INDEX" torch torchvision
     python -m pip install --quiet --constraint constraints.txt --requirement requirements.txt
     [ -z "$extras" ] || python -m pip install --quiet --constraint constraints.txt --editable ".[$extras]"
     echo "$wanted" > "$stamp"

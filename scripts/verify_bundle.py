@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import jsonschema
 import yaml
 
-from cellbundle.packages.build import LINK, PARTS
+from cellbundle.packages.build import LINK
+from cellbundle.packages.files import PARTS
 from cellbundle.synthetic import write_dataset
 from package_bundle import BUNDLES, MAX_WEIGHTS, ROOT, package, write_random_weights
 

@@ -45,7 +45,7 @@ def test_the_image_holds_no_secret():
     assert (
         copied
         == allowed
-        == {"LICENSE", "README.md", "bundles", "constraints.txt", "pyproject.toml", "scripts/cellbundle"}
+        == {"LICENSE", "README.md", "bundles", "constraints.txt", "pyproject.toml", "scripts/cellbundle", "setup.py"}
     )
 
 

@@ -1,25 +1,35 @@
 """Where bundles are, and how one is loaded into a process that may hold another."""
 
 import json
+import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from monai.bundle import ConfigParser
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, original_errors
 from .record import METADATA, OWN_WEIGHTS, apply_settings, settings_of
+from .version import __version__
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+logger = logging.getLogger(__name__)
 
 SEARCH_VARIABLE = "CELLBUNDLE_BUNDLES"  # folders of bundles, separated as in PATH
 DATA_VARIABLE = "XDG_DATA_HOME"  # the user's folder of application data; by default ~/.local/share
-REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"  # of an editable install, missing in others
+CORE = Path(__file__).resolve().parent
+REPOSITORY_BUNDLES = CORE.parents[1] / "bundles"  # of an editable install, missing in others
+WHEEL_BUNDLES = CORE / "_bundles"  # setup.py puts them there; missing in an editable install
 INFERENCE = "configs/inference.json"
+VERSION = re.compile(r"^__version__ = [\"'](.+)[\"']", re.MULTILINE)
 PACKAGE = "scripts"  # every bundle's code has this name, so only one bundle's can be imported at a time
 
 _kept: dict[tuple[Path, ...], dict[str, ModuleType]] = {}  # modules of the other bundles, by folder of their package
@@ -38,6 +48,7 @@ class BundleInfo:
         version: of its metadata.
         description: of its metadata.
         weights: the file that inference reads, or None if it is not there.
+        source: which of ``search_folders()`` it is in: CELLBUNDLE_BUNDLES, installed, checkout, wheel; else path.
     """
 
     name: str
@@ -45,12 +56,22 @@ class BundleInfo:
     version: str
     description: str
     weights: Path | None
+    source: str = "path"
 
 
 def search_folders() -> list[Path]:
     """Folders that bundles are looked up in by name, first match first."""
-    repository = [REPOSITORY_BUNDLES] if REPOSITORY_BUNDLES.is_dir() else []
-    return [*_given_folders(), _user_folder(), *repository]
+    return [folder for _, folder in _sources()]
+
+
+def _sources() -> list[tuple[str, Path]]:
+    """Name and folder of each place that bundles are looked up in."""
+    own = [("checkout", REPOSITORY_BUNDLES), ("wheel", WHEEL_BUNDLES)]
+    return [
+        *((SEARCH_VARIABLE, folder) for folder in _given_folders()),
+        ("installed", _user_folder()),
+        *((source, folder) for source, folder in own if folder.is_dir()),
+    ]
 
 
 def install_folder() -> Path:
@@ -102,7 +123,56 @@ def describe_bundle(root: Path) -> BundleInfo:
         version, description = str(metadata["version"]), str(metadata["description"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         version, description = "?", f"damaged: {file} cannot be used ({type(error).__name__}: {error})"
-    return BundleInfo(root.name, root, version, description, weights if weights.is_file() else None)
+    folder = root.resolve().parent
+    source = next((source for source, place in _sources() if place.resolve() == folder), "path")
+    return BundleInfo(root.name, root, version, description, weights if weights.is_file() else None, source)
+
+
+def in_wheel(root: str | Path) -> bool:
+    """Return whether a bundle is part of an installed wheel, where nothing may be written."""
+    return Path(root).resolve().parent.parts[-2:] == ("cellbundle", WHEEL_BUNDLES.name)
+
+
+def results_root(bundle_root: str | Path) -> str:
+    """Return the folder below which a bundle writes its results by default.
+
+    Args:
+        bundle_root: folder of the bundle.
+
+    Returns:
+        The same folder, or ``"."``, the working directory, if the bundle is part of an installed wheel or cannot be
+        written to.
+    """
+    read_only = Path(bundle_root).is_dir() and not os.access(bundle_root, os.W_OK)
+    return "." if in_wheel(bundle_root) or read_only else str(bundle_root)
+
+
+def version_conflict(root: Path) -> str:
+    """Return a sentence about a bundle that belongs to another version of cellbundle than this one, or ``""``.
+
+    A bundle in a checkout or a wheel belongs to the core there; a package runs its own.
+    """
+    core = root.resolve().parent.parent / ("" if in_wheel(root) else "scripts/cellbundle")
+    if (root / PACKAGE / "cellbundle").is_dir():
+        return ""
+    try:
+        found = VERSION.search((core / "version.py").read_text(encoding="utf-8"))
+    except OSError:
+        return ""
+    if found is None or found[1] == __version__:
+        return ""
+    install = "" if in_wheel(root) else f", or install that version: pip install -e {core.parents[1]}"
+    return (
+        f"the bundle {root.resolve()} belongs to cellbundle {found[1]} ({core}), but cellbundle {__version__} ({CORE}) "
+        f"runs it; use a bundle of this version (cellbundle list){install}"
+    )
+
+
+@lru_cache
+def warn_of_version_conflict(root: Path) -> None:
+    """Log ``version_conflict`` of a bundle, once."""
+    if conflict := version_conflict(root):
+        logger.warning("%s", conflict)
 
 
 def make_importable(root: Path) -> None:
@@ -160,7 +230,7 @@ def bundle_code(root: Path) -> Iterator[None]:
             _turns.notify_all()
 
 
-def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
+def inference_parser(root: Path, overrides: dict[str, Any]) -> "ConfigParser":
     """Parser of a bundle's ``inference.json`` whose contents can be built.
 
     The bundle's own package ``scripts`` becomes importable, see ``make_importable``. Network, normaliser, decoder and
@@ -174,6 +244,9 @@ def inference_parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
         ConfigError: for an id that the configuration does not have.
         CheckpointError: if the weights are another bundle's.
     """
+    from monai.bundle import ConfigParser  # noqa: PLC0415  (takes seconds)
+
+    warn_of_version_conflict(root)
     make_importable(root)
     parser = ConfigParser(ConfigParser.load_config_file(root / INFERENCE))
     weights = overrides.get("weights", root / OWN_WEIGHTS)

@@ -1,6 +1,6 @@
-"""The errors that users see. Every message says what was got, what was expected and what to do."""
+"""Errors and text of messages that users see. A message says what was got, what was expected and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .addresses import redact_text
@@ -111,7 +111,7 @@ def redacted_errors() -> Iterator[None]:
 
 @contextmanager
 def original_errors() -> Iterator[None]:
-    """Raise the errors of this package and of the file system themselves; MONAI wraps what a transform raises.
+    """Raise the errors of this package and of the file system themselves; MONAI wraps those of transforms and imports.
 
     Errors of a copy of this package, which packaged bundles contain, are raised as the same errors of this package.
     """
@@ -125,8 +125,18 @@ def original_errors() -> Iterator[None]:
                 break
             if own is not None:
                 raise own from None
-            cause = cause.__cause__ if isinstance(error, RuntimeError) else None
+            cause = _cause(cause) if isinstance(error, RuntimeError) or _is_import_error(error) else None
         raise
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The error that led to another one."""
+    return getattr(error, "value", None) if _is_import_error(error) else error.__cause__
+
+
+def _is_import_error(error: BaseException) -> bool:
+    """Whether MONAI could not import a class of a configuration: it uses pydoc, which wraps the error."""
+    return type(error).__name__ == "ErrorDuringImport"
 
 
 def _as_own(error: BaseException) -> CellBundleError | OSError | None:
@@ -143,3 +153,14 @@ def _as_own(error: BaseException) -> CellBundleError | OSError | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; PyTorch raises plain ``RuntimeError`` for it on CPU and MPS."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8; a byte of a file name that is not becomes a backslash and its number."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """List the first of some names, and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -2,6 +2,8 @@
 
 Whatever uses weights takes network, normaliser, scale, tiles, decoder and classes from there. The file may come from
 anywhere, so only plain values are taken from it, and expressions and classes that the bundle's own files have as well.
+
+At import this module needs the standard library only: the build of a wheel and ``cellbundle list`` import it.
 """
 
 import json
@@ -9,13 +11,12 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
-from monai.bundle import ConfigParser
+from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError
-from .io import atomic_path
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def bundle_name(root: Path) -> str:
         return root.name
 
 
-def find_settings(parser: ConfigParser) -> dict[str, Any]:
+def find_settings(parser: "ConfigParser") -> dict[str, Any]:
     """What inference must know of a training: items of its configuration with all that they refer to.
 
     Expressions that give plain values are evaluated, as they may depend on the data; references stay.
@@ -76,7 +77,7 @@ def find_settings(parser: ConfigParser) -> dict[str, Any]:
 _DROPPED = object()
 
 
-def _settled(parser: ConfigParser, name: str, raw: Any, waiting: list[str]) -> Any:
+def _settled(parser: "ConfigParser", name: str, raw: Any, waiting: list[str]) -> Any:
     """Content of an id without what belongs to the command; ids that it refers to are added to ``waiting``."""
     if isinstance(raw, Mapping):
         parts = {key: _settled(parser, f"{name}#{key}", value, waiting) for key, value in raw.items()}
@@ -107,6 +108,10 @@ def _is_plain(value: Any) -> bool:
 
 def write_record(folder: Path, record: Record) -> None:
     """Write ``run.yaml`` of a folder of weights."""
+    import yaml  # noqa: PLC0415
+
+    from .io import atomic_path  # noqa: PLC0415
+
     with atomic_path(folder / RECORD) as temporary:
         temporary.write_text(yaml.safe_dump(record, sort_keys=False, width=120), encoding="utf-8")
 
@@ -117,6 +122,8 @@ def read_record(folder: Path) -> Record | None:
     Raises:
         CheckpointError: if it is damaged.
     """
+    import yaml  # noqa: PLC0415
+
     path = folder / RECORD
     if not path.is_file():
         return None
@@ -179,7 +186,7 @@ def _named_as_in(root: Path, content: Any) -> Any:
     return named
 
 
-def apply_settings(parser: ConfigParser, settings: Mapping[str, Any]) -> None:
+def apply_settings(parser: "ConfigParser", settings: Mapping[str, Any]) -> None:
     """Put settings into a configuration; arguments of a class that they do not name stay as they are."""
     config = parser.get()
     for name, content in settings.items():
@@ -219,6 +226,8 @@ def _ids_of_settings(own: Mapping[str, set[str]]) -> set[str]:
 
 def _code_of_bundle(root: Path) -> dict[str, set[str]]:
     """The same of a bundle's files, by top-level id."""
+    from monai.bundle import ConfigParser  # noqa: PLC0415
+
     found: dict[str, set[str]] = {}
     for path in (root / "configs").iterdir():
         if path.suffix in {".json", ".yaml"}:

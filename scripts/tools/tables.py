@@ -60,7 +60,8 @@ def overview(bundle: Bundle) -> Iterator[Row]:
     other = [f for f in bundle.figures if f is not main]
     others = "; ".join(f"{f['data']}: {score(f, 'ap50')} / {score(f, 'mean_ap')}" for f in other)
     name = f"[{bundle.root.name}](docs/README.md)"
-    yield name, bundle.get("method"), bundle.get("parameters"), weights, *scores, others, bundle.get("license")
+    license_ = bundle.metadata.get("license_summary") or bundle.get("license")
+    yield name, bundle.get("method"), bundle.get("parameters"), weights, *scores, others, license_
 
 
 def score(figure: Mapping[str, Any] | None, key: str) -> str:

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import tifffile
 
+from cellbundle.bundles import find_bundle
 from cellbundle.io import write_labels
 from cellbundle.synthetic import write_dataset
 
 from ..damage import fifo
+from ..packages.packaging import write_files
 from .conftest import call
 
 
@@ -138,8 +140,45 @@ def test_list(capsys):
     assert "cell_unet" in capsys.readouterr().out
 
 
-def test_help_does_not_import_torch():
-    code = "import sys; from cellbundle.cli import app; sys.exit('torch' in sys.modules)"
+def test_list_paths(capsys):
+    root = find_bundle("cell_unet")
+    assert call("list", "--paths") == 0
+    assert f"cell_unet\t{root}" in capsys.readouterr().out.splitlines()
+    assert call("list", "--paths", "cell_unet") == 0
+    assert capsys.readouterr().out == f"{root}\n"
+    assert call("list", "--paths", "nope") == 2
+    assert capsys.readouterr().out == ""
+    assert call("list", "cell_unet") == 0
+    assert "weights present" in capsys.readouterr().out
+
+
+def test_doctor_says_where_each_bundle_is_and_which_is_of_another_version(capsys, monkeypatch, tmp_path):
+    root = tmp_path / "checkout" / "bundles" / "tiny"
+    write_files(root, {"configs/inference.json": "{}", "configs/metadata.json": '{"version": "1", "description": ""}'})
+    write_files(root.parents[1] / "scripts" / "cellbundle", {"version.py": '__version__ = "9.8.7"\n'})
+    monkeypatch.setenv("CELLBUNDLE_BUNDLES", str(root.parent))
+    assert call("doctor") == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"tiny .*CELLBUNDLE_BUNDLES: {root}\n", printed)
+    assert f"checkout: {find_bundle('cell_unet')}\n" in printed
+    assert printed.count("9.8.7") == 1
+    monkeypatch.delenv("CELLBUNDLE_BUNDLES")
+    monkeypatch.chdir(root)
+    assert call("doctor") == 0
+    assert capsys.readouterr().out.count("9.8.7") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "--paths", "cell_unet"]])
+def test_these_are_quick_because_they_import_neither_torch_nor_monai(arguments):
+    code = f"""
+import sys
+from cellbundle.cli import main
+try:
+    main({arguments})
+finally:
+    found = [name for name in ("torch", "monai", "ignite") if name in sys.modules]
+    assert not found, found
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cellbundle.bundles import inference_parser, warn_of_version_conflict
 from cellbundle.engine import runs
 from cellbundle.engine.workflow import CellWorkflow
 from cellbundle.errors import CheckpointError, ConfigError
@@ -126,6 +127,33 @@ def test_a_read_only_bundle_has_its_runs_in_the_working_directory(bundle, tmp_pa
     monkeypatch.chdir(tmp_path / "other")
     with pytest.raises(ConfigError, match=r"no folder.*File exists.*--ckpt_path"):
         runs.make_folder(bundle)
+
+
+def test_a_bundle_in_a_wheel_has_its_runs_in_the_working_directory(tmp_path, monkeypatch):
+    bundle = tmp_path / "site-packages" / "cellbundle" / "_bundles" / "cell_unet"
+    bundle.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert runs.runs_folders(bundle) == [tmp_path / "runs"]
+    assert runs.make_folder(bundle) == tmp_path / "runs" / "1"
+    write_record(tmp_path / "runs" / "1", record(bundle="cell_unet", status="finished"))
+    (tmp_path / "runs" / "1" / "model.pt").write_text("")
+    assert runs.last_run(bundle) == tmp_path / "runs" / "1"
+    assert list(bundle.iterdir()) == []
+
+
+def test_a_bundle_of_another_version_of_the_core_is_reported(tmp_path, caplog):
+    bundle = shutil.copytree(BUNDLE, tmp_path / "bundles" / "tiny", ignore=shutil.ignore_patterns("runs", "eval"))
+    (tmp_path / "scripts" / "cellbundle").mkdir(parents=True)
+    (tmp_path / "scripts" / "cellbundle" / "version.py").write_text('__version__ = "9.8.7"\n')
+    with caplog.at_level(logging.WARNING):
+        CellWorkflow(config_file=str(bundle / "configs" / "hyper_parameters.yaml"), mode="infer", logging_file=False)
+        inference_parser(bundle, {})
+    assert "9.8.7" in caplog.text
+    assert caplog.text.count("belongs to cellbundle") == 1
+    warn_of_version_conflict.cache_clear()
+    caplog.clear()
+    inference_parser(bundle, {})
+    assert "9.8.7" in caplog.text
 
 
 TRAIN = {"handlers": [{"a": 1}], "trainer": {"max_epochs": 3}}

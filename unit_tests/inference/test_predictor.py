@@ -12,7 +12,7 @@ from PIL import Image
 
 import cellbundle
 from cellbundle.bundles import find_bundle, list_bundles
-from cellbundle.errors import ArrayError, ConfigError, ImageReadError
+from cellbundle.errors import ArrayError, ConfigError, DependencyError, ImageReadError
 from cellbundle.inference.predictor import Predictor, choose_tile
 from cellbundle.instances.measure import measure
 from cellbundle.io import read_image
@@ -251,6 +251,18 @@ def test_two_bundles_in_one_process(tmp_path, picture):
     image = picture[0][None].astype(np.float32)
     np.testing.assert_array_equal(first.segment(image)[0], second.segment(image)[0])
     assert Predictor("cell_unet").network is not second.network
+
+
+def test_a_package_that_a_bundle_needs_is_missing(tmp_path, monkeypatch):
+    """The folder is a copy, because that of the repository may be imported already."""
+    import shutil
+    import sys
+
+    shutil.copytree(find_bundle("vista2d"), tmp_path / "vista2d")
+    monkeypatch.setitem(sys.modules, "segment_anything", None)
+    monkeypatch.setitem(sys.modules, "segment_anything.modeling", None)
+    with pytest.raises(DependencyError, match=r"pip install 'cellbundle\[vista2d\]'"):
+        Predictor(tmp_path / "vista2d", device="cpu")
 
 
 SQUARES = """

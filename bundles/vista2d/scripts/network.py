@@ -5,14 +5,18 @@ from functools import partial
 
 import torch
 from monai.networks.nets.cell_sam_wrapper import CellSamWrapper
-from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import nn
 from torch.nn import functional as F
 
 from cellbundle.engine.network import assign_weights, logger, read_weights
-from cellbundle.errors import ConfigError
+from cellbundle.errors import ConfigError, DependencyError
 from cellbundle.flags import as_bool
+
+try:
+    from segment_anything.modeling import ImageEncoderViT
+    from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+except ImportError as error:
+    raise DependencyError("vista2d needs segment-anything; pip install 'cellbundle[vista2d]'") from error
 
 PATCH_SIZE = 16  # pixels of the enlarged window that become one token
 FEATURES = 256  # channels that the encoder hands to the decoder

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError
-from ..io import printable
+from ..errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from ..datasets import Facts, Prepared

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
-from ..io import printable
+from ..errors import ConfigError, printable
 
 Datalist = Annotated[Path, typer.Option(help="JSON data list.")]
 Basedir = Annotated[Path, typer.Option(help="Folder that the paths in the data list are relative to.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..addresses import redact_text
-from ..io import printable
+from ..errors import printable
 
 if TYPE_CHECKING:
     import torch

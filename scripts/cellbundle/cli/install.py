@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..io import printable
+from ..errors import printable
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..addresses import redact_text
-from ..errors import ConfigError
-from ..io import first_few, printable
+from ..errors import ConfigError, first_few, printable
 
 if TYPE_CHECKING:
     from ..inference.batch.run import Batch

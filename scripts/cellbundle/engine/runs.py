@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 
 from .. import distributed
 from ..addresses import redact_text
+from ..bundles import in_wheel
 from ..errors import CheckpointError, ConfigError
 from ..flags import WORDS, as_bool
 from ..io import first_few
@@ -60,8 +61,8 @@ class Run(NamedTuple):
 
 
 def runs_folders(root: Path) -> list[Path]:
-    """Folders that hold the runs of a bundle: its own, and that of the working directory."""
-    return list(dict.fromkeys([root / RUNS, Path.cwd() / RUNS]))
+    """Folders that hold the runs of a bundle: its own, unless it is part of a wheel, and the working directory's."""
+    return list(dict.fromkeys([*([] if in_wheel(root) else [root / RUNS]), Path.cwd() / RUNS]))
 
 
 def find_runs(root: Path) -> list[Run]:

@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow
 
 from .. import distributed
 from ..addresses import redact_logs
-from ..bundles import make_importable
+from ..bundles import make_importable, warn_of_version_conflict
 from ..errors import ArrayError, CellBundleError, ConfigError, PreemptedError, original_errors, redacted_errors
 from ..evaluation import REPORT_FILES, build_evaluation, format_report, write_evaluation
 from ..flags import as_bool
@@ -81,6 +81,7 @@ class CellWorkflow(ConfigWorkflow):
         **override: Any,
     ) -> None:
         root = own_file(config_file).resolve().parents[1]
+        warn_of_version_conflict(root)
         make_importable(root)
         config = load_config(config_file)
         check_overrides(config, override)

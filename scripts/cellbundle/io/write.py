@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -99,17 +99,6 @@ def write_image(path: str | Path, image: NDArray) -> None:
             compressionargs={"level": ZLIB_LEVEL},
             metadata={"axes": "CYX"[-image.ndim :]},
         )
-
-
-def printable(text: str) -> str:
-    """Text that can be written as UTF-8; a byte of a file name that is not becomes a backslash and its number."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def first_few(names: Sequence[str], most: int) -> str:
-    """List the first of some names, and how many there are more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def stem(path: str | Path) -> str:

@@ -18,7 +18,8 @@ from ..addresses import redact, redact_message
 from ..bundles import describe_bundle, find_bundle
 from ..errors import CellBundleError, CheckpointError, ConfigError, DependencyError, redact_error
 from ..inference.predictor import Predictor
-from ..packages.build import CORE, bundle_files, weight_files
+from ..packages.build import CORE
+from ..packages.files import bundle_files, weight_files
 from ..record import OWN_WEIGHTS
 from ..tracking.names import resolve_uri
 from ..tracking.server import QuickRequests, check_database, find_experiment

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -20,13 +20,13 @@ from ..bundles import make_importable
 from ..engine.configs.bases import HYPER_PARAMETERS
 from ..engine.configs.show import config_text
 from ..errors import CellBundleError
-from ..record import METADATA, OWN_WEIGHTS, RECORD, read_record
+from ..record import METADATA, OWN_WEIGHTS, read_record
 from ..version import __version__
 from .archive import STAMP, PackageError, read_stamp
+from .files import bundle_files, core_files, weight_files
 from .install import added_files, replace_folder
 
 CORE = Path(__file__).resolve().parents[1]
-PARTS = ("LICENSE", "configs", "docs", "large_files.yml", "scripts")  # of a bundle; the weights come on top
 REWRITTEN = {".json", ".md", ".py", ".yaml", ".yml"}
 KINDS = REWRITTEN | {".conf", ".css", ".csv", ".html", ".jpg", ".js", ".png", ".svg", ".tif", ".txt", ".typed"}
 REPOSITORY_URL = "https://github.com/cellbundle/cellbundle/blob/main"  # target of links to files outside of a package
@@ -65,26 +65,6 @@ def read_version(bundle: Path) -> str:
     return version
 
 
-def tree(path: Path) -> Iterator[Path]:
-    """A file itself, or all below a folder but caches and hidden files."""
-    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        parts = file.relative_to(path).parts
-        if file.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in parts):
-            yield file
-
-
-def bundle_files(bundle: Path) -> dict[str, Path]:
-    """Files of a bundle but its weights and what it wrote, by their paths in it."""
-    return {file.relative_to(bundle).as_posix(): file for part in PARTS for file in tree(bundle / part)}
-
-
-def weight_files(weights: Path) -> dict[str, Path]:
-    """Weights and the ``run.yaml`` beside them, if there is one, by their paths in a bundle."""
-    record = weights.with_name(RECORD)
-    own = Path(OWN_WEIGHTS)
-    return {OWN_WEIGHTS: weights} | ({own.with_name(RECORD).as_posix(): record} if record.is_file() else {})
-
-
 def weight_contents(weights: Path) -> dict[str, bytes]:
     """Content of ``weight_files``; ``run.yaml`` names the core in the package.
 
@@ -117,7 +97,7 @@ def collect(bundle: Path, repository: Path | None = None, core: Path = CORE) -> 
         names = [name for name in read_stamp(bundle).files if not name.startswith("models/")]
         return {name: (bundle / name).read_bytes() for name in names}
     sources = bundle_files(bundle)
-    sources |= {f"scripts/cellbundle/{file.relative_to(core).as_posix()}": file for file in tree(core)}
+    sources |= {f"scripts/cellbundle/{path}": file for path, file in core_files(core).items()}
     for file in sources.values():
         if file.suffix not in KINDS and file.name != "LICENSE":
             raise CellBundleError(f"{file}: packages hold no {file.suffix!r} files; remove it, or add it to KINDS")

@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ...errors import ImageReadError
-from ..write import first_few, printable
+from ...errors import ImageReadError, first_few, printable
 
 MAX_NAMES, MAX_NAME = 3, 80  # of file names in a message, and their length
 MAX_PLANES = 2**20  # of all images that the metadata describe
