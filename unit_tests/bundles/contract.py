@@ -148,8 +148,15 @@ class Bundle:
     @property
     def has_monai_trainer(self) -> bool:
         """Whether MONAI's engine trains, and not the loop of another library."""
-        config = json.loads((self.root / "configs" / "train.json").read_text())
-        return config["train"]["trainer"]["_target_"] == "SupervisedTrainer"
+        return self.train_config["train"]["trainer"]["_target_"] == "SupervisedTrainer"
+
+    @property
+    def has_phases(self) -> bool:
+        return "phase" in self.train_config
+
+    @property
+    def train_config(self) -> dict[str, Any]:
+        return json.loads((self.root / "configs" / "train.json").read_text())
 
     @property
     def is_detector(self) -> bool:
