@@ -63,9 +63,8 @@ def base_files() -> dict[str, Path]:
 def _add(file: Path, found: list[Path], users: tuple[Path, ...]) -> None:
     """Append the bases of a file and the file itself to ``found``; ``users`` are the files that led to it."""
     if file.resolve() in [user.resolve() for user in users]:
-        raise ConfigError(
-            f"{BASES}: {' -> '.join(path.name for path in (*users, file))} is a circle; remove one of them"
-        )
+        circle = " -> ".join(path.name for path in (*users, file))
+        raise ConfigError(f"{users[-1]}: {BASES} makes a circle ({circle}); remove one of them")
     bases = read(file).get(BASES, [])
     for name in bases if isinstance(bases, list) else [bases]:
         _add(_find_base(file, name), found, (*users, file))

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
+from monai.bundle.utils import merge_kv
 
 from ...bundles import make_importable
 from ...errors import ConfigError
@@ -37,11 +38,15 @@ def generated_files(bundle: Path) -> dict[Path, str]:
         ConfigError: for a key that reaches nothing.
     """
     make_importable(bundle)
-    config = load_config(bundle / "configs" / HYPER_PARAMETERS)
-    made = {"inference.json": inference_config(config), "train.json": train_config(config)}
-    made["inference_trt.json"] = _overlay("tensorrt", made["inference.json"], config["tensorrt"])
+    file = bundle / "configs" / HYPER_PARAMETERS
+    config = load_config(file)
+    try:
+        made = {"inference.json": inference_config(config), "train.json": train_config(config)}
+        made["inference_trt.json"] = tensorrt_config(config, made["inference.json"])
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
     if config["train"]["trainer"]["_target_"] == "SupervisedTrainer":  # others start their processes themselves
-        made["multi_gpu_train.json"] = _multi_gpu(made["train.json"])
+        made["multi_gpu_train.json"] = multi_gpu_config(made["train.json"])
     files = {name: json.dumps({"_desc_": NOTE} | part, indent=4) + "\n" for name, part in made.items()}
     return {bundle / "configs" / name: text for name, text in files.items()}
 
@@ -52,8 +57,9 @@ def inference_config(config: Config) -> Config:
     Args:
         config: merged configuration of a bundle.
     """
-    changed = _changed(config, "inference", config["inference"])
-    return _needed(changed, InferProperties, {"postprocessing", *(top_id(key) for key in config["inference"])})
+    changes = config.get("inference", {})
+    changed = _changed(config, "inference", changes)
+    return _needed(changed, InferProperties, {"postprocessing", *map(top_id, changes)})
 
 
 def train_config(config: Config) -> Config:
@@ -70,25 +76,49 @@ def train_config(config: Config) -> Config:
     return _needed(changed, TrainProperties, {"validate", *SETTINGS})
 
 
+def tensorrt_config(config: Config, inference: Config) -> Config:
+    """What is put on ``inference.json`` for TensorRT.
+
+    Args:
+        config: merged configuration of a bundle.
+        inference: as ``inference_config`` returns it.
+    """
+    overlay, changes = read(FOLDER / "tensorrt.yaml"), config.get("tensorrt", {})
+    _check_changes({**inference, **overlay}, changes, "tensorrt")
+    return overlay | changes
+
+
+def multi_gpu_config(train: Config) -> Config:
+    """What is put on ``train.json`` for several processes.
+
+    Args:
+        train: as ``train_config`` returns it.
+    """
+    overlay = read(FOLDER / "multi_gpu.yaml")
+    first, last = overlay["run"]
+    return overlay | {"run": [first, *train["run"], last]}
+
+
 def _changed(config: Config, base: str, changes: Config) -> Config:
     """A copy of a configuration with a base file and further changes put on it."""
     parser = ConfigParser(deepcopy({key: value for key, value in config.items() if key not in CHANGES}))
-    for key, value in [*read(FOLDER / f"{base}.yaml").items(), *changes.items()]:
-        check_change(parser.get(), key, base)
-        if key.startswith("+"):
-            parser[key[1:]] = [*parser[key[1:]], *value]
-        else:
-            parser[key] = value
+    for key, value in read(FOLDER / f"{base}.yaml").items():
+        merge_kv(parser, key, value)
     changed: Config = parser.get()
+    _check_changes(changed, changes, base)
+    for key, value in changes.items():
+        merge_kv(parser, key, value)
     return changed
 
 
-def check_change(config: Config, key: str, block: str) -> None:
-    """Raise ``ConfigError`` unless a key with several levels is known, or a parameter of the class it belongs to."""
-    parent, _, last = id_of(key).rpartition("#")
-    holder = lookup(config, parent) if parent else None
-    if parent and not is_known(config, key) and last not in parameters(holder) | SPECIAL_KEYS:
-        raise ConfigError(f"the key {key!r} of the block {block!r} reaches nothing")
+def _check_changes(config: Config, changes: Config, block: str) -> None:
+    """Raise ``ConfigError`` for a key of a block that is not known, no parameter, and not referred to in the block."""
+    used = {name for text in texts(changes) for name in references(text)}
+    for key in changes:
+        parent, _, last = id_of(key).rpartition("#")
+        allowed = parameters(lookup(config, parent)) | SPECIAL_KEYS if parent else used
+        if not is_known(config, key) and last not in allowed:
+            raise ConfigError(f"the key {key!r} of the block {block!r} reaches nothing")
 
 
 def _needed(config: Config, properties: Mapping[str, Any], further: Set[str]) -> Config:
@@ -104,17 +134,3 @@ def _needed(config: Config, properties: Mapping[str, Any], further: Set[str]) ->
     kept = {name: value for name, value in config.items() if name in names}
     words = {word for text in texts(kept) for word in WORD.findall(text)}
     return {"imports": [line for line in config["imports"] if line.split()[-1] in words]} | kept
-
-
-def _overlay(base: str, config: Config, changes: Config) -> Config:
-    """A configuration that is put on another one: a base file with the changes of a bundle."""
-    for key in changes:
-        check_change(config, key, base)
-    return read(FOLDER / f"{base}.yaml") | changes
-
-
-def _multi_gpu(train: Config) -> Config:
-    """Changes of ``train.json`` for several processes."""
-    overlay = read(FOLDER / "multi_gpu.yaml")
-    first, last = overlay["run"]
-    return overlay | {"run": [first, *train["run"], last]}
