@@ -64,6 +64,13 @@ def test_a_new_key_that_something_refers_to(tmp_path: Path):
     assert config["train"]["period"] == 3
 
 
+def test_a_later_file_may_replace_the_reference_to_a_key(tmp_path: Path):
+    own = write(
+        tmp_path, root=ROOT, middle="bases: [root.yaml]\nsize: 2\nlearning_rate: $@size", own="learning_rate: 1"
+    )
+    assert load_config([tmp_path / "middle.yaml", own])["learning_rate"] == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -13,7 +13,7 @@ OWN = CONFIGS / "hyper_parameters.yaml"
 
 
 def make(files: str | list[str], folder: Path, **options: object) -> CellWorkflow:
-    return CellWorkflow(config_file=files, ckpt_path=str(folder / "run"), **options)
+    return CellWorkflow(config_file=files, ckpt_path=str(folder / "run"), **{"logging_file": False, **options})
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
@@ -30,7 +30,8 @@ def test_the_bundle_of_a_file_elsewhere(tmp_path: Path, caplog: pytest.LogCaptur
     assert workflow.override["learning_rate"] == 0.5
     assert not {"bases", "inference", "tensorrt"} & workflow.parser.get().keys()
     assert all("_target_" in handler for handler in workflow.parser["train#handlers"])
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warnings == ["Logging file is set to False, skipping logging."]
 
 
 def test_an_override_of_a_named_handler(tmp_path: Path):

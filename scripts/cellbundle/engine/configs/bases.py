@@ -114,6 +114,7 @@ def load_config(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """
     merged = ConfigParser({})
     new: dict[str, Path] = {}
+    used: set[str] = set()
     for file in config_files(files):
         config: dict[str, Any] = merged.get()
         content = {key: value for key, value in read(file).items() if key != BASES}
@@ -123,8 +124,9 @@ def load_config(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
             if not is_first and not is_known(config, key):
                 new[id_of(key)] = file
             merge_kv(merged, key, value)
+        used |= {name for text in texts(merged.get()) for name in references(text)}
     config = merged.get()
-    _check_references(config, new)
+    _check_references(config, new, used)
     return config
 
 
@@ -173,9 +175,14 @@ def _check_key(config: Mapping[str, Any], file: Path, key: str, value: Any) -> N
             )
 
 
-def _check_references(config: Mapping[str, Any], new: Mapping[str, Path]) -> None:
-    """Raise ``ConfigError`` for a new key that nothing refers to: it is probably misspelt."""
-    used = {reference for text in texts(config) for reference in references(text)}
+def _check_references(config: Mapping[str, Any], new: Mapping[str, Path], used: set[str]) -> None:
+    """Raise ``ConfigError`` for a new key that nothing refers to: it is probably misspelt.
+
+    Args:
+        config: merged files.
+        new: file of each id that was new when it was merged.
+        used: ids that something refers to, also what a later file has replaced.
+    """
     for name, file in new.items():
         is_used = any(f"{other}#".startswith(f"{name}#") or f"{name}#".startswith(f"{other}#") for other in used)
         if not is_used and name not in ROOTS:
