@@ -194,6 +194,7 @@ def install_bundle(name: str, models: Path, dist: Path, python: Path, full: bool
         return
     inference = json.loads((root / INFERENCE).read_text())
     small = {} if full else yaml.safe_load((root / SMALL).read_text())
+    small.pop("bases", None)
     set_values(root / "configs" / "train.json", small)
     known = {key: value for key, value in small.items() if key.split("::")[0] in inference}
     untrained = json.loads((root / METADATA).read_text()).get("untrained", {})

@@ -83,7 +83,6 @@ def find_cases() -> dict[str, Case]:
 
 
 CASES = find_cases()
-FILES = "['configs/hyper_parameters.yaml','configs/small.yaml']"
 Times = tuple[float, float, float]  # seconds to run.yaml, from there to the first checkpoint, from there to the end
 
 
@@ -292,7 +291,7 @@ def run_case(name: str, kills: int, data: Path, deadline: float, seed: int, say:
     began, case, folder, bundle = time.monotonic(), CASES[name], data.parents[1] / name, BUNDLES / CASES[name].bundle
     launcher = f"-m torch.distributed.run --standalone --nproc_per_node={case.processes} " if case.processes > 1 else ""
     line = f"{launcher}-m monai.bundle run_workflow scripts.workflow.{case.workflow} {case.options}"
-    files = {"config_file": FILES, "datalist": data, "basedir": data.parent}
+    files = {"config_file": "configs/small.yaml", "datalist": data, "basedir": data.parent}
     folder.mkdir()
 
     def start(got: Path, *further: str) -> Training:

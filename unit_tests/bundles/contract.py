@@ -128,11 +128,12 @@ class Bundle:
     @property
     def small(self) -> dict[str, Any]:
         """Overrides of the small version by their ids."""
-        return {key.replace("::", "#"): value for key, value in read_yaml(self.root / SMALL).items()}
+        return {key.replace("::", "#"): value for key, value in read_yaml(self.root / SMALL).items() if key != "bases"}
 
     @property
-    def config_files(self) -> list[str]:
-        return [str(self.root / "configs" / "hyper_parameters.yaml"), str(self.root / SMALL)]
+    def config_file(self) -> str:
+        """Configuration of the small version."""
+        return str(self.root / SMALL)
 
     @property
     def small_inference(self) -> dict[str, Any]:
@@ -178,7 +179,7 @@ class Bundle:
         where = {"datalist": str(data), "basedir": str(data.parent), "ckpt_path": str(folder)}
         where |= {"output_dir": str(folder / "eval"), "num_workers": 0, "device_name": "cpu"}
         workflow = self.workflow_class()(
-            config_file=self.config_files, mode=mode, logging_file=False, **{**where, **options}
+            config_file=self.config_file, mode=mode, logging_file=False, **{**where, **options}
         )
         workflow.initialize()
         return workflow
@@ -196,7 +197,7 @@ class Bundle:
     def network(self, **options: Any) -> torch.nn.Module:
         """The small network with random weights."""
         make_importable(self.root)
-        parser = ConfigParser(load_config(self.config_files))
+        parser = ConfigParser(load_config(self.config_file))
         parser.update(pairs=options)
         return parser.get_parsed_content("network_def")
 

@@ -187,7 +187,7 @@ class TestVista2D(Bundle):
         everything = "$find_entries(@data_list_files, 'training', 99)"  # no fold is left out
         still = {f"train#preprocessing#{i}#prob": 0.0 for i in range(5, 12)}
         workflow = CellWorkflow(
-            config_file=self.config_files,
+            config_file=self.config_file,
             logging_file=False,
             datalist=str(data),
             basedir=str(data.parent),

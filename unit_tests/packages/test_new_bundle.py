@@ -105,8 +105,7 @@ def test_a_method_is_one_folder(repository, tmp_path):
 
 def trains_evaluates_and_infers(bundle, repository, tmp_path):
     data = write_dataset(tmp_path / "data", n_training=5, n_testing=1, size=(64, 72), seed=0)
-    files = "['configs/hyper_parameters.yaml','configs/small.yaml']"
-    command = ["-m", "monai.bundle", "run_workflow", f"scripts.workflow.{CLASS}", "--config_file", files]
+    command = ["-m", "monai.bundle", "run_workflow", f"scripts.workflow.{CLASS}", "--config_file", "configs/small.yaml"]
     command += ["--datalist", data, "--basedir", data.parent, "--ckpt_path", tmp_path / "run", "--device_name", "cpu"]
     command += ["--output_dir", tmp_path / "eval", "--num_workers", "0"]
     python(bundle, repository, *command, "--quick", "True", "--final_test", "False")

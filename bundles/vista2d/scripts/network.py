@@ -214,7 +214,7 @@ class VistaNetwork(CellSamWrapper):
         there, here = encoder_size(weights, found), encoder_size(own, VISTA_PREFIX)
         return (
             f"the encoder in the file has {there}, this one {here}; {meant} was probably meant, or the network's size: "
-            "give configs/small.yaml as a second --config_file for weights trained with it, else leave it out"
+            "give --config_file configs/small.yaml for weights trained with it, else configs/hyper_parameters.yaml"
         )
 
 
