@@ -253,16 +253,26 @@ def test_two_bundles_in_one_process(tmp_path, picture):
     assert Predictor("cell_unet").network is not second.network
 
 
-def test_a_package_that_a_bundle_needs_is_missing(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("bundle", "package", "extra"),
+    [
+        ("vista2d", "segment_anything", "vista2d"),
+        ("swin_unet", "timm", "swin"),
+        ("hover_uni", "timm", "hover"),
+        ("mask_rcnn", "timm", "mask_rcnn"),
+        ("yolo_seg", "ultralytics", "yolo"),
+    ],
+)
+def test_a_package_that_a_bundle_needs_is_missing(tmp_path, monkeypatch, bundle, package, extra):
     """The folder is a copy, because that of the repository may be imported already."""
     import shutil
     import sys
 
-    shutil.copytree(find_bundle("vista2d"), tmp_path / "vista2d")
-    monkeypatch.setitem(sys.modules, "segment_anything", None)
-    monkeypatch.setitem(sys.modules, "segment_anything.modeling", None)
-    with pytest.raises(DependencyError, match=r"pip install 'cellbundle\[vista2d\]'"):
-        Predictor(tmp_path / "vista2d", device="cpu")
+    shutil.copytree(find_bundle(bundle), tmp_path / bundle, ignore=shutil.ignore_patterns("runs", "eval"))
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DependencyError, match=rf"pip install 'cellbundle\[{extra}\]'"):
+        Predictor(tmp_path / bundle, device="cpu")
 
 
 SQUARES = """

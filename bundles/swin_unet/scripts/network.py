@@ -1,12 +1,16 @@
 """swin_unet: a U-Net of Swin transformer blocks, compact enough for a CPU."""
 
 import torch
-from timm.layers import Mlp
-from timm.models.swin_transformer import PatchMerging, WindowAttention, window_partition, window_reverse
 from torch import nn
 from torch.nn import functional as F
 
-from cellbundle.errors import ConfigError
+from cellbundle.errors import ConfigError, DependencyError
+
+try:
+    from timm.layers import Mlp
+    from timm.models.swin_transformer import PatchMerging, WindowAttention, window_partition, window_reverse
+except ImportError as error:
+    raise DependencyError("swin_unet needs timm; pip install 'cellbundle[swin]'") from error
 
 COLOURS = 3  # channels of the images that the bundle reads
 
