@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from cellbundle.engine.configs.bases import HYPER_PARAMETERS
 from cellbundle.engine.configs.generate import generated_files
 from cellbundle.errors import CellBundleError
 from cellbundle.io import atomic_path
@@ -24,10 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(arguments: list[str] | None = None) -> None:
     """Command line; exits with 1 if --check finds a file that is not up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/hyper_parameters.yaml"))
+    names = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"bundles; by default all: {', '.join(names)}")
     parser.add_argument("--check", action="store_true", help="write nothing; say which files are not up to date")
     options = parser.parse_args(arguments)
+    for name in names:
+        for file in (HYPER_PARAMETERS, "metadata.json"):
+            if not (ROOT / "bundles" / name / "configs" / file).is_file():
+                parser.exit(1, f"error: bundles/{name}/configs has no {file}\n")
     if unknown := sorted(set(options.names) - set(names)):
         parser.error(f"unknown bundles: {', '.join(unknown)}; choose some of {', '.join(names)}")
     try:

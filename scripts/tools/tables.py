@@ -123,9 +123,15 @@ def read_bundles(repository: Path) -> list[Bundle]:
     bundles = []
     for file in sorted((repository / "bundles").glob("*/configs/metadata.json")):
         root = file.parents[1]
-        figures = json.loads((root / "docs" / "figures.json").read_text(encoding="utf-8"))
-        bundles.append(Bundle(root, json.loads(file.read_text(encoding="utf-8")), figures))
+        bundles.append(Bundle(root, _read_json(file), _read_json(root / "docs" / "figures.json")))
     return bundles
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
 
 
 def render_table(table: Table, bundles: list[Bundle], up: str) -> str:
@@ -133,11 +139,20 @@ def render_table(table: Table, bundles: list[Bundle], up: str) -> str:
     lines = []
     for bundle in bundles:
         folder = f"{up}bundles/{bundle.root.name}/"
-        for row in table.rows(bundle):
+        for row in _rows(table, bundle):
             cells = (" ".join(cell.split()).replace("|", "\\|") for cell in row)
             lines.append(tuple(LINK.sub(lambda match, folder=folder: folder + match[1], cell) for cell in cells))
     head = f"| {' | '.join(table.columns)} |\n|{'---|' * len(table.columns)}\n"
     return head + "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+
+
+def _rows(table: Table, bundle: Bundle) -> list[Row]:
+    try:
+        return list(table.rows(bundle))
+    except KeyError as error:
+        raise ConfigError(
+            f"{bundle.root}: an entry of its metadata or figures has no {error}, which a table needs"
+        ) from error
 
 
 def render(repository: Path) -> dict[Path, str]:

@@ -34,3 +34,11 @@ def test_prints_the_merged_configuration(capsys: pytest.CaptureFixture[str], nam
 def test_unknown_bundle(capsys: pytest.CaptureFixture[str]):
     assert run("swin_nut") == 2
     assert "no bundle 'swin_nut'" in capsys.readouterr().err
+
+
+def test_what_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(str(tmp_path / "none.yaml")) == 2
+    assert "no configuration file" in capsys.readouterr().err
+    (tmp_path / "run.yaml").touch()
+    assert run(str(tmp_path)) == 2
+    assert "is a run; cellbundle info" in capsys.readouterr().err

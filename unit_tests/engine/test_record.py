@@ -63,6 +63,9 @@ def test_eval_and_infer_take_the_settings_and_the_command_line_wins(run, make):
     decoder = workflow.content("decoder").options
     assert (decoder["min_score"], decoder["cell_threshold"]) == (0.9, -1.0)
     assert workflow.content("inferer").overlap == 0.1
+    workflow = make(mode="infer", **{"+normaliser": {"lower": 9.0}})
+    assert (workflow.content("normaliser").lower, workflow.content("normaliser").upper) == (9.0, 99.8)
+    assert "+normaliser" not in workflow.parser.get()
 
 
 def test_weights_without_a_record_load_as_the_bundle_is_configured(run, caplog):

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
+from ..record import RECORD
+
 
 def config(
     bundle: Annotated[
@@ -15,11 +18,19 @@ def config(
     ] = False,
 ) -> int:
     """Print every option of a bundle with its value, its comment, and the file that the value comes from."""
-    from ..bundles import find_bundle, make_importable  # noqa: PLC0415  (imports PyTorch)
-    from ..engine.configs.bases import HYPER_PARAMETERS, own_file  # noqa: PLC0415
+    from ..bundles import find_bundle, make_importable, warn_of_version_conflict  # noqa: PLC0415
+    from ..engine.configs.bases import HYPER_PARAMETERS, SUFFIXES, own_file  # noqa: PLC0415  (imports PyTorch)
     from ..engine.configs.show import config_text  # noqa: PLC0415
 
-    file = Path(bundle) if Path(bundle).is_file() else find_bundle(bundle) / "configs" / HYPER_PARAMETERS
-    make_importable(own_file(file).resolve().parents[1])
+    file, folder = Path(bundle), Path(bundle)
+    if file.suffix in SUFFIXES and not file.is_file():
+        raise ConfigError(f"there is no configuration file {file}")
+    if (folder / RECORD).is_file():
+        raise ConfigError(f"{folder} is a run; cellbundle info {folder} shows how it was configured")
+    if not file.is_file():
+        file = find_bundle(bundle) / "configs" / HYPER_PARAMETERS
+    root = own_file(file).resolve().parent.parent
+    warn_of_version_conflict(root)
+    make_importable(root)
     typer.echo(config_text(file, origins=not flat), nl=False)
     return 0

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pydoc import locate
 from typing import Any, TypeVar
 
@@ -98,6 +99,15 @@ def is_known(config: Any, name: str) -> bool:
     return isinstance(holder, Mapping) and key in holder
 
 
+def takes_any(content: Mapping[str, Any]) -> bool:
+    """Whether the ``_target_`` of a configuration item takes arguments of any name, or cannot be inspected."""
+    try:
+        signature = inspect.signature(_locate(content["_target_"]))
+    except (KeyError, TypeError, ValueError):
+        return True
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+
+
 def parameters(content: Any) -> set[str]:
     """Parameters of the ``_target_`` of a configuration item, and of its base classes if it passes them on."""
     if not isinstance(content, Mapping) or not isinstance(content.get("_target_"), str):
@@ -117,12 +127,18 @@ def parameters(content: Any) -> set[str]:
 
 def _locate(name: str) -> Any:
     """The object a ``_target_`` names; MONAI's components may be named without their module."""
-    from monai.bundle.config_item import ComponentLocator  # noqa: PLC0415  (walks all of MONAI, only needed for unusual keys)
-
-    module = ComponentLocator().get_component_module_name(name)
+    module = _components().get_component_module_name(name)
     if isinstance(module, list):
         module = module[0]
     return locate(f"{module}.{name}") if module else locate(name)
+
+
+@lru_cache
+def _components() -> Any:
+    """MONAI's table of its components."""
+    from monai.bundle.config_item import ComponentLocator  # noqa: PLC0415  (only needed for some keys)
+
+    return ComponentLocator()
 
 
 def choose(option: str, value: str, choices: Mapping[str, Choice]) -> Choice:

@@ -12,6 +12,7 @@ from weakref import finalize as call_at_end
 import pandas as pd
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
+from monai.bundle.utils import merge_kv
 
 from .. import distributed
 from ..addresses import redact_logs
@@ -80,7 +81,7 @@ class CellWorkflow(ConfigWorkflow):
         logging_file: str | bool | None = None,
         **override: Any,
     ) -> None:
-        root = own_file(config_file).resolve().parents[1]
+        root = own_file(config_file).resolve().parent.parent
         warn_of_version_conflict(root)
         make_importable(root)
         config = load_config(config_file)
@@ -147,8 +148,9 @@ class CellWorkflow(ConfigWorkflow):
         if settings is None:
             return
         apply_settings(self.parser, settings)
-        given = {key: value for key, value in self.override.items() if top_id(key) in settings}
-        self.parser.update(pairs=given)  # the command line wins
+        for key, value in self.override.items():  # the command line wins
+            if top_id(key) in settings:
+                merge_kv(self.parser, key, value)
 
     @redacted_errors()
     def run(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from ..bundles import make_importable
+from ..bundles import make_importable, warn_of_version_conflict
 from ..engine.configs.bases import HYPER_PARAMETERS
 from ..engine.configs.show import config_text
 from ..errors import CellBundleError
@@ -118,6 +118,7 @@ def collect(bundle: Path, repository: Path | None = None, core: Path = CORE) -> 
 
 def _flat_config(bundle: Path) -> str:
     """A bundle's configuration with its bases, as one file."""
+    warn_of_version_conflict(bundle)
     make_importable(bundle.resolve())  # classes of the bundle's own must be found
     return config_text(bundle / "configs" / HYPER_PARAMETERS, origins=False)
 

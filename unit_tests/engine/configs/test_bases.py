@@ -83,6 +83,23 @@ def test_a_later_file_may_replace_the_reference_to_a_key(tmp_path: Path):
         ("train::steps::7: 3", "own.yaml train::steps::7 reaches nothing"),
         ("train: {loss: {delta: 3}}", "own.yaml train would remove steps"),
         ("train::loss: {_target_: torch.nn.HuberLoss, delta: 3}", "own.yaml train::loss would remove reduction"),
+        ("+train: {los: 3}", "own.yaml train::los nothing refers"),
+        ("+train::loss: {delt: 3}", "own.yaml train#loss#delt torch.nn.HuberLoss has no delt"),
+        (
+            "other: {_target_: torch.nn.HuberLoss, delt: 3}\nrun: $@other",
+            "own.yaml other torch.nn.HuberLoss delt delta?",
+        ),
+        ("learning_rate: 1e-3", "own.yaml learning_rate text '1e-3' 1.0e-03"),
+        ("learning_rate: 1\nlearning_rate: 2", "own.yaml Duplicate learning_rate"),
+        ("3: 4", "own.yaml 3 is not an id"),
+        ("yes: 4", "own.yaml True is not an id"),
+        ("'train:::loss': 4", "own.yaml train:::loss is not an id"),
+        ("inference: null", "own.yaml inference None expected a mapping"),
+        ("bases: {a: b}", "own.yaml bases expected the name of a base"),
+        ("bases: 3", "own.yaml bases 3 expected the name of a base"),
+        ("bases: [flow]", "own.yaml bases flow did you mean flows"),
+        ("bases: [own]", "own.yaml bases own did you mean own.yaml"),
+        ("# nothing", "own.yaml is empty"),
         ("bases: [rot]", "own.yaml bases rot does not exist common flows"),
         ("bases: [rot.yaml]", "own.yaml bases rot.yaml does not exist"),
         ("bases: [own.yaml]", "own.yaml bases circle own.yaml -> own.yaml"),
@@ -92,7 +109,8 @@ def test_a_later_file_may_replace_the_reference_to_a_key(tmp_path: Path):
 )
 def test_errors_name_file_and_key(tmp_path: Path, text: str, words: str):
     with pytest.raises(ConfigError) as error:
-        changed(tmp_path, text) if "bases" not in text and text[0] != "-" else load_config(write(tmp_path, own=text))
+        load_config(write(tmp_path, own=text)) if text[:5] in ("bases", "- a", "# not") else changed(tmp_path, text)
+    assert "did you mean learning_rat " not in str(error.value)
     assert [word for word in words.split() if word not in str(error.value)] == []
 
 
@@ -153,8 +171,7 @@ def test_only_monais_message_about_folders_is_dropped(caplog: pytest.LogCaptureF
 def test_a_base_serves_at_least_two_bundles():
     files = [config_files(bundle / "configs" / "hyper_parameters.yaml") for bundle in BUNDLES]
     users = Counter(path.stem for paths in files for path in paths[:-1])
-    generated = {"inference", "monai_label", "multi_gpu", "tensorrt"}  # of all bundles
-    assert users.keys() == base_files().keys() - generated
+    assert users.keys() == base_files().keys()
     assert min(users.values()) >= 2
 
 

@@ -53,6 +53,22 @@ def test_each_value_with_its_comment_and_file(tmp_path: Path):
     assert not any("about the file" in line for line in lines)
 
 
+def test_text_that_yaml_takes_for_another_value_is_in_quotes(tmp_path: Path):
+    content = {
+        "a": ["off", "on"],
+        "b": "12:30:00",
+        "c": "1_000",
+        "d": float("inf"),
+        "e": "a # b",
+        "f": "it's",
+        "g": "~",
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    text = config_text(tmp_path / "own.yaml", origins=False)
+    assert yaml.safe_load(text) == content
+    assert "# b'" not in text.replace("a # b'", "")
+
+
 def test_flat_text_is_the_configuration(tmp_path: Path):
     flat = texts(tmp_path)[1]
     assert "yaml" not in flat

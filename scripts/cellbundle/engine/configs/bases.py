@@ -7,7 +7,8 @@ block.
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,14 +20,18 @@ from monai.bundle.utils import merge_kv
 from monai.utils import ensure_tuple
 
 from ...errors import ConfigError
-from ..overrides import SPECIAL_KEYS, config_ids, is_known, lookup, parameters
+from ..overrides import SPECIAL_KEYS, config_ids, is_known, lookup, parameters, takes_any
 from .handlers import inline_handlers
 
 FOLDER = Path(__file__).parent
 HYPER_PARAMETERS = "hyper_parameters.yaml"
 BASES = "bases"
+SUFFIXES = {".json", ".yaml", ".yml"}
+OVERLAYS = {"inference", "monai_label", "multi_gpu", "tensorrt"}  # files of this folder that are no bases
 CHANGES = ("inference", "tensorrt")  # what the generated configurations have instead
+KEY_PART = re.compile(r"[^\s:#+@$]+")
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 ROOTS = {"initialize", "run", "finalize", "train", "validate", "network_def", *CHANGES}  # MONAI and we look for them
 
 
@@ -56,33 +61,39 @@ def own_file(files: str | Path | Sequence[str | Path]) -> Path:
 
 
 def base_files() -> dict[str, Path]:
-    """Base files of the core by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    """Base files of the core by name, without those that are put on a configuration to generate another one."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in OVERLAYS}
 
 
 def _add(file: Path, found: list[Path], users: tuple[Path, ...]) -> None:
     """Append the bases of a file and the file itself to ``found``; ``users`` are the files that led to it."""
     if file.resolve() in [user.resolve() for user in users]:
         circle = " -> ".join(path.name for path in (*users, file))
-        raise ConfigError(f"{users[-1]}: {BASES} makes a circle ({circle}); remove one of them")
+        raise ConfigError(f"{users[-1]}: {BASES} makes a circle ({circle}); remove {file.name} from it")
     bases = read(file).get(BASES, [])
-    for name in bases if isinstance(bases, list) else [bases]:
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{file}: {BASES} is {bases!r}, expected the name of a base or a list of names")
+    for name in names:
         _add(_find_base(file, name), found, (*users, file))
     if file.resolve() not in [other.resolve() for other in found]:
         found.append(file)
 
 
-def _find_base(file: Path, name: Any) -> Path:
+def _find_base(file: Path, name: str) -> Path:
     """Path of a base that a file names."""
     known = base_files()
     if name in known:
         return known[name]
-    path = file.parent / str(name)
-    if path.suffix in {".json", ".yaml", ".yml"} and path.is_file():
+    path = file.parent / name
+    if path.suffix in SUFFIXES and path.is_file():
         return path
+    beside = [other.name for other in sorted(file.parent.glob(f"{name or '?'}.*")) if other.suffix in SUFFIXES]
+    near = get_close_matches(name, known, n=1) + beside
+    hint = f"did you mean {' or '.join(near)}? Else" if near else ""
     raise ConfigError(
-        f"{file}: {BASES} has {name!r}, which does not exist; choose some of {', '.join(known)}, or a path relative to "
-        "the file"
+        f"{file}: {BASES} has {name!r}, which does not exist; {hint}{' ' if hint else ''}choose some of "
+        f"{', '.join(known)}, or a path relative to the file"
     )
 
 
@@ -95,16 +106,25 @@ def read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"there is no configuration file {file}")
     try:
-        content = ConfigParser.load_config_file(file)
-    except (ValueError, yaml.YAMLError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="(?i)duplicate key")
+            content = ConfigParser.load_config_file(file)
+    except (ValueError, UserWarning, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    if content is None:
+        raise ConfigError(f"{file} is empty; write options such as learning_rate: 0.001, or leave the file out")
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected a mapping of ids to values, got {type(content).__name__}")
+    for key in content:
+        if not isinstance(key, str) or not all(KEY_PART.fullmatch(part) for part in id_of(key).split("#")):
+            raise ConfigError(
+                f"{file}: the key {key!r} is not an id such as learning_rate or train::trainer::max_epochs"
+            )
     return content
 
 
 def load_config(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
-    """Merge configuration files with their bases, and check the keys of those that have any.
+    """Merge configuration files with their bases, and check the keys of all but the first.
 
     The result has no ``bases``. Classes of a bundle are only found if its package ``scripts`` is importable.
 
@@ -121,13 +141,21 @@ def load_config(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
         is_first = not config
         for key, value in content.items():
             _check_key(config, file, key, value)
-            if not is_first and not is_known(config, key):
-                new[id_of(key)] = file
+            new |= {} if is_first else {name: file for name in _ids_set(key, value) if not is_known(config, name)}
             merge_kv(merged, key, value)
         used |= {name for text in texts(merged.get()) for name in references(text)}
     config = merged.get()
     _check_references(config, new, used)
     return config
+
+
+def _ids_set(key: str, value: Any) -> list[str]:
+    """Ids that a key of a file sets: those inside of a mapping that is added to another one, else its own."""
+    name = id_of(key)
+    if name in CHANGES:  # their keys are checked when they are used
+        return []
+    is_added = key.startswith("+") and isinstance(value, dict)
+    return [f"{name}#{part}" for part in value] if is_added else [name]
 
 
 def finish_config(config: dict[str, Any]) -> None:
@@ -166,6 +194,15 @@ def _check_key(config: Mapping[str, Any], file: Path, key: str, value: Any) -> N
     if "_target_" in holder and not is_known(config, name) and last not in parameters(holder) | SPECIAL_KEYS:
         target = holder["_target_"]
         raise ConfigError(f"{file}: the key {key!r}: {target} has no {last!r}{_hint(config, name)}")
+    if name in CHANGES:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{file}: the block {name!r} is {value!r}, expected a mapping of ids to values")
+        return
+    if isinstance(value, dict) and isinstance(old, dict) and key.startswith("+"):
+        for part, inner in value.items():
+            _check_key(config, file, f"{name}#{part}", inner)
+    _check_type(file, key, old, value)
+    _check_parameters(file, key, value)
     if isinstance(old, dict) and isinstance(value, dict) and not key.startswith("+"):
         lost = sorted(old.keys() - value.keys())
         if lost and old.keys() & value.keys() and old.get("_target_") == value.get("_target_"):
@@ -173,6 +210,24 @@ def _check_key(config: Mapping[str, Any], file: Path, key: str, value: Any) -> N
                 f"{file}: the key {key!r} would remove {', '.join(lost)} of the bases; write only what differs, as "
                 f"{name.replace('#', '::')}::NAME: VALUE"
             )
+
+
+def _check_type(file: Path, key: str, old: Any, value: Any) -> None:
+    """Raise ``ConfigError`` for a number that YAML takes for text, such as 1e-3."""
+    is_number = isinstance(old, int | float) and not isinstance(old, bool)
+    if is_number and isinstance(value, str) and NUMBER.fullmatch(value):
+        raise ConfigError(f"{file}: the key {key!r} is the text {value!r}; write the number as {float(value):.1e}")
+
+
+def _check_parameters(file: Path, key: str, value: Any) -> None:
+    """Raise ``ConfigError`` for an argument that the class of a new block does not take."""
+    if not isinstance(value, dict) or takes_any(value):
+        return
+    allowed = parameters(value) | SPECIAL_KEYS
+    if wrong := sorted(value.keys() - allowed):
+        near = get_close_matches(wrong[0], allowed, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{file}: the key {key!r}: {value['_target_']} has no {wrong[0]!r}{hint}")
 
 
 def _check_references(config: Mapping[str, Any], new: Mapping[str, Path], used: set[str]) -> None:
@@ -188,7 +243,7 @@ def _check_references(config: Mapping[str, Any], new: Mapping[str, Path], used: 
         if not is_used and name not in ROOTS:
             raise ConfigError(
                 f"{file}: nothing refers to the key {name.replace('#', '::')!r}, and the bases do not have it"
-                f"{_hint(config, name)}"
+                f"{_hint(config, name, new)}"
             )
 
 
@@ -213,8 +268,9 @@ def references(text: str) -> list[str]:
     return [name.replace("::", "#") for name in REFERENCE.findall(text)]
 
 
-def _hint(config: Mapping[str, Any], name: str) -> str:
-    near = get_close_matches(name, config_ids(config), n=2)
+def _hint(config: Mapping[str, Any], name: str, new: Collection[str] = ()) -> str:
+    known = [other for other in config_ids(config) if not any(f"{other}#".startswith(f"{key}#") for key in new)]
+    near = get_close_matches(name, known, n=2)
     return f"; did you mean {' or '.join(other.replace('#', '::') for other in near)}?" if near else ""
 
 

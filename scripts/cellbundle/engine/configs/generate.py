@@ -45,7 +45,7 @@ def generated_files(bundle: Path) -> dict[Path, str]:
         made["inference_trt.json"] = tensorrt_config(config, made["inference.json"])
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
-    if config["train"]["trainer"]["_target_"] == "SupervisedTrainer":  # others start their processes themselves
+    if lookup(config, "train#trainer#_target_") == "SupervisedTrainer":  # others start their processes themselves
         made["multi_gpu_train.json"] = multi_gpu_config(made["train.json"])
     files = {name: json.dumps({"_desc_": NOTE} | part, indent=4) + "\n" for name, part in made.items()}
     return {bundle / "configs" / name: text for name, text in files.items()}
@@ -70,6 +70,8 @@ def train_config(config: Config) -> Config:
     Args:
         config: merged configuration of a bundle.
     """
+    if not isinstance(lookup(config, "train#trainer"), dict):
+        raise ConfigError("train::trainer is missing; a bundle names the base training, or defines it")
     changed = _changed(config, "monai_label", {})
     changed["run"] = [*changed.pop("initialize"), *changed["run"]]
     inline_handlers(changed)

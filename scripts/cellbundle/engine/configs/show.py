@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from .bases import BASES, CHANGES, config_files, id_of, load_config
 
-COMMENT = re.compile(r"\s# ?(.*)$")
+QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'")
+COMMENT = re.compile(r"\s# ?")
 COLUMN = 30  # of comments, if the value leaves space
 FLOW_LENGTH = 90  # characters of a list on one line
 
@@ -51,19 +53,28 @@ def config_text(files: str | Path | Sequence[str | Path], *, origins: bool) -> s
 
 
 def _yaml() -> YAML:
-    yaml = YAML()
-    yaml.width = 10_000  # expressions stay on one line
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    tag = "tag:yaml.org,2002:"
-    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(f"{tag}null", "null"))
-    yaml.representer.add_representer(float, lambda writer, x: writer.represent_scalar(f"{tag}float", _float_text(x)))
-    return yaml
+    ruamel = YAML()
+    ruamel.width = 10_000  # expressions stay on one line
+    ruamel.indent(mapping=2, sequence=4, offset=2)
+    tag, add = "tag:yaml.org,2002:", ruamel.representer.add_representer
+    add(type(None), lambda writer, _: writer.represent_scalar(f"{tag}null", "null"))
+    add(float, lambda writer, number: writer.represent_scalar(f"{tag}float", _float_text(number)))
+    add(str, _represent_text)
+    return ruamel
+
+
+def _represent_text(writer: Any, text: str) -> Any:
+    """Write text in quotes if PyYAML, which MONAI uses, takes it for another value: ruamel reads YAML 1.2."""
+    try:
+        is_text = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        is_text = True  # ruamel puts it in quotes itself
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_text else "'")
 
 
 def _float_text(number: float) -> str:
-    """A number as PyYAML, which MONAI uses, reads it: 1e-05 would be text."""
-    mantissa, mark, exponent = repr(number).partition("e")
-    return f"{mantissa}{'' if '.' in mantissa or not mark else '.0'}{mark}{exponent}"
+    """A number as PyYAML reads it: 1e-05 would be text."""
+    return str(yaml.safe_dump(number)).split("\n")[0]
 
 
 def _add_sources(path: Path, sources: dict[str, Source]) -> None:
@@ -72,7 +83,7 @@ def _add_sources(path: Path, sources: dict[str, Source]) -> None:
     lines = text.splitlines()
     for name, number, is_added in _keys(_yaml().load(text)):
         old = sources.get(name, Source(""))
-        comments = [old.comment, *COMMENT.findall(lines[number])]
+        comments = [old.comment, _comment(lines[number])]
         if not is_added:
             for other in [other for other in sources if other.startswith(f"{name}#")]:
                 del sources[other]
@@ -102,12 +113,18 @@ def _items(content: CommentedSeq, prefix: str) -> Iterator[tuple[str, int, bool]
             yield from _keys(item, f"{prefix}{index}#")
 
 
+def _comment(line: str) -> str:
+    """The comment at the end of a line, or an empty string."""
+    match = COMMENT.search(QUOTED.sub(lambda quoted: "x" * len(quoted[0]), line))
+    return line[match.end() :] if match else ""
+
+
 def _heading(lines: Sequence[str], number: int) -> str:
     """Comment lines directly above a line, but those at the top of the file, which are about the file."""
     first = number
     while first and lines[first - 1].lstrip().startswith("#"):
         first -= 1
-    return "\n".join(line.lstrip()[2:] for line in lines[first:number]) if first else ""
+    return "\n".join(line.lstrip().removeprefix("#").removeprefix(" ") for line in lines[first:number]) if first else ""
 
 
 def _commented(content: Any, sources: Mapping[str, Source], origins: bool, prefix: str = "", file: str = "") -> Any:
