@@ -195,9 +195,14 @@ def apply_settings(parser: "ConfigParser", settings: Mapping[str, Any]) -> None:
         parser[name] = {**own, **content} if same and own is not None else content
 
 
-def top_id(name: str) -> str:
-    """The first part of an id as on the command line, without the mark for merging."""
-    return name.lstrip("+").replace("::", "#").split("#")[0]
+def id_of(key: str) -> str:
+    """Id of a key of a file or the command line, with ``#`` between levels and without the mark for merging."""
+    return key.removeprefix("+").replace("::", "#")
+
+
+def top_id(key: str) -> str:
+    """The first part of ``id_of``."""
+    return id_of(key).split("#")[0]
 
 
 def _code(content: Any) -> set[str]:

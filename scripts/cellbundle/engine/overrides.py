@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..flags import WORDS
+from ..record import id_of
 
 Choice = TypeVar("Choice")
 
@@ -42,7 +43,7 @@ def check_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> None
     """
     ids = set(config_ids(config))
     for override in overrides:
-        name = override.lstrip("+").replace("::", "#")
+        name = id_of(override)
         if name in ids:
             continue
         parent, _, key = name.rpartition("#")
@@ -69,7 +70,7 @@ def convert_switches(config: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     """
     converted = {}
     for key, value in overrides.items():
-        default = lookup(config, key.lstrip("+").replace("::", "#"))
+        default = lookup(config, id_of(key))
         is_text = isinstance(value, str) and not value.startswith(("$", "@", "%"))
         if is_text and isinstance(default, bool) and value.lower() not in (*WORDS, *FURTHER_WORDS.get(key, ())):
             raise ConfigError(f"--{key} is {value!r}, expected true or false")
@@ -92,7 +93,7 @@ def lookup(config: Any, name: str) -> Any:
 
 def is_known(config: Any, name: str) -> bool:
     """Whether a nested configuration has an id; its value may be None."""
-    parent, _, key = name.lstrip("+").replace("::", "#").rpartition("#")
+    parent, _, key = id_of(name).rpartition("#")
     holder = lookup(config, parent) if parent else config
     if isinstance(holder, list):
         return key.isdigit() and int(key) < len(holder)

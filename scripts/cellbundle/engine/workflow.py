@@ -99,11 +99,9 @@ class CellWorkflow(ConfigWorkflow):
                 meta_file=str(root / METADATA) if meta_file is None else meta_file,
                 logging_file=_logging_file(root) if logging_file is None else logging_file,
                 workflow_type=MODES[mode],
-                **{key: value for key, value in override.items() if not key.startswith("+")},
             )
-        for key, value in override.items():
-            if key.startswith("+"):  # MONAI sets a key of that name
-                merge_kv(self.parser, key, value)
+        for key, value in override.items():  # MONAI would take the + of a key for a part of its name
+            merge_kv(self.parser, key, value)
         self.config_root_path = root / "configs"
         finish_config(self.parser.get())
         redact_logs(*MONAI_LOGS, *([] if logging_file is False else [""]))

@@ -20,6 +20,7 @@ from monai.bundle.utils import merge_kv
 from monai.utils import ensure_tuple
 
 from ...errors import ConfigError
+from ...record import id_of
 from ..overrides import SPECIAL_KEYS, config_ids, is_known, lookup, parameters, takes_any
 from .handlers import inline_handlers
 
@@ -245,11 +246,6 @@ def _check_references(config: Mapping[str, Any], new: Mapping[str, Path], used: 
                 f"{file}: nothing refers to the key {name.replace('#', '::')!r}, and the bases do not have it"
                 f"{_hint(config, name, new)}"
             )
-
-
-def id_of(key: str) -> str:
-    """Id of a key of a configuration file, with ``#`` between levels and without the mark for merging."""
-    return key.removeprefix("+").replace("::", "#")
 
 
 def texts(content: Any) -> Iterator[str]:

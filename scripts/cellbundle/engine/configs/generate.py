@@ -17,9 +17,9 @@ from monai.bundle.utils import merge_kv
 from ...bundles import make_importable
 from ...errors import ConfigError
 from ...record import ROOTS as SETTINGS
-from ...record import top_id
+from ...record import id_of, top_id
 from ..overrides import SPECIAL_KEYS, is_known, lookup, parameters
-from .bases import CHANGES, FOLDER, HYPER_PARAMETERS, id_of, load_config, read, references, texts
+from .bases import CHANGES, FOLDER, HYPER_PARAMETERS, load_config, read, references, texts
 from .handlers import inline_handlers
 
 NOTE = "Made by scripts/generate.py from hyper_parameters.yaml: change that file, then run it again."

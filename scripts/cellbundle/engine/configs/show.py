@@ -10,7 +10,8 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from .bases import BASES, CHANGES, config_files, id_of, load_config
+from ...record import id_of
+from .bases import BASES, CHANGES, config_files, load_config
 
 QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'")
 COMMENT = re.compile(r"\s# ?")
