@@ -1,5 +1,6 @@
 """``cellbundle predict`` as people call it."""
 
+import io
 import json
 import os
 import re
@@ -83,7 +84,7 @@ def test_a_rerun_goes_on_and_other_settings_do_not_mix(images, tmp_path, capsys,
     assert (out / "measurements.csv").read_text() == table
     assert "2 of 2 images are finished" in capsys.readouterr().err
     assert call("predict", images, "-o", out, "--diameter", 30) == 2
-    assert re.search(r"a\.tif.*diameter None, not 30\.0 \(1 more\).*--overwrite", capsys.readouterr().err)
+    assert re.search(r"a\.tif.*diameter 'auto', not 30\.0 \(1 more\).*--overwrite", capsys.readouterr().err)
 
 
 def test_files_of_others_are_named_and_stay(images, tmp_path, capsys):
@@ -140,8 +141,73 @@ def test_diameter_and_channels_reach_the_network(tmp_path, cells, capsys):
     assert call("predict", tmp_path / "a.tif", "-o", out, "--save", "labels") == 1
     assert re.search(r"a\.tif.* has 4;.*channels=", capsys.readouterr().err)
     assert call("predict", tmp_path / "a.tif", "-o", tmp_path / "b", "--channels", "1", "--diameter", 31.5) == 0
-    assert "magnification 1\n" in capsys.readouterr().err
+    assert "scale 1\n" in capsys.readouterr().err
     assert read_labels(tmp_path / "b" / "a_labels.tif").max() > 3
+
+
+@pytest.fixture(scope="module")
+def enlarged(tmp_path_factory):
+    """Two images of nuclei of 80 pixels, one of nuclei of 18, and one without any."""
+    folder = tmp_path_factory.mktemp("enlarged")
+    for name, diameter, seed in (("a", 80, 1), ("b", 80, 2), ("c", 18, 3)):
+        pixels, _ = generate("fluorescence", (384, 384), 14, diameter=diameter, touching=0.3, seed=seed)
+        tifffile.imwrite(folder / f"{name}.tif", pixels)
+    tifffile.imwrite(folder / "d.tif", np.zeros((64, 64), np.uint8))
+    return folder
+
+
+def test_the_size_of_cells_is_found_and_written(enlarged, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call("predict", enlarged, "-o", out) == 0
+    printed = capsys.readouterr().err
+    table = pd.read_csv(out / "images.csv").set_index("image")
+    assert table["cells"].tolist()[:3] == pytest.approx([14] * 3, abs=2)
+    assert table["diameter"].tolist()[:3] == pytest.approx([80, 80, 18], rel=0.25)
+    assert (table["magnification"][:2] < 0.6).all()
+    assert table["magnification"].tolist()[2:] == [1, 1]
+    assert re.search(r"a\.tif: cells of about [6-9]\d px, magnification 0\.[1-5]\d", printed)
+    assert "d.tif: cells of unknown size, magnification 1.00" in printed
+    assert "c.tif: " not in printed
+    page = (out / "index.html").read_text()
+    assert "magnification" in page
+    assert "diameter" in page
+    again = (out / "images.csv").read_text()
+    assert call("predict", enlarged, "-o", out) == 0
+    assert pd.read_csv(out / "images.csv")["diameter"].equals(pd.read_csv(io.StringIO(again))["diameter"])
+
+
+def test_one_size_for_a_folder(enlarged, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call("predict", enlarged, "-o", out, "--diameter", "folder") == 0
+    (size,) = re.findall(r"cells of about ([\d.]+) px in all images, found in 3 of them", capsys.readouterr().err)
+    assert float(size) == pytest.approx(80, rel=0.25)
+    table = pd.read_csv(out / "images.csv")
+    assert table["diameter"].round(1).unique().tolist() == [float(size)]
+    assert f"cells of about {float(size):.0f} px, magnification 0." in (out / "index.html").read_text()
+    tifffile.imwrite(tmp_path / "c.tif", tifffile.imread(enlarged / "c.tif"))
+    (out / "a_labels.tif").unlink()  # what is left says the size
+    assert call("predict", enlarged, "-o", out, "--diameter", "folder") == 0
+    assert pd.read_csv(out / "images.csv")["diameter"].round(1).unique().tolist() == [float(size)]
+
+
+def test_a_folder_without_cells_has_no_size(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "d.tif", np.zeros((64, 64), np.uint8))
+    assert call("predict", tmp_path / "d.tif", "-o", tmp_path / "out", "--diameter", "folder") == 0
+    assert "no cells were found that show their size; the bundle's own scale is used" in capsys.readouterr().err
+
+
+def test_without_a_size_the_scale_is_that_of_the_bundle(enlarged, tmp_path):
+    out = tmp_path / "out"
+    assert call("predict", enlarged / "a.tif", "-o", out, "--diameter", "none") == 0
+    assert pd.read_csv(out / "images.csv")["magnification"].tolist() == [1]
+
+
+@pytest.mark.parametrize("stain", ["none", "hematoxylin"])
+def test_stains_can_be_chosen(tmp_path, stain):
+    pixels, labels = generate("he", (128, 160), 20, diameter=18, touching=0, seed=2)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    assert call("predict", tmp_path / "a.tif", "-o", tmp_path / "out", "--stain", stain) == 0
+    assert abs(read_labels(tmp_path / "out" / "a_labels.tif").max() - labels.max()) <= 6
 
 
 def test_ctrl_c_keeps_what_is_finished(images, tmp_path, capsys, monkeypatch):
@@ -174,6 +240,9 @@ def test_ctrl_c_keeps_what_is_finished(images, tmp_path, capsys, monkeypatch):
         (["{images}", "-o", "{out}", "--bundle", "nope"], "no bundle 'nope'"),
         (["{images}", "-o", "{out}", "--channels", "red"], "'red'.*commas"),
         (["{images}", "-o", "{out}", "--diameter", "-3"], "diameter.* -3.*above 0"),
+        (["{images}", "-o", "{out}", "--diameter", "all"], "diameter is 'all', expected pixels, auto, folder or none"),
+        (["{images}", "-o", "{out}", "--stain", "dab"], "stain is 'dab'; choose one of auto, none, hematoxylin"),
+        (["{images}", "-o", "{out}", "--stain", "none", "--bundle", "vista2d"], "does not look at stains"),
         (["{images}", "-o", "{out}", "--diameter", "9", "--rescale", "2"], "diameter.*rescale.*choose one"),
         (["{images}", "-o", "{out}", "--tile", "100"], r"\[100, 100\].*multiples of 32"),
         (["{images}", "-o", "{out}", "--tile", "-32"], r"\[-32, -32\].*multiples of 32"),

@@ -319,7 +319,7 @@ def test_a_detector_with_classes(tmp_path):
         [2, 0.5, "round", 100],
     ]
     assert instances.classes == ["long", "round"]
-    labels, scores, _ = predictor.segment(image)
+    labels, scores = predictor.segment(image)[:2]
     np.testing.assert_array_equal(labels, instances.labels)
     assert scores.tolist() == [0.75, 0.5]
     assert len(predictor(image[:, :2, :2])) == 0

@@ -26,6 +26,10 @@ SAVE_HELP = (
     "What to save, separated by commas: labels, overlay, geojson, imagej, coco, kaggle, cellpose, measurements, "
     "parquet, page."
 )
+DIAMETER_HELP = (
+    "Typical diameter of your cells in pixels. auto: found for each image; folder: one for all images, found in some; "
+    "none: the bundle's own scale."
+)
 
 
 def predict(
@@ -37,8 +41,11 @@ def predict(
     no_measurements: Annotated[bool, typer.Option("--no-measurements", help="No measurements.csv.")] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="No index.html.")] = False,
     channels: Annotated[str | None, typer.Option(help="Channels to use, counted from 0, for example 2 or 0,1.")] = None,
-    diameter: Annotated[float | None, typer.Option(help="Typical diameter of your cells in pixels.")] = None,
+    diameter: Annotated[str, typer.Option(metavar="auto|folder|none|PIXELS", help=DIAMETER_HELP)] = "auto",
     rescale: Annotated[float | None, typer.Option(help="Magnify by this on top of the bundle's own scale.")] = None,
+    stain: Annotated[
+        str | None, typer.Option(metavar="auto|none|hematoxylin", help="How stained tissue is read; by default auto.")
+    ] = None,
     tile: Annotated[int | None, typer.Option(help="Largest tile in pixels, a multiple of 32; automatic.")] = None,
     min_score: Annotated[
         float | None, typer.Option(help="Drop cells of a lower score, 0 to 1; by default the bundle's own.")
@@ -80,8 +87,9 @@ def predict(
     options = {
         "bundle": bundle,
         "channels": _indices(channels),
-        "diameter": diameter,
+        "diameter": _diameter(diameter),
         "rescale": rescale,
+        "stain": stain,
         "min_score": min_score,
         "weights": str(weights.resolve()) if weights else None,
     }
@@ -133,6 +141,15 @@ def _other_files(ignored: Sequence[Path]) -> str:
     if labels:
         parts.append(f"{len(labels)} label files left out ({first_few(labels, MAX_SHOWN)})")
     return ", ".join(parts)
+
+
+def _diameter(text: str) -> float | str:
+    if text in ("auto", "folder", "none"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--diameter is {text!r}, expected pixels, auto, folder or none") from None
 
 
 def _indices(text: str | None) -> list[int] | None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..errors import ArrayError
 from ..transforms.resize import resample
-from .tiling import TiledInferer, TilePlan, plan_tiles
+from .tiling import TiledInferer, TilePlan, magnified, plan_tiles
 
 
 class DetectionInferer(TiledInferer):
@@ -61,7 +61,9 @@ class DetectionInferer(TiledInferer):
         found: list[dict[str, torch.Tensor]] = []
         for start in range(0, len(corners), self.sw_batch_size):
             part = corners[start : start + self.sw_batch_size]
-            seen = resample(torch.cat([_cut_tile(inputs, at, plan.tile) for at in part]), self._magnified(plan.tile))
+            seen = resample(
+                torch.cat([_cut_tile(inputs, at, plan.tile) for at in part]), magnified(plan.tile, self.scale)
+            )
             answers = network(seen.contiguous(memory_format=torch.channels_last), *args, **kwargs)
             factors = [seen.shape[-1] / plan.tile[1], seen.shape[-2] / plan.tile[0]]
             for number, (at, answer) in enumerate(zip(part, answers, strict=True), start):

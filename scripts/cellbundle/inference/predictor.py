@@ -19,6 +19,7 @@ from ..instances import Instances
 from ..io import DEFAULT_MAX_PIXELS, as_image, read_image
 from ..record import OWN_WEIGHTS
 from .segment import Segmentation, measured, segment
+from .sizing import Diameter, Size, check_diameter
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,13 @@ class Predictor:
         bundle: name or folder, see ``cellbundle.bundles.find_bundle``.
         device: see ``cellbundle.device.choose_device``.
         channels: 1 to 3 channel indices; needed for images of more than three channels.
-        diameter: typical diameter of the cells in pixels; the image is magnified to the diameter that the bundle knows
-            best.
-        rescale: magnification on top of the bundle's own; not together with ``diameter``.
+        diameter: typical diameter of the cells in pixels; the image is magnified so that the network sees the diameter
+            that it knows best. ``auto`` finds it for each image where the bundle can, ``none`` keeps its scale.
+        rescale: magnification on top of the bundle's own scale; not together with a number as ``diameter``.
         tile: largest side of a tile that the network sees, a multiple of 32; by default the bundle's own, or 512 where
             memory is short. Bundles whose windows have one size (no ``tile_size`` in their configuration) take none.
+        stain: how images of stained tissue are read, in place of the bundle's own choice (``stain`` of its
+            configuration): for cell_unet ``auto``, ``none`` or ``hematoxylin``.
         min_score: smallest score of a cell, in [0, 1], in place of the bundle's own (``min_score`` of its ``decoder``).
         weights: checkpoint in place of the bundle's own.
 
@@ -52,9 +55,10 @@ class Predictor:
         *,
         device: str = "auto",
         channels: Sequence[int] | None = None,
-        diameter: float | None = None,
+        diameter: Diameter = "auto",
         rescale: float | None = None,
         tile: int | None = None,
+        stain: str | None = None,
         min_score: float | None = None,
         weights: str | Path | None = None,
     ) -> None:
@@ -69,53 +73,71 @@ class Predictor:
         with bundle_code(self.root):
             parser = inference_parser(self.root, overrides)
             self._parser, self._own_scale = parser, float(parser["scale"])
-            self.scale = parser["scale"] = self._magnification(diameter, rescale)
+            self._rescale = rescale
             if "tile_size" in parser:
                 parser["tile_size"] = choose_tile(self.device, parser["tile_size"]) if tile is None else [tile] * 2
             elif tile is not None:
                 raise ConfigError(f"bundle {self.root.name} has windows of one size; leave tile out")
+            if stain is not None:
+                parser["stain"] = self._checked_stain(stain)
             if min_score is not None:
                 parser["decoder#min_score"] = self._checked_score(min_score)
             self.network = parser.get_parsed_content("network").eval()
-            self.inferer, self.decoder, self.normaliser = (
-                parser.get_parsed_content(name) for name in ("inferer", "decoder", "normaliser")
-            )
+            self.decoder, self.normaliser = map(parser.get_parsed_content, ("decoder", "normaliser"))
             self.amp, self.amp_dtype = parser.get_parsed_content("amp"), parser.get_parsed_content("amp_dtype")
             self.class_names = list(parser.get_parsed_content("class_names") or ()) if "class_names" in parser else []
-            self.tile = max(self.inferer.roi_size)
-            self._check_tile()
+        self._use_diameter(diameter)
+        self.tile = max(self.inferer.roi_size)
 
-    def at_diameter(self, diameter: float) -> "Predictor":
-        """The same predictor for cells of another typical diameter in pixels; nothing is loaded again.
+    def at_diameter(self, diameter: Diameter) -> "Predictor":
+        """The same predictor for cells of another typical diameter, as ``Predictor`` takes it; nothing is loaded again.
 
         Raises:
             ConfigError: if the bundle knows no diameter that it likes best, or for a diameter that cannot be.
         """
         other = copy(self)
-        other.scale = self._magnification(diameter, None)
-        with bundle_code(self.root):
-            self._parser["scale"] = other.scale
-            other.inferer = self._parser.get_parsed_content("inferer")
-            other._check_tile()
+        other._use_diameter(diameter)
         return other
+
+    def _use_diameter(self, diameter: Diameter) -> None:
+        """Change the magnification, and build the inferer that follows it."""
+        parser = self._parser
+        self.scale = parser["scale"] = self._scale_for(diameter)
+        if "inferer#diameter" in parser:
+            parser["inferer#diameter"] = "auto" if diameter == "auto" and self._rescale is None else "none"
+        self.size = Size(None if isinstance(diameter, str) else diameter, self.scale / self._own_scale)
+        with bundle_code(self.root):
+            self.inferer = parser.get_parsed_content("inferer")
+        self._check_tile()
 
     @property
     def diameter(self) -> float | None:
         """Diameter in pixels that the bundle knows best, or None if it does not say."""
         return float(self._parser["diameter"]) if "diameter" in self._parser else None
 
-    def _magnification(self, diameter: float | None, rescale: float | None) -> float:
-        """Magnification in front of the network."""
-        for name, value in (("diameter", diameter), ("rescale", rescale)):
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} is {value}, expected a number above 0")
-        if diameter is not None and rescale is not None:
+    @property
+    def looks_for_size(self) -> bool:
+        """Whether the size of the cells is found for each image: wanted, and within the powers of the bundle."""
+        return getattr(self.inferer, "diameter", None) == "auto"
+
+    def _scale_for(self, diameter: Diameter) -> float:
+        """Magnification in front of the network; where the size of the cells is found, of the first look."""
+        diameter = check_diameter(diameter)
+        if self._rescale is not None and not self._rescale > 0:
+            raise ConfigError(f"rescale is {self._rescale}, expected a number above 0")
+        if isinstance(diameter, str):
+            return self._own_scale * (self._rescale or 1.0)
+        if self._rescale is not None:
             raise ConfigError("both diameter and rescale are given; choose one")
-        if diameter is None:
-            return self._own_scale * (rescale or 1.0)
         if self.diameter is None:
             raise ConfigError("this bundle knows no diameter that it likes best; give rescale instead")
         return self._own_scale * self.diameter / diameter
+
+    def _checked_stain(self, stain: str) -> str:
+        """``stain``, if the bundle has one to replace."""
+        if "stain" not in self._parser:
+            raise ConfigError(f"bundle {self.root.name} does not look at stains; leave stain out")
+        return stain
 
     def _checked_score(self, min_score: float) -> float:
         """``min_score``, if it can be one and the bundle has one to replace."""
@@ -126,9 +148,10 @@ class Predictor:
         return min_score
 
     def _check_tile(self) -> None:
-        if self.scale * self.inferer.multiple > self.tile:
+        tile = max(self.inferer.roi_size)
+        if self.scale * self.inferer.multiple > tile:
             raise ConfigError(
-                f"magnification {self.scale:g} does not fit into tiles of {self.tile}; give diameters in pixels, not µm"
+                f"magnification {self.scale:g} does not fit into tiles of {tile}; give diameters in pixels, not µm"
             )
 
     def segment(self, image: NDArray[np.float32]) -> Segmentation:
@@ -150,7 +173,8 @@ class Predictor:
         """
         with bundle_code(self.root):
             batch = self._batch(images).to(self.device)
-            return segment(batch, self.network, self.inferer, self.decoder, self.class_names, self.amp, self.amp_dtype)
+            found = segment(batch, self.network, self.inferer, self.decoder, self.class_names, self.amp, self.amp_dtype)
+        return found if self.looks_for_size else [one._replace(size=self.size) for one in found]
 
     def _batch(self, images: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """Normalised images as (N, C, H, W); a single one is not copied, because it may take most of the memory."""

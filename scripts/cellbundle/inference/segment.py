@@ -16,6 +16,7 @@ from torch import nn
 from ..device import autocast
 from ..instances import Instances
 from ..instances.measure import measure
+from .sizing import UNSIZED, Size
 
 
 class Segmentation(NamedTuple):
@@ -25,11 +26,13 @@ class Segmentation(NamedTuple):
         labels: (H, W) int32, ids 1..N.
         scores: (N,) float32 in [0, 1].
         classes: name of the class of each instance; None without classes.
+        size: of the cells, and the magnification that was chosen for it.
     """
 
     labels: NDArray[np.int32]
     scores: NDArray[np.float32]
     classes: list[str] | None = None
+    size: Size = UNSIZED
 
 
 def forward(
@@ -65,7 +68,11 @@ def decode(
         decoder: a transform ``Decode...d`` of ``cellbundle.transforms``.
         class_names: of the classes 1..K; empty without classes.
     """
-    decoded = decoder({"pred": prediction})
+    return segmentation(decoder({"pred": prediction}), class_names)
+
+
+def segmentation(decoded: dict[str, Any], class_names: Sequence[str] = ()) -> Segmentation:
+    """Return what a decoder gives, as arrays; ``class_names`` as for ``decode``."""
     numbers = decoded.get("classes") if class_names else None
     classes = None if numbers is None else [class_names[number - 1] for number in numbers]
     return Segmentation(np.asarray(decoded["pred"][0], np.int32), np.asarray(decoded["scores"], np.float32), classes)
@@ -81,9 +88,15 @@ def segment(
     amp_dtype: str = "auto",
 ) -> list[Segmentation]:
     """Segment normalised images (N, C, H, W): ``forward``, then ``decode`` for each image; arguments as there."""
+    look = getattr(inferer, "look", None)  # of inferers that find the size of cells
     with torch.inference_mode():
-        prediction = forward(images, network, inferer, amp, amp_dtype)
-    return [decode(one_of_batch(prediction, index), decoder, class_names) for index in range(len(images))]
+        seen = forward(images, network, look or inferer, amp, amp_dtype)
+    if look is None:
+        return [decode(one_of_batch(seen, index), decoder, class_names) for index in range(len(images))]
+    return [
+        segmentation(one.decoded or decoder({"pred": one.prediction}), class_names)._replace(size=one.size)
+        for one in seen
+    ]
 
 
 def one_of_batch(prediction: Any, index: int) -> Any:

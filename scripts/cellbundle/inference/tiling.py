@@ -112,18 +112,16 @@ class TiledInferer(Inferer):
         self.roi_size, self.overlap, self.sw_batch_size = tuple(roi_size), overlap, sw_batch_size
         self.multiple, self.sigma, self.scale, self.fixed = multiple, sigma, scale, as_bool(fixed)
 
-    def largest_tile(self) -> list[int]:
-        """Largest tile (h, w) in pixels of the image."""
-        if self.scale == 1:
+    def largest_tile(self, magnification: float = 1.0) -> list[int]:
+        """Largest tile (h, w) in pixels of the image, seen at ``scale`` times ``magnification``."""
+        scale = self.scale * magnification
+        if scale == 1:
             return list(self.roi_size)
-        return [max(1, int(side / self.scale / self.multiple)) * self.multiple for side in self.roi_size]
+        return [max(1, int(side / scale / self.multiple)) * self.multiple for side in self.roi_size]
 
     def network_tile(self) -> list[int]:
         """Largest tile (h, w) in pixels that the network sees."""
-        return self._magnified(self.largest_tile())
-
-    def _magnified(self, size: Sequence[int]) -> list[int]:
-        return [max(1, round(side * self.scale)) for side in size]
+        return magnified(self.largest_tile(), self.scale)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -139,11 +137,23 @@ class TiledInferer(Inferer):
         Returns:
             (N, K, H, W) float32 on the device of ``inputs``.
         """
-        plan = plan_tiles(inputs.shape[-2:], self.largest_tile(), self.overlap, self.multiple, self.fixed)
+        return self.predict(inputs, network, *args, **kwargs)
+
+    def predict(
+        self,
+        inputs: torch.Tensor,
+        network: Callable[..., torch.Tensor],
+        *args: Any,
+        magnification: float = 1.0,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """As a call, with images that are magnified on top of ``scale``."""
+        largest = self.largest_tile(magnification)
+        plan = plan_tiles(inputs.shape[-2:], largest, self.overlap, self.multiple, self.fixed)
 
         def predict(tile: torch.Tensor) -> torch.Tensor:
             size = tile.shape[-2:]
-            seen = resample(tile, self._magnified(size))
+            seen = resample(tile, self.network_tile() if self.fixed else magnified(size, self.scale * magnification))
             answer = network(seen.contiguous(memory_format=torch.channels_last), *args, **kwargs)
             answer = answer.float().contiguous()  # as the image that tiles are blended into; mixed layouts are slow
             return resample(answer, size) if seen is not tile else answer
@@ -163,6 +173,11 @@ class TiledInferer(Inferer):
             padding_mode="replicate",
         )
         return blended
+
+
+def magnified(size: Sequence[int], scale: float) -> list[int]:
+    """Whole pixels (h, w) of an image or tile at a scale."""
+    return [max(1, round(side * scale)) for side in size]
 
 
 class ResizeInferer(Inferer):

@@ -89,6 +89,19 @@ def measure(
     return pd.DataFrame(columns)
 
 
+def diameters(labels: np.ndarray) -> np.ndarray:
+    """Diameters of the discs that have the areas of the instances of a label map.
+
+    Args:
+        labels: integers of any shape, 0 background, other ids > 0, perhaps with gaps.
+
+    Returns:
+        (N,) float64 in pixels, in the order of the ids.
+    """
+    areas = np.bincount(labels.ravel().astype(np.int64))[1:]
+    return np.sqrt(4 / np.pi * areas[areas > 0])
+
+
 def _shapes(labels: np.ndarray, boxes: np.ndarray, areas: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
     """All of ``COLUMNS`` but the label, in any order."""
     shapes = np.empty((len(ids), 8))

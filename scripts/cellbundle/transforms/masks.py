@@ -13,7 +13,7 @@ from ..decode.flows import decode_flows, mean_probability
 from ..decode.hover import decode_hover
 from ..errors import ArrayError
 from ..flags import as_bool
-from ..instances.labels import label_components, renumber
+from ..instances.labels import keep_ids, label_components, renumber
 from ..targets.flows import labels_to_flows
 from ..targets.hover import labels_to_hover
 
@@ -100,20 +100,27 @@ class RenumberLabelsd(MapTransform):
 class DecodeFlowsd(MapTransform):
     """Replace predictions (3, H, W) by label maps (1, H, W) int32, and add (N,) float32 ``scores`` of the instances.
 
-    The score is the mean probability of an instance's pixels to be cell.
+    The score is the mean probability of an instance's pixels to be cell. ``all_labels`` and ``all_scores`` also have
+    the instances that are dropped because of ``min_score``.
 
     Args:
         keys: entries to replace.
         scores_key: entry for the scores.
+        min_score: smallest score of an instance that is kept.
         binary_key: entry for the pixels that are rather cell than not, (1, H, W) bool; None adds none.
         **options: options of ``cellbundle.decode.flows.decode_flows``.
     """
 
     def __init__(
-        self, keys: KeysCollection = "pred", scores_key: str = "scores", binary_key: str | None = None, **options: Any
+        self,
+        keys: KeysCollection = "pred",
+        scores_key: str = "scores",
+        binary_key: str | None = None,
+        min_score: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__(keys)
-        self.scores_key, self.binary_key, self.options = scores_key, binary_key, options
+        self.scores_key, self.binary_key, self.min_score, self.options = scores_key, binary_key, min_score, options
         _convert_switch(options, "across_borders")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -122,8 +129,12 @@ class DecodeFlowsd(MapTransform):
         for key in self.key_iterator(result):
             prediction = torch.as_tensor(result[key]).detach().float()
             labels = decode_flows(prediction, **self.options)
-            result[key] = torch.from_numpy(labels[None])
-            result[self.scores_key] = mean_probability(labels, prediction[0].cpu().numpy())
+            scores = mean_probability(labels, prediction[0].cpu().numpy())
+            kept = scores >= self.min_score
+            result["all_labels"], result["all_scores"] = torch.from_numpy(labels[None]), scores
+            if not kept.all():
+                labels = keep_ids(labels, np.concatenate([[False], kept]))
+            result[key], result[self.scores_key] = torch.from_numpy(labels[None]), scores[kept]
             if self.binary_key is not None:
                 result[self.binary_key] = prediction[:1].cpu() > 0
         return result

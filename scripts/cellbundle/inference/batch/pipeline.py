@@ -107,7 +107,8 @@ def _finish(job: Job, image: Image, found: Segmentation, store: Store, kinds: Se
         store.forget(job)
         write_files(store.folder, files, image, instances, job)
         seconds = time.perf_counter() - started
-        result = Result(job, files, instances.table, seconds, no_data=tuple(map(str, image.no_data)))
+        no_data = tuple(map(str, image.no_data))
+        result = Result(job, files, instances.table, seconds, no_data=no_data, size=found.size)
         store.keep(result, kinds)
     except EXPECTED as error:
         return _failed(job, store, error)

@@ -2,25 +2,32 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ...bundles import describe_bundle, find_bundle
+from ...errors import CellBundleError
 from ...io import printable
 from ...report.page import ImageResult, Run, write_page
 from ..predictor import Predictor
+from ..sizing import UNSIZED, Size
 from .inputs import Job
 from .page import image_result, size_bins
 from .pipeline import segment_all
 from .store import PAGE_FILE, TABLE_FILES, Reading, Result, Store, write_tables
 
 logger = logging.getLogger(__name__)
+
+FOLDER = "folder"  # one diameter for all images
+LOOKED_AT = 8  # images in which it is found
 
 
 class Counts(NamedTuple):
@@ -65,15 +72,38 @@ class Batch:
         if not todo:
             self.store.claim(jobs, self.kinds)
             return
-        self.predictor = Predictor(**self.options)
-        logger.info("tile %d, magnification %g", self.predictor.tile, self.predictor.scale)
+        self.predictor = self._make_predictor(jobs)
+        logger.info("tile %d, scale %g", self.predictor.tile, self.predictor.scale)
         results = segment_all(todo, self.store, self.kinds, self.read, self.predictor.segment)
         with logging_redirect_tqdm(), tqdm(total=len(todo), unit="image", disable=None) as bar:
             for result in results:
                 self.results[result.job] = result
                 if result.error is not None:
                     logger.error("error: %s", result.error)
+                elif self.predictor.looks_for_size and (result.size.diameter is None or result.size.magnification != 1):
+                    logger.info("%s: %s", result.job.name, result.size)
                 bar.update()
+
+    def _make_predictor(self, jobs: Sequence[Job]) -> Predictor:
+        """The predictor; for ``diameter`` ``folder``, with that of the first results or of some of the images."""
+        if self.options.get("diameter") != FOLDER:
+            return Predictor(**self.options)
+        predictor = Predictor(**self.options | {"diameter": "auto"})
+        sizes = [result.size for result in self.results.values()] or list(self._sizes_of_some(jobs, predictor))
+        known = [size.diameter for size in sizes if size.diameter is not None]
+        if not known:
+            logger.warning("no cells were found that show their size; the bundle's own scale is used")
+            return predictor.at_diameter("none")
+        diameter = float(np.median(known))
+        logger.info("cells of about %.1f px in all images, found in %d of them", diameter, len(known))
+        return predictor.at_diameter(diameter)
+
+    def _sizes_of_some(self, jobs: Sequence[Job], predictor: Predictor) -> Iterator[Size]:
+        """Sizes of the cells of some of the images; of those that cannot be read, the run says so later."""
+        step = -(-len(jobs) // LOOKED_AT)
+        for job in jobs[::step]:
+            with suppress(CellBundleError, OSError):
+                yield predictor.segment(self.read(job.source).data).size
 
     def write(self, unreadable: Sequence[tuple[Path, str]], n_ignored: int, seconds: float) -> None:
         """Write the tables and the page of all results in the folder."""
@@ -95,7 +125,9 @@ class Batch:
         notes = [f"saved: {', '.join(self.kinds)}"]
         if self.predictor is not None:
             notes.append(f"weights {self.predictor.weights}")
-            notes.append(f"tile {self.predictor.tile}, magnification {self.predictor.scale:g}")
+            notes.append(f"tile {self.predictor.tile}, scale {self.predictor.scale:g}")
+            if self.predictor.size != UNSIZED:
+                notes.append(str(self.predictor.size))
         run = Run(
             title=self.output.resolve().name,
             command=self.command,

@@ -23,6 +23,7 @@ from ...io.failures import FAILURES, write_failures
 from ...io.ownership import Manifest
 from ...io.table import write_csv, write_parquet
 from ..segment import Segmentation, measured
+from ..sizing import UNSIZED, Size
 from .formats import FORMATS, KINDS, PAGE, TABLES, files_of
 from .inputs import RECORDS, Job
 
@@ -58,6 +59,7 @@ class Result:
         seconds: of segmenting and writing it; None if an earlier run did.
         error: one line, or None.
         no_data: sentences about values of the image that stand for no data.
+        size: of the cells, and the magnification that was chosen for it.
     """
 
     job: Job
@@ -66,6 +68,7 @@ class Result:
     seconds: float | None = None
     error: str | None = None
     no_data: tuple[str, ...] = ()
+    size: Size = UNSIZED
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class Store:
             "measured": needs_measurements(kinds),
             "columns": list(result.table.columns),
             "no_data": list(result.no_data),
+            "size": list(result.size),
         }
         columns = {f"column_{i}": _plain(result.table[name]) for i, name in enumerate(result.table.columns)}
         path = self._path(job)
@@ -215,6 +219,7 @@ class Record:
     measured: bool
     table: pd.DataFrame
     no_data: tuple[str, ...]
+    size: Size
 
     @classmethod
     def read(cls, path: Path, base: Path) -> "Record":
@@ -229,12 +234,13 @@ class Record:
         source = Path(facts["source"])
         job = Job(source, facts["name"], base, tuple(source.with_name(name) for name in facts.get("joined", [])))
         no_data = tuple(map(str, facts.get("no_data", [])))
-        return cls(job, facts["fingerprint"], facts["settings"], facts["kinds"], facts["measured"], table, no_data)
+        kept = {name: facts[name] for name in ("fingerprint", "settings", "kinds", "measured")}
+        return cls(job, **kept, table=table, no_data=no_data, size=Size(*facts.get("size", ())))
 
     @property
     def result(self) -> Result:
         """The result as it was."""
-        return Result(self.job, files_of(self.job, self.kinds), self.table, no_data=self.no_data)
+        return Result(self.job, files_of(self.job, self.kinds), self.table, no_data=self.no_data, size=self.size)
 
     def serves(self, folder: Path, kinds: Sequence[str]) -> bool:
         """Whether all that is to be saved is there."""
@@ -294,15 +300,17 @@ def write_tables(
 def summarise(result: Result) -> dict[str, Any]:
     """Row of ``images.csv``: number of cells, medians of what was measured, and remarks where there are any.
 
-    These are the names of other files of the image, and values that stand for no data.
+    These are the names of other files of the image, and values that stand for no data. ``diameter`` (pixels) and
+    ``magnification`` are those with which the image was segmented, where its cells were looked at for them.
     """
     assert result.table is not None
     table = result.table
     medians = {f"{column}_median": table[column].median() for column in SUMMARISED if column in table}
     seconds = None if result.seconds is None else round(result.seconds, 3)
+    size = {name: round(value, 2) for name, value in result.size._asdict().items() if value is not None}
     joined = {"joined": "; ".join(printable(path.name) for path in result.job.joined)} if result.job.joined else {}
     no_data = {"no_data": "; ".join(result.no_data)} if result.no_data else {}
-    return {"image": result.job.name, "cells": len(table), **medians, "seconds": seconds, **joined, **no_data}
+    return {"image": result.job.name, "cells": len(table), **medians, **size, "seconds": seconds, **joined, **no_data}
 
 
 def needs_measurements(kinds: Sequence[str]) -> bool:

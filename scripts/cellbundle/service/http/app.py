@@ -65,7 +65,7 @@ class SegmentOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: Literal["json", "geojson", "tiff", "png", "preview"] = "json"
     bundle: str  # one of those that are served, see ``create_app``
-    diameter: Annotated[float | None, Query(ge=1, le=10000, allow_inf_nan=False)] = None
+    diameter: Annotated[float, Query(ge=1, le=10000, allow_inf_nan=False)] | Literal["auto", "none"] = "auto"
     timeout: Annotated[float | None, Query(ge=0.01, le=86400, allow_inf_nan=False)] = None
 
 

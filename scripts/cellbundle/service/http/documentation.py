@@ -55,16 +55,20 @@ MEASURED = {
     "n": 1,
     "size": [520, 704],
     "bundle": "cell_unet",
+    "diameter": 31.4,
+    "magnification": 0.57,
     "seconds": 0.61,
     "measurements": [{"label": 1, "score": 0.97, "y": 3.0, "x": 5.0, "area": 9}],
 }
 MEASURED_SCHEMA = {
     "type": "object",
-    "required": ["n", "size", "bundle", "seconds", "measurements"],
+    "required": ["n", "size", "bundle", "diameter", "magnification", "seconds", "measurements"],
     "properties": {
         "n": {"type": "integer", "minimum": 0, "description": "number of cells"},
         "size": {"type": "array", "items": {"type": "integer"}, "description": "height and width in pixels"},
         "bundle": {"type": "string"},
+        "diameter": {"type": ["number", "null"], "description": "typical diameter in pixels, if given or found"},
+        "magnification": {"type": "number", "description": "on top of the bundle's own scale"},
         "seconds": {"type": "number", "description": "of the work, without waiting"},
         "measurements": {"type": "array", "items": {"type": "object"}, "description": "one record a cell"},
     },

@@ -42,7 +42,7 @@ class Job:
         bundle: which bundle, by the name under which it is served.
         format: of the answer; ``"mask"`` writes a binary mask to ``output``.
         output: a file that may be written; its folder exists. For a mask, absolute and without links.
-        diameter: typical diameter of the cells in pixels, or None.
+        diameter: typical diameter of the cells in pixels, ``auto`` or ``none``, see ``inference.predictor.Predictor``.
         replace_foreign: a mask that the service did not write may be replaced.
     """
 
@@ -50,7 +50,7 @@ class Job:
     bundle: str
     format: Format
     output: Path
-    diameter: float | None = None
+    diameter: float | Literal["auto", "none"] = "auto"
     replace_foreign: bool = False
 
 
@@ -138,6 +138,8 @@ def measurements(job: Job, image: Image, found: "Segmentation", started: float) 
         "n": len(table),
         "size": list(found.labels.shape),
         "bundle": job.bundle,
+        "diameter": found.size.diameter,
+        "magnification": found.size.magnification,
         "seconds": round(perf_counter() - started, 4),
         "measurements": table.where(table.notna(), None).to_dict("records"),
     }

@@ -1,0 +1,170 @@
+"""Find out how large the cells of an image are, and show them to the network at the size that it knows best."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError
+from ..instances.measure import diameters
+from .tiling import TiledInferer
+
+Diameter = float | Literal["auto", "none"]
+Decoded = dict[str, Any]
+See = Callable[[torch.Tensor, float], torch.Tensor]  # prediction of images (N, C, H, W) at a magnification
+
+CERTAIN = 0.93  # mean score of the cells from which the first look may be the last
+KEPT = (0.6, 1.5)  # range of diameters, relative to the best, for which it may be
+REDUCED = 0.4  # magnification of the look for large cells, which costs a sixth of the first
+NEAR = 1.3  # ratio of magnifications below which another look shows nothing new
+LIMITS = (0.1, 2.5)  # smallest and largest magnification
+MORE_LOOKS = 2  # after the reduced one
+SURE = 0.8  # score of the cells that tell the size
+MIN_CELLS = 3  # such cells from which their size is believed
+SAMPLED = 2048**2  # pixels of an image from which its size is found in windows
+WINDOW, WINDOWS = 1024, 4  # their side in pixels, and their number
+
+
+class Size(NamedTuple):
+    """How large the cells of an image are.
+
+    Attributes:
+        diameter: typical diameter in pixels; None if it was not asked for or not found.
+        magnification: of the image on top of the bundle's own scale.
+    """
+
+    diameter: float | None = None
+    magnification: float = 1.0
+
+    def __str__(self) -> str:
+        """For people."""
+        cells = "cells of unknown size" if self.diameter is None else f"cells of about {self.diameter:.0f} px"
+        return f"{cells}, magnification {self.magnification:.2f}"
+
+
+UNSIZED = Size()
+
+
+class Look(NamedTuple):
+    """What a network sees in an image at one magnification.
+
+    Attributes:
+        size: of the cells that are found, and the magnification.
+        prediction: (K, H, W) float32.
+        decoded: of the prediction; None if nobody has asked yet.
+        certainty: mean score of all cells, also of those that the decoder drops; 0 without any.
+    """
+
+    size: Size
+    prediction: torch.Tensor
+    decoded: Decoded | None = None
+    certainty: float = 0.0
+
+
+def check_diameter(diameter: Diameter | None) -> Diameter:
+    """``diameter`` if it can be one; None is ``none``."""
+    if diameter is None or diameter in ("auto", "none"):
+        return diameter or "none"
+    if isinstance(diameter, str) or not diameter > 0:
+        raise ConfigError(f"diameter is {diameter}, expected a number of pixels above 0, auto or none")
+    return float(diameter)
+
+
+class SizedInferer(TiledInferer):
+    """A ``TiledInferer`` that looks again where cells do not have the size that the network knows best.
+
+    The first look is at ``scale``. If it leaves doubts, by the scores of its cells or their size, an image is seen
+    reduced, where large cells come out whole, and then at the size of the cells that were found. The look with the
+    highest mean score counts, so that a size that was found wrongly costs time only.
+
+    Args:
+        decoder: finds the cells of a prediction: ``cellbundle.transforms.DecodeFlowsd``.
+        best_diameter: of the cells that ``scale`` suits best, pixels.
+        diameter: of the cells of all images, pixels; ``auto`` finds it for each image, ``none`` leaves ``scale``.
+        **options: of ``TiledInferer``.
+
+    Raises:
+        ConfigError: for a diameter that cannot be.
+    """
+
+    def __init__(
+        self,
+        decoder: Callable[[Decoded], Decoded],
+        best_diameter: float,
+        diameter: Diameter = "auto",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.decoder, self.best_diameter, self.diameter = decoder, best_diameter, check_diameter(diameter)
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Predict one image or a batch; arguments and result as in ``TiledInferer``."""
+        looks = self.look(inputs, network, *args, **kwargs)
+        return torch.stack([look.prediction for look in looks]) if len(looks) > 1 else looks[0].prediction[None]
+
+    def look(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> list[Look]:
+        """As a call, with the size of the cells of each image."""
+
+        def see(images: torch.Tensor, magnification: float) -> torch.Tensor:
+            return self.predict(images, network, *args, magnification=magnification, **kwargs)
+
+        if self.diameter != "auto":
+            known = None if self.diameter == "none" else self.diameter
+            size = Size(known, 1.0 if known is None else self.best_diameter / known)
+            return [Look(size, prediction) for prediction in see(inputs, size.magnification)]
+        if inputs[0, 0].numel() > SAMPLED:
+            sizes = [self._search(windows(image), see).size for image in inputs]
+            return [
+                Look(size, see(image[None], size.magnification)[0]) for image, size in zip(inputs, sizes, strict=True)
+            ]
+        firsts = see(inputs, 1.0)
+        return [self._search(one[None], see, first[None]) for one, first in zip(inputs, firsts, strict=True)]
+
+    def _search(self, images: torch.Tensor, see: See, first: torch.Tensor | None = None) -> Look:
+        """The look at which the cells are surest.
+
+        Args:
+            images: one image, or windows of one, (N, C, H, W).
+            see: predicts at a magnification.
+            first: prediction at a magnification of 1, if it is there.
+        """
+        looks = [self._decoded(see(images, 1.0) if first is None else first, 1.0)]
+        if not self._is_clear(looks[0]):
+            looks.append(self._decoded(see(images, REDUCED), REDUCED))
+            for _ in range(MORE_LOOKS):
+                wanted = self._magnification(max(looks, key=lambda look: look.certainty).size.diameter)
+                if min(abs(np.log(wanted / look.size.magnification)) for look in looks) < np.log(NEAR):
+                    break
+                looks.append(self._decoded(see(images, wanted), wanted))
+        return max(looks, key=lambda look: look.certainty)
+
+    def _is_clear(self, look: Look) -> bool:
+        """Whether a look at a magnification of 1 leaves no doubts."""
+        diameter = (look.size.diameter or 0.0) / self.best_diameter
+        return look.certainty >= CERTAIN and KEPT[0] <= diameter <= KEPT[1]
+
+    def _magnification(self, diameter: float | None) -> float:
+        return 1.0 if diameter is None else float(np.clip(self.best_diameter / diameter, *LIMITS))
+
+    def _decoded(self, predictions: torch.Tensor, magnification: float) -> Look:
+        """What is in the predictions (N, K, H, W) of an image or of its windows."""
+        found = [self.decoder({"pred": prediction}) for prediction in predictions]
+        scores = np.concatenate([one["all_scores"] for one in found])
+        if not len(scores):
+            return Look(Size(None, magnification), predictions[0], found[0])
+        sure = np.concatenate([diameters(np.asarray(one["all_labels"])) for one in found])[scores >= SURE]
+        size = Size(float(np.median(sure)) if len(sure) >= MIN_CELLS else None, magnification)
+        return Look(size, predictions[0], found[0], float(scores.mean()))
+
+
+def windows(image: torch.Tensor) -> torch.Tensor:
+    """Those windows of a large image (C, H, W) that show most: (N, C, h, w) of ``WINDOW`` pixels at most.
+
+    They lie on a grid; the standard deviation of their pixels counts.
+    """
+    height, width = (min(side, WINDOW) for side in image.shape[-2:])
+    rows, columns = (range(0, max(side - WINDOW, 0) + 1, WINDOW) for side in image.shape[-2:])
+    cut = [image[:, y : y + height, x : x + width] for y in rows for x in columns]
+    contrast = [float(one[:, ::4, ::4].std()) for one in cut]
+    return torch.stack([cut[i] for i in sorted(np.argsort(contrast)[::-1][:WINDOWS].tolist())])
