@@ -82,6 +82,25 @@ def test_sampler_follows_the_weights():
     assert drawn[1] / drawn[0] == pytest.approx(3, rel=0.15)
 
 
+def test_groups_count_by_a_power_of_their_size():
+    sizes = {"a": 1, "b": 4}
+    lists = [
+        {"datalist_id": number, "datalist_weight": weight, "group": group, "image": f"{group}{i}"}
+        for number, weight in ((0, 0.2), (1, 0.4))
+        for group, size in sizes.items()
+        for i in range(size)
+    ]
+    for balance, share in ((0.0, 4), (0.5, 2), (1.0, 1)):
+        weights = np.reshape(sampling_weights(lists, balance), (2, 5))
+        np.testing.assert_allclose(weights[:, 1:].sum(1) / weights[:, 0], share)
+        np.testing.assert_allclose(weights.sum(1), [1, 2])  # lists count as before
+
+
+def test_images_without_groups_count_alike():
+    entries = [{"image": name, "datalist_weight": 0.5} for name in "abc"]
+    assert sampling_weights(entries, 1.0) == sampling_weights(entries) == [0.5] * 3
+
+
 def test_sampler_without_replacement_goes_through_all_items():
     drawn = [key[2] for key in SeededSampler(Dataset(list(range(5))), num_samples=10, replacement=False)]
     assert Counter(drawn) == dict.fromkeys(range(5), 2)

@@ -10,6 +10,7 @@ from cellbundle.transforms import RandCropAffined
 from cellbundle.transforms.augment import sample_affine
 
 N_DRAWS = 2000
+DISC = 2 / np.sqrt(np.pi)  # diameter of the disc that is as large as a square of 1
 
 
 def numbered(height, width, dtype=torch.float32):
@@ -248,3 +249,21 @@ def test_one_mode_for_each_key():
         RandCropAffined("image", (8, 8))
     with pytest.raises(ValueError, match=r"1 modes.* 2 keys"):
         RandCropAffined(["image", "label"], (8, 8), modes=["nearest"])
+
+
+@pytest.mark.parametrize(("side", "limits"), [(10, (1.6, 4.0)), (40, (0.5, 1.6)), (200, (0.32, 0.32)), (0, (0.5, 4.0))])
+def test_the_size_of_the_cells_narrows_the_zoom(side, limits):
+    """Squares of 10, 40 and 200 pixels shall have 16 to 64 in the crop."""
+    label = torch.zeros(1, 300, 300)
+    label[0, 5 : 5 + side, 5 : 5 + side] = 7
+    drawn = RandCropAffined(
+        ["image", "label"], (16, 16), (0.5, 4.0), stretch=0, rotate=0, diameters=(16 * DISC, 64 * DISC)
+    ).set_random_state(0)
+    diameter = drawn.diameter_of(label)
+    zooms = [1 / abs(drawn.draw((300, 300), diameter)[:, :2]).max() for _ in range(300)]
+    assert min(zooms) == pytest.approx(limits[0], rel=0.1)
+    assert max(zooms) == pytest.approx(limits[1], rel=0.1)
+
+
+def test_without_limits_the_cells_are_not_looked_at():
+    assert cropper().diameter_of(numbered(4, 4)) is None

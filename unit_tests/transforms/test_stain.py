@@ -1,4 +1,4 @@
-"""Stain normalisation: mixtures of known stains, the colour space of Reinhard, MONAI, images without stains."""
+"""Stains: mixtures of known ones, the colour space of Reinhard, MONAI, images without stains, random changes."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,22 @@ from monai.data import MetaTensor
 
 from cellbundle.errors import ArrayError, ConfigError
 from cellbundle.transforms.stain import (
+    HED,
     REFERENCE_AMOUNTS,
     REFERENCE_DEVIATIONS,
     REFERENCE_MEANS,
     REFERENCE_STAINS,
     NormaliseStaind,
+    RandStaind,
+    ReadStaind,
+    brown_share,
     find_stains,
+    has_dab,
+    is_stained,
     normalise_macenko,
     normalise_reinhard,
     rgb_to_lab,
+    separate_stains,
 )
 
 OTHER_STAINS = np.array([[0.65, 0.70, 0.29], [0.27, 0.93, 0.25]])  # a slide of another laboratory
@@ -159,3 +166,120 @@ def test_the_transform_changes_the_image_and_keeps_the_rest(method, normalise):
 def test_unknown_methods_are_refused():
     with pytest.raises(ConfigError, match=r"stain.*'vahadane'.*'macenko', 'reinhard' or None"):
         NormaliseStaind(method="vahadane")
+
+
+# Which images are stained
+
+
+def he(size=(96, 128), seed=0):
+    """H&E: mostly eosin, spots of haematoxylin."""
+    rng = np.random.default_rng(seed)
+    mixed = np.stack([0.05 + 0 * rng.random(size), 0.2 + 0.2 * rng.random(size)])
+    mixed[0, 10:30, 20:40], mixed[0, 50:80, 70:100], mixed[:, :8] = 1.0, 0.8, 0.0
+    return stained(unit(OTHER_STAINS), mixed.reshape(2, -1), size).astype(np.float32)
+
+
+def immunohistochemistry(size=(96, 128)):
+    """Half of the tissue is brown, with blue nuclei in both halves."""
+    mixed = np.zeros((2, *size))
+    mixed[0, 10:30, 20:40], mixed[0, 50:80, 70:100], mixed[1, :, 64:] = 1.0, 0.8, 0.9
+    mixed[:, :8] = 0.0
+    return stained(HED[[0, 2]], mixed.reshape(2, -1), size).astype(np.float32)
+
+
+@pytest.mark.parametrize("factor", [1, 257])
+def test_stained_images_are_recognised_whatever_their_units(factor):
+    assert is_stained(he() * factor)
+    assert is_stained(immunohistochemistry() * factor)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        255 - he(),  # dark ground
+        np.repeat(he()[:1], 3, axis=0),  # grey
+        he()[:1],
+        he()[:2],
+        np.zeros((3, 40, 50), np.float32),
+        np.zeros((3, 0, 50), np.float32),
+        np.full((3, 40, 50), 255, np.float32),
+    ],
+)
+def test_other_images_are_not_stained(image):
+    assert not is_stained(image)
+    assert not has_dab(image)
+
+
+def test_brown_is_told_from_pink():
+    assert brown_share(he(), 255) == 0
+    assert brown_share(immunohistochemistry(), 255) > 0.5
+    assert has_dab(immunohistochemistry())
+    assert not has_dab(he())
+
+
+def test_amounts_of_three_stains():
+    mixed = np.random.default_rng(0).gamma(2.0, 0.2, (3, 48 * 64))
+    found = separate_stains(stained(HED, mixed))
+    np.testing.assert_allclose(found, mixed.reshape(3, 48, 64), atol=1e-3)
+
+
+@pytest.mark.parametrize(("stain", "read"), [("auto", (False, True)), ("hematoxylin", (True, True)), ("none", (0, 0))])
+def test_haematoxylin_is_read_where_it_is_wanted(stain, read):
+    for image, is_read in zip((he(), immunohistochemistry()), read, strict=True):
+        result = ReadStaind(stain=stain)({"image": MetaTensor(torch.from_numpy(image), meta={"name": "a"})})["image"]
+        assert result.meta["name"] == "a"
+        assert result.dtype == torch.float32
+        assert result.shape == ((1, 96, 128) if is_read else (3, 96, 128))
+        if is_read:  # nuclei are bright, brown is dark
+            assert result[0, 60:70, 80:90].min() > 3 * result[0, 85:, 110:].max()
+
+
+def test_images_that_are_not_in_colour_stay_as_they_are():
+    image = torch.rand(2, 40, 50)
+    assert ReadStaind(stain="auto")({"image": image})["image"] is image
+    with pytest.raises(ArrayError, match=r"\(3, H, W\)"):
+        ReadStaind(stain="hematoxylin")({"image": image})
+
+
+def test_a_stain_that_is_not_known():
+    with pytest.raises(ConfigError, match=r"stain is 'dab'; choose one of auto, none, hematoxylin"):
+        ReadStaind(stain="dab")
+
+
+# Random stains
+
+
+def test_stains_are_changed_at_random_and_nuclei_stay_where_they_are():
+    image = torch.from_numpy(he())
+    changer = RandStaind(prob=1, exchange=0).set_random_state(0)
+    results = [changer({"image": image})["image"] for _ in range(8)]
+    for result in results:
+        assert result.dtype == torch.float32
+        assert result.min() >= 0
+        assert result.max() <= 255
+        assert result[:, 55:75, 75:95].mean() < result[:, 85:, 110:].mean() - 10
+    assert torch.stack(results).std(0).mean() > 5
+
+
+def test_exchanged_stains_make_immunohistochemistry():
+    changer = RandStaind(prob=1, exchange=1, colour=0).set_random_state(0)
+    results = [changer({"image": torch.from_numpy(he())})["image"].numpy() for _ in range(8)]
+    assert max(brown_share(result, 255) for result in results) > 0.3
+    ground = np.stack([result[2, 85:] for result in results])  # blue light where there was eosin only
+    assert (np.ptp(ground, axis=(1, 2)) > 2 * np.ptp(he()[2, 85:])).all(), "brown is in parts of the tissue"
+
+
+def test_the_same_seed_gives_the_same_stains():
+    first, second = (RandStaind(prob=1).set_random_state(3)({"image": torch.from_numpy(he())}) for _ in range(2))
+    assert torch.equal(first["image"], second["image"])
+
+
+@pytest.mark.parametrize("image", [255 - he(), he()[:1], np.repeat(he()[:1], 3, axis=0)])
+def test_what_is_not_stained_is_not_changed(image):
+    image = torch.from_numpy(image)
+    assert RandStaind(prob=1)({"image": image})["image"] is image
+
+
+def test_an_image_of_one_stain_is_not_changed():
+    image = stained(OTHER_STAINS, np.stack([amounts()[0], np.zeros(48 * 64)])).astype(np.float32)
+    torch.testing.assert_close(RandStaind(prob=1)({"image": torch.from_numpy(image)})["image"], torch.from_numpy(image))

@@ -4,6 +4,7 @@ A resumed run therefore equals one that never stopped, bit for bit and for any n
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,23 @@ def find_class_names(specs: Sequence[dict[str, Any]] | str) -> list[str]:
     return list(found.pop()) if found else []
 
 
-def sampling_weights(entries: Sequence[dict[str, Any]]) -> list[float]:
-    """Weights that let every data list count by its own weight, whatever its length."""
-    return [entry.get("datalist_weight", 1.0) for entry in entries]
+def sampling_weights(entries: Sequence[dict[str, Any]], group_balance: float = 0.0) -> list[float]:
+    """Weights that let every data list count by its own weight, whatever its length.
+
+    Args:
+        entries: of ``find_entries``; an entry without ``group`` is a group of its own.
+        group_balance: within a list a group of n images counts as n ** (1 - group_balance) of them, so that rare
+            acquisitions are seen: 0 takes all images alike, 1 all groups.
+    """
+    keys = [(entry.get("datalist_id", 0), entry.get("group", entry.get("image"))) for entry in entries]
+    sizes = Counter(keys)
+    shares = np.array([sizes[key] ** -group_balance for key in keys])
+    lists = np.array([key[0] for key in keys])
+    means = {number: shares[lists == number].mean() for number in set(lists.tolist())}
+    return [
+        entry.get("datalist_weight", 1.0) * share / means[key[0]]
+        for entry, share, key in zip(entries, shares.tolist(), keys, strict=True)
+    ]
 
 
 class SeededDataset(CacheDataset):

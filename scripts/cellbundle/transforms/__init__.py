@@ -15,7 +15,9 @@ from .masks import (
     RenumberLabelsd,
     ToPictureLayoutd,
 )
+from .negatives import RandNegatived
 from .resize import ResizeCelld
+from .stain import RandStaind
 
 __all__ = [
     "BinaryTargetsd",
@@ -31,7 +33,9 @@ __all__ = [
     "NormaliseIntensityd",
     "RandChannelsd",
     "RandCropAffined",
+    "RandNegatived",
     "RandSignedAffined",
+    "RandStaind",
     "RenumberLabelsd",
     "ResizeCelld",
     "SaveClassesd",

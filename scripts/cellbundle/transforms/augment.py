@@ -10,6 +10,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch.nn import functional as F
 
 from ..flags import as_bool
+from ..instances.measure import diameters
 
 
 def sample_affine(tensor: torch.Tensor, matrix: np.ndarray, size: Sequence[int], mode: str) -> torch.Tensor:
@@ -51,6 +52,8 @@ class RandCropAffined(RandomizableTransform, MapTransform):
         stretch: largest relative difference between the zooms of the two axes.
         rotate: probability of a rotation by any angle; otherwise a multiple of 90 degrees.
         modes: "bilinear" or "nearest" for each key.
+        diameters: range of the median cell diameter of an image, in pixels of the crop, that narrows ``zoom``; None
+            does not. The last key is the label map.
     """
 
     def __init__(
@@ -61,16 +64,21 @@ class RandCropAffined(RandomizableTransform, MapTransform):
         stretch: float = 0.1,
         rotate: float = 0.5,
         modes: Sequence[str] = ("bilinear", "nearest"),
+        diameters: tuple[float, float] | None = None,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob=1.0)
         if len(modes) != len(self.keys):
             raise ValueError(f"one mode for each key is needed, got {len(modes)} modes for {len(self.keys)} keys")
         self.size, self.zoom, self.stretch, self.rotate, self.modes = tuple(size), zoom, stretch, rotate, tuple(modes)
+        self.diameters = diameters
 
-    def draw(self, shape: Sequence[int]) -> np.ndarray:
-        """Draw the (2, 3) matrix of ``sample_affine`` for an input of (H, W) pixels."""
-        zoom = np.exp(self.R.uniform(np.log(self.zoom[0]), np.log(self.zoom[1])))
+    def draw(self, shape: Sequence[int], diameter: float | None = None) -> np.ndarray:
+        """Draw the (2, 3) matrix of ``sample_affine`` for an input of (H, W) pixels with cells of a diameter."""
+        limits = np.asarray(self.zoom, float)
+        if self.diameters is not None and diameter is not None:
+            limits = np.clip(limits, *(np.asarray(self.diameters) / diameter))
+        zoom = np.exp(self.R.uniform(*np.log(limits)))
         stretch = np.exp(self.R.uniform(-self.stretch, self.stretch) / 2)
         quarter = self.R.randint(4) * np.pi / 2
         angle = self.R.uniform(0, 2 * np.pi) if self.R.rand() < self.rotate else quarter
@@ -84,10 +92,16 @@ class RandCropAffined(RandomizableTransform, MapTransform):
         centre = np.where(high > low, low + place * (high - low), middle)
         return np.concatenate([linear, centre[:, None]], axis=1)
 
+    def diameter_of(self, labels: torch.Tensor) -> float | None:
+        """Median diameter of the cells of a label map in pixels, if it is asked for and there are any."""
+        if self.diameters is None or not labels.any():
+            return None
+        return float(np.median(diameters(np.asarray(labels))))
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with crops (C, h, w) as plain tensors."""
         result = dict(data)
-        matrix = self.draw(result[self.keys[0]].shape[-2:])
+        matrix = self.draw(result[self.keys[0]].shape[-2:], self.diameter_of(result[self.keys[-1]]))
         for key, mode in zip(self.keys, self.modes, strict=True):
             tensor = result[key]
             result[key] = sample_affine(

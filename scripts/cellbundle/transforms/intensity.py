@@ -62,6 +62,8 @@ def normalise_intensity(image: np.ndarray, lower: float = 0.5, upper: float = 99
     Returns:
         (C, H, W) float32 in [0, 1]; a constant channel becomes 0.
     """
+    if len(image) > 1 and all(np.array_equal(channel, image[0]) for channel in image[1:]):  # a grey picture in colour
+        return np.repeat(normalise_intensity(image[:1], lower, upper), len(image), axis=0)
     step = max(1, int(np.ceil(np.sqrt(image[0].size / PERCENTILE_SAMPLES))))
     result = np.empty_like(image, dtype=np.float32)
     for channel, out in zip(image, result, strict=True):

@@ -1,16 +1,19 @@
-"""Colours of stained tissue: bring an image to those of a reference. Optional; off unless a method is given."""
+"""Colours of stained tissue: bring an image to those of a reference, separate its stains, change them at random."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, RandomizableTransform
+from torch.nn import functional as F
 
 from ..errors import ArrayError, ConfigError
 
 StainMethod = Literal["macenko", "reinhard"]
+Stain = Literal["auto", "none", "hematoxylin"]
+STAINS = ("auto", "none", "hematoxylin")
 
 # Absorbances (R, G, B) of haematoxylin and eosin, and their 99th percentiles in a well-stained slide.
 REFERENCE_STAINS = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
@@ -25,6 +28,16 @@ EDGE = 1.0  # percent of the stained pixels beyond each of the two stains
 HIGH = 99.0  # percentile that stands for the largest amount of a stain
 MIN_STAINED = 100  # pixels from which stains can be told apart
 MIN_ANGLE = 0.02  # radians between two stains; grey images have one
+
+# Absorbances (R, G, B) of haematoxylin, eosin and DAB (Ruifrok and Johnston, 2001), rows of length 1.
+HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+HED /= np.linalg.norm(HED, axis=1, keepdims=True)
+MIN_COLOUR = 0.03  # mean difference between the channels from which an image is coloured
+GLASS = 1.0  # percentile of the absorbances that is the unstained glass
+SAMPLED = 1 << 14  # pixels in which stains are looked for
+MIN_BROWN = 0.3  # share of the stained pixels that are brown, from which an image is one of immunohistochemistry
+BROWN = 1.1  # ratio of the absorbances of blue and green from which a pixel is brown
+MIN_BRIGHTNESS = 0.35  # mean from which an image is bright-field
 
 RGB_TO_LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 LMS_TO_LAB = np.diag(1 / np.sqrt([3, 6, 2])) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
@@ -164,3 +177,178 @@ class NormaliseStaind(MapTransform):
             changed = torch.from_numpy(self.normalise(np.asarray(image), self.white))
             result[key] = type(image)(changed, meta=image.meta) if hasattr(image, "meta") else changed
         return result
+
+
+def is_stained(image: np.ndarray) -> bool:
+    """Whether an image looks like stained tissue in bright field: coloured, and bright on the whole.
+
+    Args:
+        image: (C, H, W), any units; the largest value counts as white.
+    """
+    if len(image) != len(HED) or not image.size:
+        return False
+    sample = np.asarray(image[:, ::4, ::4], np.float32)
+    white = max(float(sample.max()), 1e-9)
+    colour = (sample.max(0) - sample.min(0)).mean() / white
+    return bool(colour >= MIN_COLOUR and sample.mean() >= MIN_BRIGHTNESS * white)
+
+
+def separate_stains(image: np.ndarray, white: float = WHITE) -> np.ndarray:
+    """Amounts of haematoxylin, eosin and DAB.
+
+    Args:
+        image: (3, H, W) red, green, blue in [0, white].
+        white: value of unstained glass.
+
+    Returns:
+        (3, H, W) float32; slightly negative where a colour is none of the three.
+
+    Source: Ruifrok and Johnston, Analytical and Quantitative Cytology and Histology 2001.
+    """
+    amounts = np.linalg.solve(HED.T, _absorbances(image, white))
+    return amounts.reshape(image.shape).astype(np.float32)
+
+
+def has_dab(image: np.ndarray, white: float = WHITE) -> bool:
+    """Whether an image shows immunohistochemistry: DAB absorbs blue most, haematoxylin and eosin absorb green most."""
+    return is_stained(image) and brown_share(image, white) >= MIN_BROWN
+
+
+def brown_share(image: np.ndarray, white: float = WHITE) -> float:
+    """Share of the stained pixels of an image (3, H, W) that are brown."""
+    absorbances = _absorbances(image[:, ::4, ::4], white)
+    absorbances = absorbances - np.percentile(absorbances, GLASS, axis=1, keepdims=True)
+    stained = absorbances.sum(0) > 2 * TRANSPARENT
+    n = np.count_nonzero(stained)
+    return np.count_nonzero(stained & (absorbances[2] > BROWN * absorbances[1])) / n if n >= MIN_STAINED else 0.0
+
+
+def read_haematoxylin(image: np.ndarray, white: float = WHITE) -> np.ndarray:
+    """The amount of haematoxylin, which nuclei take up, as a picture of bright nuclei on a dark ground.
+
+    Args:
+        image: (3, H, W) red, green, blue in [0, white].
+        white: value of the light.
+
+    Returns:
+        (1, H, W) float32, >= 0.
+    """
+    return np.maximum(separate_stains(image, white)[:1], 0)
+
+
+class ReadStaind(MapTransform):
+    """Replace images of stained tissue by the haematoxylin in them, if that is wanted; others stay as they are.
+
+    Args:
+        keys: image entries (C, H, W) in raw units.
+        stain: ``auto`` replaces images of immunohistochemistry, in which DAB covers nuclei or the ground between them;
+            ``hematoxylin`` replaces all images; ``none`` no image.
+        channels: if they are chosen, images are not of stained tissue and stay as they are.
+        white: value of the light.
+
+    Raises:
+        ConfigError: for another ``stain``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        stain: Stain = "auto",
+        channels: Sequence[int] | None = None,
+        white: float = WHITE,
+    ) -> None:
+        super().__init__(keys)
+        if stain not in STAINS:
+            raise ConfigError(f"stain is {stain!r}; choose one of {', '.join(STAINS)}")
+        if stain == "hematoxylin" and channels is not None:
+            raise ConfigError("stain and channels are both given; haematoxylin is read from red, green and blue")
+        self.stain, self.white = "none" if channels is not None else stain, white
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` in which images may be (1, H, W) float32."""
+        result = dict(data)
+        for key in self.key_iterator(result) if self.stain != "none" else ():
+            image = result[key]
+            array = np.asarray(image)
+            if self.stain == "hematoxylin" or has_dab(array, self.white):
+                read = torch.from_numpy(read_haematoxylin(array, self.white))
+                result[key] = type(image)(read, meta=image.meta) if hasattr(image, "meta") else read
+        return result
+
+
+class RandStaind(RandomizableTransform, MapTransform):
+    """Change colour and amount of the two stains of an image at random; images that are not stained stay as they are.
+
+    Slides of other laboratories and scanners differ in this way. Sometimes the second stain, eosin, is shown in the
+    colour of DAB and in a part of the image only, which makes immunohistochemistry of H&E. To be used before
+    ``NormaliseIntensityd``.
+
+    Args:
+        keys: image entries (C, H, W) in raw units.
+        prob: probability of a change.
+        factor: largest relative change of the amount of each stain, either way.
+        offset: largest change of the amount of each stain in all pixels, either way, relative to its 99th percentile.
+        strength: range of a factor of both stains, drawn log-uniformly: from faded to overstained.
+        colour: standard deviation of the change of each absorbance of a stain.
+        exchange: probability that the stains are haematoxylin and DAB.
+        white: value of the light.
+
+    Source: Tellez et al., IEEE Transactions on Medical Imaging 2018; the stains of an image as in ``find_stains``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        prob: float = 0.6,
+        factor: float = 0.25,
+        offset: float = 0.03,
+        strength: tuple[float, float] = (0.5, 1.6),
+        colour: float = 0.05,
+        exchange: float = 0.35,
+        white: float = WHITE,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob=prob)
+        self.factor, self.offset, self.strength, self.colour = factor, offset, strength, colour
+        self.exchange, self.white = exchange, white
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with changed images, float32 in [0, white]."""
+        result = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            for key in self.key_iterator(result):
+                image = np.asarray(result[key], np.float32)
+                if is_stained(image):
+                    result[key] = torch.from_numpy(self._changed(image))
+        return result
+
+    def _changed(self, image: np.ndarray) -> np.ndarray:
+        """The image with other stains; as it is if its stains cannot be told apart."""
+        size = image.shape[-2:]
+        absorbances = -np.log(np.clip(image.reshape(3, -1) / np.float32(self.white), 1 / WHITE, 1))
+        sample = absorbances[:, :: max(1, absorbances.shape[1] // SAMPLED)]
+        glass = np.percentile(sample, GLASS, axis=1, keepdims=True).astype(np.float32)
+        stains = find_stains((sample - glass).astype(np.float64))
+        if stains is None:
+            return image
+        amounts = np.linalg.pinv(stains.T).astype(np.float32) @ (absorbances - glass)
+        largest = np.percentile(amounts[:, :: max(1, amounts.shape[1] // SAMPLED)], HIGH, axis=1, keepdims=True)
+        amounts /= np.maximum(largest, 1e-3).astype(np.float32)
+        factors = self.R.uniform(1 - self.factor, 1 + self.factor, (2, 1)) * np.exp(
+            self.R.uniform(*np.log(self.strength))
+        )
+        amounts = amounts * factors.astype(np.float32) + self.R.uniform(-self.offset, self.offset, (2, 1)).astype("f4")
+        if self.R.uniform() < self.exchange:
+            stains, largest = HED[[0, 2]], np.ones((2, 1))
+            amounts = np.maximum(amounts, 0)
+            amounts[1] *= self._region(size).reshape(-1)
+        stains = stains + self.R.normal(scale=self.colour, size=stains.shape)
+        colours = np.exp(-((stains * largest).T.astype(np.float32) @ amounts))
+        return np.clip(np.float32(self.white) * colours, 0, self.white).reshape(image.shape)
+
+    def _region(self, size: tuple[int, int]) -> np.ndarray:
+        """Smooth share (H, W) float32 in [0, 1] of a stain that is in some parts of the tissue only."""
+        coarse = torch.from_numpy(4 * self.R.normal(size=(1, 1, *self.R.randint(2, 9, 2))).astype(np.float32))
+        smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=False)[0, 0]
+        return torch.sigmoid(smooth + float(self.R.normal())).numpy()
