@@ -32,7 +32,9 @@ OF_COMMAND = {
     "pretrained_ckpt_path", "resume",
 }  # fmt: skip
 VENDORED = "scripts."  # before the name of a core that is part of a bundle
-FURTHER_CLASSES = re.compile(r"(scripts\.)?cellbundle\.transforms\.(\w+\.)?(Normalise|Decode)\w+")
+FURTHER_CLASSES = re.compile(
+    r"(scripts\.)?cellbundle\.(transforms\.(\w+\.)?(Normalise|Decode)\w+|inference\.tiling\.TiledInferer)"
+)
 OF_DATA = {"basedir", "data_list_files", "datalist", "dataset_dir", "quick"}  # no settings either, but evaluated
 PLAIN_KEY = re.compile(r"[A-Za-z0-9]\w*")
 REFERENCE = re.compile(r"@(\w+)")

@@ -42,16 +42,13 @@ def test_predictor_takes_the_settings_of_the_weights_and_options_win(run, tmp_pa
     assert predictor.normaliser.lower == 5
     assert predictor.inferer.overlap == 0.3
     assert predictor.network.state_dict()["stem.0.weight"].shape[0] == 8
-    assert (predictor.decoder.options["min_score"], predictor.decoder.options["across_borders"]) == (0.0, True)
+    assert (predictor.decoder.min_score, predictor.decoder.options["across_borders"]) == (0.0, True)
     image, _ = generate("fluorescence", (64, 64), n_cells=4, seed=0)
     labels = predictor.segment(image[None].astype(np.float32)).labels
     shutil.copytree(moved, tmp_path / "again")
     again = Predictor("cell_unet", device="cpu", weights=tmp_path / "again" / "model.pt")
     np.testing.assert_array_equal(labels, again.segment(image[None].astype(np.float32)).labels)
-    assert (
-        Predictor("cell_unet", device="cpu", weights=moved / "model.pt", min_score=0.5).decoder.options["min_score"]
-        == 0.5
-    )
+    assert Predictor("cell_unet", device="cpu", weights=moved / "model.pt", min_score=0.5).decoder.min_score == 0.5
 
 
 def test_eval_and_infer_take_the_settings_and_the_command_line_wins(run, make):
@@ -126,6 +123,16 @@ def test_code_of_a_record_is_not_run(run, settings, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"run\.yaml.*code of cell_unet"):
         Predictor("cell_unet", device="cpu", weights=run / "model.pt")
     assert not (tmp_path / "hacked").exists()
+
+
+def test_the_inferer_of_former_versions_is_taken(run):
+    """They looked at images once, at one scale."""
+    tiled = {"_target_": "cellbundle.inference.tiling.TiledInferer", "roi_size": [64, 64], "scale": "@scale"}
+    change(run, {"inferer": tiled})
+    predictor = Predictor("cell_unet", device="cpu", weights=run / "model.pt")
+    assert not predictor.looks_for_size
+    assert predictor.segment(np.zeros((1, 40, 50), np.float32)).size == (None, 1.0)
+    assert predictor.at_diameter(36).segment(np.zeros((1, 40, 50), np.float32)).size == (36.0, 0.5)
 
 
 def test_another_normaliser_of_ours_is_taken(run):

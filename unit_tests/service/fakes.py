@@ -78,6 +78,7 @@ class FakePredictor:
     takes_batches = True
     scale = 1.0
     diameter = 20.0
+    looks_for_size = True
     weights = "models/model.pt"
 
     def __init__(self, root="nowhere", error=None):
@@ -88,7 +89,7 @@ class FakePredictor:
 
     def at_diameter(self, diameter):
         other = copy(self)
-        other.scale = 20.0 / diameter
+        other.scale = 1.0 if diameter == "none" else 20.0 / diameter
         return other
 
     def segment_batch(self, images):

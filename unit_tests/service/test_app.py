@@ -157,6 +157,6 @@ def test_what_is_served(make):
     assert client.get("/readyz").json() == {"status": "ready"}
     (one,) = client.get("/v1/bundles").json()
     assert one["name"] == "fake"
-    assert one["options"] == {"diameter": 20.0}
+    assert one["options"] == {"diameter": 20.0, "finds_diameter": True}
     assert set(one) == {"name", "version", "description", "options", "device", "weights"}
     assert one["weights"] == {"file": "models/model.pt", "sha256": None}

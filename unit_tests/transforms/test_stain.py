@@ -7,6 +7,7 @@ from monai.apps.pathology.transforms.stain.array import ExtractHEStains
 from monai.data import MetaTensor
 
 from cellbundle.errors import ArrayError, ConfigError
+from cellbundle.transforms import NormaliseIntensityd
 from cellbundle.transforms.stain import (
     HED,
     REFERENCE_AMOUNTS,
@@ -15,13 +16,13 @@ from cellbundle.transforms.stain import (
     REFERENCE_STAINS,
     NormaliseStaind,
     RandStaind,
-    ReadStaind,
     brown_share,
     find_stains,
     has_dab,
     is_stained,
     normalise_macenko,
     normalise_reinhard,
+    read_stain,
     rgb_to_lab,
     separate_stains,
 )
@@ -226,24 +227,35 @@ def test_amounts_of_three_stains():
 @pytest.mark.parametrize(("stain", "read"), [("auto", (False, True)), ("hematoxylin", (True, True)), ("none", (0, 0))])
 def test_haematoxylin_is_read_where_it_is_wanted(stain, read):
     for image, is_read in zip((he(), immunohistochemistry()), read, strict=True):
-        result = ReadStaind(stain=stain)({"image": MetaTensor(torch.from_numpy(image), meta={"name": "a"})})["image"]
-        assert result.meta["name"] == "a"
-        assert result.dtype == torch.float32
+        result = read_stain(image, stain)
+        assert result.dtype == np.float32
         assert result.shape == ((1, 96, 128) if is_read else (3, 96, 128))
         if is_read:  # nuclei are bright, brown is dark
             assert result[0, 60:70, 80:90].min() > 3 * result[0, 85:, 110:].max()
 
 
 def test_images_that_are_not_in_colour_stay_as_they_are():
-    image = torch.rand(2, 40, 50)
-    assert ReadStaind(stain="auto")({"image": image})["image"] is image
+    image = np.random.default_rng(0).uniform(0, 255, (2, 40, 50)).astype(np.float32)
+    assert read_stain(image, "auto") is image
     with pytest.raises(ArrayError, match=r"\(3, H, W\)"):
-        ReadStaind(stain="hematoxylin")({"image": image})
+        read_stain(image, "hematoxylin")
 
 
-def test_a_stain_that_is_not_known():
+def test_the_normaliser_reads_stains():
+    image = torch.from_numpy(immunohistochemistry())
+    read = NormaliseIntensityd(stain="auto")({"image": image})["image"]
+    assert read.shape == (3, 96, 128)
+    assert torch.equal(read[0], read[2])
+    for options in ({}, {"stain": "auto", "channels": [0, 1, 2]}):
+        colours = NormaliseIntensityd(**options)({"image": image})["image"]
+        assert not torch.equal(colours[0], colours[2])
+
+
+def test_a_stain_that_cannot_be_read():
     with pytest.raises(ConfigError, match=r"stain is 'dab'; choose one of auto, none, hematoxylin"):
-        ReadStaind(stain="dab")
+        NormaliseIntensityd(stain="dab")
+    with pytest.raises(ConfigError, match="stain and channels"):
+        NormaliseIntensityd(stain="hematoxylin", channels=[0])
 
 
 # Random stains

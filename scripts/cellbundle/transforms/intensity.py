@@ -10,6 +10,7 @@ from monai.transforms import MapTransform
 
 from ..errors import ArrayError, ConfigError
 from .monai_label import answered_errors
+from .stain import STAINS, Stain, read_stain
 
 Method = Literal["percentiles", "8bit"]
 METHODS = ("percentiles", "8bit")
@@ -104,10 +105,12 @@ class NormaliseIntensityd(MapTransform):
         lower: see ``normalise_intensity``.
         upper: likewise.
         channels: see ``to_channels``.
+        stain: how colours of tissue are read before, see ``cellbundle.transforms.stain.read_stain``; only where no
+            ``channels`` are chosen.
         method: ``percentiles``; ``8bit`` for ``scale_8bit``, which networks of others may have learnt with.
 
     Raises:
-        ConfigError: for another method.
+        ConfigError: for another method or stain.
     """
 
     def __init__(
@@ -117,11 +120,17 @@ class NormaliseIntensityd(MapTransform):
         upper: float = 99.8,
         channels: Sequence[int] | None = None,
         method: Method = "percentiles",
+        stain: Stain = "none",
     ) -> None:
         super().__init__(keys)
+        if stain not in STAINS:
+            raise ConfigError(f"stain is {stain!r}; choose one of {', '.join(STAINS)}")
+        if stain == "hematoxylin" and channels is not None:
+            raise ConfigError("stain and channels are both given; haematoxylin is read from red, green and blue")
         if method not in METHODS:
             raise ConfigError(f"intensity is {method!r}; choose one of {', '.join(METHODS)}")
         self.lower, self.upper, self.channels, self.method = lower, upper, channels, method
+        self.stain = "none" if channels is not None else stain
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with normalised images, (3, H, W) float32 in [0, 1]."""
@@ -134,6 +143,7 @@ class NormaliseIntensityd(MapTransform):
         return result
 
     def _scaled(self, array: np.ndarray) -> np.ndarray:
+        array = read_stain(array, self.stain)
         array = array if self.channels is None else array[check_channels(self.channels, len(array))]
         array = scale_8bit(array) if self.method == "8bit" else normalise_intensity(array, self.lower, self.upper)
         return to_channels(array)

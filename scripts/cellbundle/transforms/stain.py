@@ -1,6 +1,6 @@
 """Colours of stained tissue: bring an image to those of a reference, separate its stains, change them at random."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ REFERENCE_AMOUNTS = np.array([1.9705, 1.0308])
 REFERENCE_MEANS = np.array([8.63234435, -0.11501964, 0.03868433])
 REFERENCE_DEVIATIONS = np.array([0.57506023, 0.10403329, 0.01364062])
 
-WHITE = 255.0
+WHITE, WHITE_16 = 255.0, 65535.0  # of 8 and 16 bits
 TRANSPARENT = 0.15  # absorbance up to which a pixel is unstained
 EDGE = 1.0  # percent of the stained pixels beyond each of the two stains
 HIGH = 99.0  # percentile that stands for the largest amount of a stain
@@ -236,44 +236,25 @@ def read_haematoxylin(image: np.ndarray, white: float = WHITE) -> np.ndarray:
     return np.maximum(separate_stains(image, white)[:1], 0)
 
 
-class ReadStaind(MapTransform):
-    """Replace images of stained tissue by the haematoxylin in them, if that is wanted; others stay as they are.
+def read_stain(image: np.ndarray, stain: Stain) -> np.ndarray:
+    """Replace an image of stained tissue by the haematoxylin in it, if that is wanted.
 
     Args:
-        keys: image entries (C, H, W) in raw units.
+        image: (C, H, W) of 8 bits, or of 16 where there are values above 255.
         stain: ``auto`` replaces images of immunohistochemistry, in which DAB covers nuclei or the ground between them;
             ``hematoxylin`` replaces all images; ``none`` no image.
-        channels: if they are chosen, images are not of stained tissue and stay as they are.
-        white: value of the light.
+
+    Returns:
+        (1, H, W) float32, or ``image`` itself.
 
     Raises:
-        ConfigError: for another ``stain``.
+        ArrayError: for ``hematoxylin`` and an image that is not (3, H, W).
     """
-
-    def __init__(
-        self,
-        keys: KeysCollection = "image",
-        stain: Stain = "auto",
-        channels: Sequence[int] | None = None,
-        white: float = WHITE,
-    ) -> None:
-        super().__init__(keys)
-        if stain not in STAINS:
-            raise ConfigError(f"stain is {stain!r}; choose one of {', '.join(STAINS)}")
-        if stain == "hematoxylin" and channels is not None:
-            raise ConfigError("stain and channels are both given; haematoxylin is read from red, green and blue")
-        self.stain, self.white = "none" if channels is not None else stain, white
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` in which images may be (1, H, W) float32."""
-        result = dict(data)
-        for key in self.key_iterator(result) if self.stain != "none" else ():
-            image = result[key]
-            array = np.asarray(image)
-            if self.stain == "hematoxylin" or has_dab(array, self.white):
-                read = torch.from_numpy(read_haematoxylin(array, self.white))
-                result[key] = type(image)(read, meta=image.meta) if hasattr(image, "meta") else read
-        return result
+    if stain == "none":
+        return image
+    white = WHITE if image.max(initial=0) <= WHITE else WHITE_16
+    wanted = stain == "hematoxylin" or has_dab(image, white)
+    return read_haematoxylin(image, white) if wanted else image
 
 
 class RandStaind(RandomizableTransform, MapTransform):

@@ -105,7 +105,10 @@ class Service:
             "X-Seconds": f"{answer.seconds:.3f}",
             "X-Image-Width": str(width),
             "X-Image-Height": str(height),
+            "X-Magnification": f"{answer.magnification:.4g}",
         }
+        if answer.diameter is not None:
+            headers["X-Cell-Diameter"] = f"{answer.diameter:.4g}"
         return Response(answer.body, media_type=MEDIA_TYPES[options.format], headers=headers)
 
     async def seg_mask(self, request: Request, body: MaskRequest) -> MaskAnswer:

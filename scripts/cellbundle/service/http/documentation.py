@@ -77,7 +77,7 @@ BUNDLE = {
     "name": "cell_unet",
     "version": "0.3.0",
     "description": "A small residual U-Net",
-    "options": {"diameter": 18.0},
+    "options": {"diameter": 18.0, "finds_diameter": True},
     "device": "cpu",
     "weights": {"file": "models/model.pt", "sha256": "9f2c…"},
 }
@@ -119,6 +119,8 @@ SEGMENT = errors(*(status for status in ERRORS if status not in (404, 409))) | {
         "description": "The cells, in the format that was asked for.",
         "headers": {
             "X-Cell-Count": {"schema": {"type": "integer"}, "description": "number of cells"},
+            "X-Cell-Diameter": {"schema": {"type": "number"}, "description": "typical, in pixels; if given or found"},
+            "X-Magnification": {"schema": {"type": "number"}, "description": "on top of the bundle's own scale"},
             "X-Image-Width": {"schema": {"type": "integer"}, "description": "pixels"},
             "X-Image-Height": {"schema": {"type": "integer"}, "description": "pixels"},
             "X-Seconds": {"schema": {"type": "number"}, "description": "of the work, without waiting"},

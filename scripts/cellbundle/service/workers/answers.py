@@ -63,12 +63,16 @@ class Answer:
         seconds: of reading, segmenting and writing.
         body: the answer in its format; empty for a mask, which is a file.
         size: height and width of the image.
+        diameter: typical diameter of the cells in pixels, if it was given or found.
+        magnification: of the image on top of the bundle's own scale.
     """
 
     cells: int
     seconds: float
     body: bytes = field(default=b"", repr=False)
     size: tuple[int, int] = (0, 0)
+    diameter: float | None = None
+    magnification: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def answer(job: Job, image: Image, found: "Segmentation", started: float) -> Ans
     else:
         WRITERS[job.format](job.output, image, found)
         body = job.output.read_bytes()
-    return Answer(cells, perf_counter() - started, body, found.labels.shape)
+    return Answer(cells, perf_counter() - started, body, found.labels.shape, *found.size)
 
 
 def preview(image: Image, started: float) -> Answer:

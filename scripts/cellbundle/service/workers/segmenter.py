@@ -131,7 +131,7 @@ def describe(name: str, predictor: Any) -> dict[str, Any]:
         "name": name,
         "version": info.version,
         "description": info.description,
-        "options": {"diameter": predictor.diameter},
+        "options": {"diameter": predictor.diameter, "finds_diameter": predictor.looks_for_size},
         "device": str(predictor.device),
         "weights": {"file": shown_weights(weights), "sha256": _sha256(weights)},
     }

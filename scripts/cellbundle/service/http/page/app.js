@@ -126,7 +126,8 @@ function show(cells, headers) {
   find("count").textContent = whole.format(cells.length);
   find("cells").textContent = cells.length === 1 ? "cell" : "cells";
   find("canvas").setAttribute("aria-label", `${file.name} with the outlines of ${whole.format(cells.length)} cells`);
-  say(find("bundle").value, `${number.format(headers.get("X-Seconds"))} s`);
+  const diameter = headers.get("X-Cell-Diameter");
+  say(find("bundle").value, diameter && `cells of about ${whole.format(diameter)} px`, `${number.format(headers.get("X-Seconds"))} s`);
   const physical = cells.length > 0 && cells.every((cell) => "area_um2" in cell.values);
   showSizes(find("sizes"), cells.map((cell) => cell.values[physical ? "area_um2" : "area"]), physical ? "µm²" : "px");
   showClasses(cells);
@@ -165,7 +166,7 @@ async function bundles() {
   const choose = () => {
     const chosen = list.find(({ name }) => name === find("bundle").value);
     find("diameters").hidden = !chosen?.options.diameter;
-    find("diameter").placeholder = chosen?.options.diameter ?? "";
+    find("diameter").placeholder = chosen?.options.finds_diameter ? "auto" : chosen?.options.diameter ?? "";
   };
   find("bundle").addEventListener("change", choose);
   choose();
