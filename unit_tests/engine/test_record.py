@@ -57,8 +57,8 @@ def test_eval_and_infer_take_the_settings_and_the_command_line_wins(run, make):
     assert workflow.content("decoder").options["across_borders"]
     assert workflow.content("normaliser").lower == 5
     workflow = make(mode="infer", **{"decoder#min_score": 0.9, "tile_overlap": 0.1, "network_def#features": [8, 8]})
-    decoder = workflow.content("decoder").options
-    assert (decoder["min_score"], decoder["cell_threshold"]) == (0.9, -1.0)
+    decoder = workflow.content("decoder")
+    assert (decoder.min_score, decoder.options["cell_threshold"]) == (0.9, -1.0)
     assert workflow.content("inferer").overlap == 0.1
     workflow = make(mode="infer", **{"+normaliser": {"lower": 9.0}})
     assert (workflow.content("normaliser").lower, workflow.content("normaliser").upper) == (9.0, 99.8)
