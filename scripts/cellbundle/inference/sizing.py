@@ -1,6 +1,6 @@
 """Find out how large the cells of an image are, and show them to the network at the size that it knows best."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,12 +14,11 @@ Diameter = float | Literal["auto", "none"]
 Decoded = dict[str, Any]
 See = Callable[[torch.Tensor, float], torch.Tensor]  # prediction of images (N, C, H, W) at a magnification
 
-CERTAIN = 0.93  # mean score of the cells from which the first look may be the last
-KEPT = (0.6, 1.5)  # range of diameters, relative to the best, for which it may be
-REDUCED = 0.4  # magnification of the look for large cells, which costs a sixth of the first
+REDUCED = 0.4  # magnification of the first look, which costs a sixth of one at the bundle's scale
 NEAR = 1.3  # ratio of magnifications below which another look shows nothing new
 LIMITS = (0.1, 2.5)  # smallest and largest magnification
-MORE_LOOKS = 2  # after the reduced one
+ENLARGED = 1.6  # smallest magnification above 1 that is worth its time
+MORE_LOOKS = 3
 SURE = 0.8  # score of the cells that tell the size
 MIN_CELLS = 3  # such cells from which their size is believed
 SAMPLED = 2048**2  # pixels of an image from which its size is found in windows
@@ -74,9 +73,9 @@ def check_diameter(diameter: Diameter | None) -> Diameter:
 class SizedInferer(TiledInferer):
     """A ``TiledInferer`` that looks again where cells do not have the size that the network knows best.
 
-    The first look is at ``scale``. If it leaves doubts, by the scores of its cells or their size, an image is seen
-    reduced, where large cells come out whole, and then at the size of the cells that were found. The look with the
-    highest mean score counts, so that a size that was found wrongly costs time only.
+    The first look is at a reduced image, which costs little and shows large cells whole. The next is at the size of the
+    cells that were found, or at ``scale`` if there were none. The look with the highest mean score counts, so that a
+    size that was found wrongly costs time only.
 
     Args:
         decoder: finds the cells of a prediction: ``cellbundle.transforms.DecodeFlowsd``.
@@ -118,34 +117,29 @@ class SizedInferer(TiledInferer):
             return [
                 Look(size, see(image[None], size.magnification)[0]) for image, size in zip(inputs, sizes, strict=True)
             ]
-        firsts = see(inputs, 1.0)
-        return [self._search(one[None], see, first[None]) for one, first in zip(inputs, firsts, strict=True)]
+        reduced = see(inputs, REDUCED)
+        return [self._search(one[None], see, first[None]) for one, first in zip(inputs, reduced, strict=True)]
 
-    def _search(self, images: torch.Tensor, see: See, first: torch.Tensor | None = None) -> Look:
+    def _search(self, images: torch.Tensor, see: See, reduced: torch.Tensor | None = None) -> Look:
         """The look at which the cells are surest.
 
         Args:
             images: one image, or windows of one, (N, C, H, W).
             see: predicts at a magnification.
-            first: prediction at a magnification of 1, if it is there.
+            reduced: the first look, if it is there.
         """
-        looks = [self._decoded(see(images, 1.0) if first is None else first, 1.0)]
-        if not self._is_clear(looks[0]):
-            looks.append(self._decoded(see(images, REDUCED), REDUCED))
-            for _ in range(MORE_LOOKS):
-                wanted = self._magnification(max(looks, key=lambda look: look.certainty).size.diameter)
-                if min(abs(np.log(wanted / look.size.magnification)) for look in looks) < np.log(NEAR):
-                    break
-                looks.append(self._decoded(see(images, wanted), wanted))
-        return max(looks, key=lambda look: look.certainty)
-
-    def _is_clear(self, look: Look) -> bool:
-        """Whether a look at a magnification of 1 leaves no doubts."""
-        diameter = (look.size.diameter or 0.0) / self.best_diameter
-        return look.certainty >= CERTAIN and KEPT[0] <= diameter <= KEPT[1]
+        looks = [self._decoded(see(images, REDUCED) if reduced is None else reduced, REDUCED)]
+        for _ in range(MORE_LOOKS):
+            wanted = self._magnification(surest(looks).size.diameter)
+            if min(abs(np.log(wanted / look.size.magnification)) for look in looks) < np.log(NEAR):
+                break
+            looks.append(self._decoded(see(images, wanted), wanted))
+        return surest(looks)
 
     def _magnification(self, diameter: float | None) -> float:
-        return 1.0 if diameter is None else float(np.clip(self.best_diameter / diameter, *LIMITS))
+        """Magnification for cells of a diameter."""
+        wanted = 1.0 if diameter is None else float(np.clip(self.best_diameter / diameter, *LIMITS))
+        return 1.0 if 1 < wanted < ENLARGED else wanted
 
     def _decoded(self, predictions: torch.Tensor, magnification: float) -> Look:
         """What is in the predictions (N, K, H, W) of an image or of its windows."""
@@ -156,6 +150,11 @@ class SizedInferer(TiledInferer):
         sure = np.concatenate([diameters(np.asarray(one["all_labels"])) for one in found])[scores >= SURE]
         size = Size(float(np.median(sure)) if len(sure) >= MIN_CELLS else None, magnification)
         return Look(size, predictions[0], found[0], float(scores.mean()))
+
+
+def surest(looks: Sequence[Look]) -> Look:
+    """The look with the highest certainty; of equal ones, at the magnification that is nearest to 1."""
+    return max(looks, key=lambda look: (look.certainty, -abs(np.log(look.size.magnification))))
 
 
 def windows(image: torch.Tensor) -> torch.Tensor:
