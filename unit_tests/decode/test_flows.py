@@ -147,6 +147,13 @@ def test_min_size(min_size, kept):
     assert decode_flows(perfect(labels), min_size=min_size).max() == kept
 
 
+@pytest.mark.parametrize(("min_share", "kept"), [(None, 0), (0.3, 3), (0.9, 2), (1.2, 1), (5.0, 0)])
+def test_min_size_is_a_share_of_the_cells_where_they_are_small(min_share, kept):
+    labels = discs((50, 60), (10, 10, 3), (10, 30, 5), (32, 40, 10))  # 29, 81 and 317 pixels
+    assert decode_flows(perfect(labels), min_size=400, min_share=min_share).max() == kept
+    assert decode_flows(perfect(labels), min_size=20, min_share=5.0).max() == 3  # never more than min_size
+
+
 def test_min_size_counts_before_holes_are_filled():
     labels = discs((40, 50), (12, 12, 4), (26, 36, 9))
     prediction = perfect(labels)

@@ -1,5 +1,6 @@
 """Cell probability and flows to instances: threshold, follow, group, check, clean."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from .device import group_by_sink_tensor
 from .prediction import check_prediction
 
 FLOW_SCALE = 5.0  # networks predict flows times this (cellpose, VISTA2D)
+SPECK = 5  # pixels below which an instance says nothing about the size of cells
 MIN_PIXELS = 4096
 MIN_INSTANCES_PER_THREAD = 64
 MIN_ROWS_PER_THREAD = 256
@@ -32,6 +34,7 @@ def decode_flows(
     n_steps: int = 200,
     tolerance: float = 0.0,
     min_size: int = 15,
+    min_share: float | None = None,
     max_size_fraction: float = 1.0,
     min_score: float = 0.0,
     across_borders: bool = False,
@@ -47,6 +50,8 @@ def decode_flows(
         n_steps: Euler steps.
         tolerance: pixels that move less than this in 8 steps (pixels) have arrived; 0 makes every step, as a GPU does.
         min_size: smallest instance (pixels), before holes are filled; 0 keeps all.
+        min_share: smallest share of the median area of the instances, where that is less than ``min_size``: cells of an
+            image of low magnification are small. None asks for ``min_size`` everywhere.
         max_size_fraction: instances larger than this share of the image are dropped; cellpose uses 0.4.
         min_score: smallest mean probability of an instance's pixels to be cell, see ``mean_probability``; 0 keeps all,
             as cellpose does.
@@ -69,6 +74,8 @@ def decode_flows(
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)
     if flow_threshold is not None:
         labels = drop_inconsistent(labels, channels(slice(1, None)), flow_threshold, across_borders)
+    if min_share is not None:
+        min_size = min(min_size, math.ceil(min_share * median_area(labels)))
     labels = clean(labels, min_size)
     if min_score > 0:
         labels = drop_uncertain(labels, channels(0), min_score)
@@ -89,6 +96,12 @@ def mean_probability(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     ids = labels[inside]
     sums = np.bincount(ids, weights=expit(logits[inside]))[1:]
     return (sums / np.bincount(ids)[1:]).astype(np.float32)
+
+
+def median_area(labels: np.ndarray) -> float:
+    """Median area of the instances of a label map in pixels, without specks below ``SPECK``; 0 without any."""
+    _, areas = boxes_and_areas(labels, int(labels.max(initial=0)))
+    return float(np.median(areas[areas >= SPECK])) if (areas >= SPECK).any() else 0.0
 
 
 def clean(labels: np.ndarray, min_size: int) -> np.ndarray:

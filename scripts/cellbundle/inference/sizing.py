@@ -19,6 +19,8 @@ NEAR = 1.3  # ratio of magnifications below which another look shows nothing new
 LIMITS = (0.1, 2.5)  # smallest and largest magnification
 ENLARGED = 1.6  # smallest magnification above 1 that is worth its time
 MORE_LOOKS = 3
+DOUBTFUL = 0.9  # mean score of the cells of the first look below which the bundle's own scale is looked at, too
+HANDICAP = 0.01  # of the score of the first look
 SURE = 0.8  # score of the cells that tell the size
 MIN_CELLS = 3  # such cells from which their size is believed
 SAMPLED = 2048**2  # pixels of an image from which its size is found in windows
@@ -74,8 +76,8 @@ class SizedInferer(TiledInferer):
     """A ``TiledInferer`` that looks again where cells do not have the size that the network knows best.
 
     The first look is at a reduced image, which costs little and shows large cells whole. The next is at the size of the
-    cells that were found, or at ``scale`` if there were none. The look with the highest mean score counts, so that a
-    size that was found wrongly costs time only.
+    cells that were found, or at ``scale`` if there were none or they are doubtful. The look with the highest mean score
+    counts, so that a size that was found wrongly costs time only.
 
     Args:
         decoder: finds the cells of a prediction: ``cellbundle.transforms.DecodeFlowsd``.
@@ -129,6 +131,8 @@ class SizedInferer(TiledInferer):
             reduced: the first look, if it is there.
         """
         looks = [self._decoded(see(images, REDUCED) if reduced is None else reduced, REDUCED)]
+        if looks[0].certainty < DOUBTFUL:
+            looks.append(self._decoded(see(images, 1.0), 1.0))
         for _ in range(MORE_LOOKS):
             wanted = self._magnification(surest(looks).size.diameter)
             if min(abs(np.log(wanted / look.size.magnification)) for look in looks) < np.log(NEAR):
@@ -137,7 +141,7 @@ class SizedInferer(TiledInferer):
         return surest(looks)
 
     def _magnification(self, diameter: float | None) -> float:
-        """Magnification for cells of a diameter."""
+        """Magnification for cells of a diameter that was found."""
         wanted = 1.0 if diameter is None else float(np.clip(self.best_diameter / diameter, *LIMITS))
         return 1.0 if 1 < wanted < ENLARGED else wanted
 
@@ -153,8 +157,16 @@ class SizedInferer(TiledInferer):
 
 
 def surest(looks: Sequence[Look]) -> Look:
-    """The look with the highest certainty; of equal ones, at the magnification that is nearest to 1."""
-    return max(looks, key=lambda look: (look.certainty, -abs(np.log(look.size.magnification))))
+    """The look with the highest certainty; of equal ones, at the magnification that is nearest to 1.
+
+    Small cells are missed in a reduced image, whose certainty therefore counts a little less.
+    """
+
+    def worth(look: Look) -> tuple[float, float]:
+        reduced = look.size.magnification == REDUCED
+        return look.certainty - HANDICAP * reduced, -abs(np.log(look.size.magnification))
+
+    return max(looks, key=worth)
 
 
 def windows(image: torch.Tensor) -> torch.Tensor:

@@ -28,13 +28,17 @@ def draw_noise(random: np.random.RandomState, size: tuple[int, int]) -> FloatArr
 
 
 def draw_lines(random: np.random.RandomState, size: tuple[int, int]) -> FloatArray:
-    """Bars, frames and branching lines of several widths, blurred: (h, w) float32."""
+    """Bars, frames, polygons and winding lines of several widths, blurred: (h, w) float32."""
     picture = Image.new("F", size[::-1])
     pen = ImageDraw.Draw(picture)
     for _ in range(random.randint(1, 12)):
         value, width = random.uniform(0.3, 1.0), int(np.exp(random.uniform(0, np.log(16))))
         points = random.uniform(-0.2, 1.2, (random.randint(2, 6), 2)) * size[::-1]
-        if random.uniform() < 0.3:
+        kind = random.uniform()
+        if kind < 0.4:  # a vessel, a fibre or a hair
+            turns = np.cumsum(random.normal(0, 0.25, 40)) + random.uniform(0, 2 * np.pi)
+            points = points[0] + 0.05 * max(size) * np.cumsum(np.stack([np.cos(turns), np.sin(turns)], 1), 0)
+        if kind > 0.75:
             corners = np.sort(points[:2], axis=0)
             pen.rectangle([*corners[0], *corners[1]], outline=value, width=width)
         else:

@@ -34,6 +34,7 @@ HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 HED /= np.linalg.norm(HED, axis=1, keepdims=True)
 MIN_COLOUR = 0.03  # mean difference between the channels from which an image is coloured
 GLASS = 1.0  # percentile of the absorbances that is the unstained glass
+DAB_STRENGTH = (0.5, 2.5)  # range of a factor of its amount, beside that of eosin
 SAMPLED = 1 << 14  # pixels in which stains are looked for
 MIN_BROWN = 0.3  # share of the stained pixels that are brown, from which an image is one of immunohistochemistry
 BROWN = 1.1  # ratio of the absorbances of blue and green from which a pixel is brown
@@ -323,7 +324,7 @@ class RandStaind(RandomizableTransform, MapTransform):
         if self.R.uniform() < self.exchange:
             stains, largest = HED[[0, 2]], np.ones((2, 1))
             amounts = np.maximum(amounts, 0)
-            amounts[1] *= self._region(size).reshape(-1)
+            amounts[1] *= np.float32(np.exp(self.R.uniform(*np.log(DAB_STRENGTH)))) * self._region(size).reshape(-1)
         stains = stains + self.R.normal(scale=self.colour, size=stains.shape)
         colours = np.exp(-((stains * largest).T.astype(np.float32) @ amounts))
         return np.clip(np.float32(self.white) * colours, 0, self.white).reshape(image.shape)
