@@ -14,6 +14,7 @@ from unit_tests.io.ome_files import KINDS, OWN, cells, channels, opened, referri
 from unit_tests.service.conftest import make  # noqa: F401 - a fixture
 
 from cellbundle.inference.segment import Segmentation
+from cellbundle.inference.sizing import Size
 from cellbundle.io import read_image, read_labels, write_labels
 
 N_OWN = 2  # cells in its own pixels
@@ -33,6 +34,7 @@ def predictor(monkeypatch):
     class Predictor:
         tile, scale, weights, device = 64, 1.0, "none", "cpu"
         segment = staticmethod(segment)
+        size, looks_for_size = Size(), False
 
         def __init__(self, **options):
             pass

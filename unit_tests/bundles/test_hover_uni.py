@@ -88,7 +88,7 @@ class TestHoverUni(Bundle):
 
     def test_the_predictor_gives_classes_and_normalises_stains(self, tmp_path: Path):
         bundle = self.small_copy(tmp_path, class_names=["a", "b"], stain="reinhard")
-        labels, scores, classes = Predictor(bundle, device="cpu").segment(255 * picture(3, 70, 90).numpy())
+        labels, scores, classes, _ = Predictor(bundle, device="cpu").segment(255 * picture(3, 70, 90).numpy())
         assert labels.shape == (70, 90)
         assert len(scores) == labels.max() > 0
         assert classes is not None

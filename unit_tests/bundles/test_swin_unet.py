@@ -91,7 +91,7 @@ class TestSwinUNet(Bundle):
 
     def test_the_predictor_has_tiles_of_one_size_and_takes_any_range(self, tmp_path: Path):
         bundle = self.small_copy(tmp_path)
-        labels, scores, _ = Predictor(bundle, device="cpu").segment(90_000 * picture(1, 70, 90).numpy())
+        labels, scores = Predictor(bundle, device="cpu").segment(90_000 * picture(1, 70, 90).numpy())[:2]
         assert labels.shape == (70, 90)
         assert len(scores) == labels.max()
         assert Predictor(bundle, device="cpu", rescale=1.5).inferer.network_tile() == [48, 48]

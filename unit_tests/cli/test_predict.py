@@ -164,10 +164,9 @@ def test_the_size_of_cells_is_found_and_written(enlarged, tmp_path, capsys):
     assert table["cells"].tolist()[:3] == pytest.approx([14] * 3, abs=2)
     assert table["diameter"].tolist()[:3] == pytest.approx([80, 80, 18], rel=0.25)
     assert (table["magnification"][:2] < 0.6).all()
-    assert table["magnification"].tolist()[2:] == [1, 1]
+    assert table["magnification"].tolist()[2:] == pytest.approx([1, 1], abs=0.2)
     assert re.search(r"a\.tif: cells of about [6-9]\d px, magnification 0\.[1-5]\d", printed)
     assert "d.tif: cells of unknown size, magnification 1.00" in printed
-    assert "c.tif: " not in printed
     page = (out / "index.html").read_text()
     assert "magnification" in page
     assert "diameter" in page

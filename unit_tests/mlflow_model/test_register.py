@@ -206,7 +206,7 @@ def test_staged_weights_keep_their_settings(tmp_path):
         Predictor(*bundle, device="cpu", **options).segment(image).labels
         for bundle, options in (([folder], {}), ([BUNDLE], {"weights": run / "model.pt"}))
     )
-    assert expected.max() > 10
+    assert expected.max() > 3
     assert np.array_equal(found, expected)
 
 
