@@ -18,7 +18,6 @@ from cellbundle.transforms.stain import (
     RandStaind,
     brown_share,
     find_stains,
-    has_dab,
     is_stained,
     normalise_macenko,
     normalise_reinhard,
@@ -208,14 +207,14 @@ def test_stained_images_are_recognised_whatever_their_units(factor):
 )
 def test_other_images_are_not_stained(image):
     assert not is_stained(image)
-    assert not has_dab(image)
+    assert read_stain(image, "auto") is image
 
 
 def test_brown_is_told_from_pink():
     assert brown_share(he(), 255) == 0
     assert brown_share(immunohistochemistry(), 255) > 0.5
-    assert has_dab(immunohistochemistry())
-    assert not has_dab(he())
+    assert len(read_stain(immunohistochemistry(), "auto")) == 1
+    assert len(read_stain(he(), "auto")) == 3
 
 
 def test_amounts_of_three_stains():

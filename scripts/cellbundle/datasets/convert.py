@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..datalists.inspect import pixel_digest, remark_on_cut_ids, remark_on_regions
 from ..errors import CellBundleError, DatasetError
 from ..instances.labels import renumber
+from ..instances.measure import equivalent_diameters
 from ..io import Image, atomic_path, read_image, write_image, write_labels
 from ..io.images.no_data import sentences
 from ..io.images.orientation import remark_on_orientation, turn
@@ -192,7 +193,7 @@ def _write(item: Item, sample: Sample, key: str, output: Path) -> Record:
                 f"{_turned_size(picture, labels)}"
             )
         write_labels(output / label, labels)
-    diameters = np.sqrt(boxes_and_areas(labels, n)[1] * (4 / np.pi))
+    diameters = equivalent_diameters(boxes_and_areas(labels, n)[1])
     return Record(
         name=item.name,
         key=key,

@@ -74,9 +74,7 @@ def decode_flows(
         labels = drop_by_area(labels, 0, max_size_fraction * labels.size)
     if flow_threshold is not None:
         labels = drop_inconsistent(labels, channels(slice(1, None)), flow_threshold, across_borders)
-    if min_share is not None:
-        min_size = min(min_size, math.ceil(min_share * median_area(labels)))
-    labels = clean(labels, min_size)
+    labels = clean(labels, min_size, min_share)
     if min_score > 0:
         labels = drop_uncertain(labels, channels(0), min_score)
     return labels
@@ -98,17 +96,14 @@ def mean_probability(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return (sums / np.bincount(ids)[1:]).astype(np.float32)
 
 
-def median_area(labels: np.ndarray) -> float:
-    """Median area of the instances of a label map in pixels, without specks below ``SPECK``; 0 without any."""
-    _, areas = boxes_and_areas(labels, int(labels.max(initial=0)))
-    return float(np.median(areas[areas >= SPECK])) if (areas >= SPECK).any() else 0.0
-
-
-def clean(labels: np.ndarray, min_size: int) -> np.ndarray:
-    """Drop instances below ``min_size`` pixels and fill the holes of the others; (H, W) int32, renumbered 1..N."""
+def clean(labels: np.ndarray, min_size: int, min_share: float | None = None) -> np.ndarray:
+    """Drop small instances, see ``decode_flows``, and fill the holes of the others; (H, W) int32, renumbered 1..N."""
     boxes, areas = boxes_and_areas(labels, int(labels.max(initial=0)))
+    if min_share is not None:
+        cells = areas[areas >= SPECK]
+        min_size = min(min_size, math.ceil(min_share * np.median(cells)) if len(cells) else 0)
     large = areas >= max(min_size, 1)
-    labels = _keep(labels, large)
+    labels = keep_instances(labels, large)
     fill_holes(labels, boxes[large])
     return labels
 
@@ -147,7 +142,7 @@ def group_by_sink(flows: np.ndarray, cells: np.ndarray, *, n_steps: int = 200, t
 def drop_by_area(labels: np.ndarray, smallest: float, largest: float = np.inf) -> np.ndarray:
     """Remove instances outside ``smallest..largest`` pixels; (H, W) int32 in and out, renumbered 1..N."""
     _, areas = boxes_and_areas(labels, int(labels.max(initial=0)))
-    return _keep(labels, (areas >= max(smallest, 1)) & (areas <= largest))
+    return keep_instances(labels, (areas >= max(smallest, 1)) & (areas <= largest))
 
 
 def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, across_borders: bool) -> np.ndarray:
@@ -169,12 +164,12 @@ def drop_inconsistent(labels: np.ndarray, flows: np.ndarray, threshold: float, a
     own = flows_of_compact(labels, boxes, across_borders=across_borders)
     errors = np.zeros(n)
     run_chunks(mean_flow_errors, n, labels, boxes, own, flows, FLOW_SCALE, errors, min_chunk=MIN_INSTANCES_PER_THREAD)
-    return _keep(labels, errors <= threshold)
+    return keep_instances(labels, errors <= threshold)
 
 
 def drop_uncertain(labels: np.ndarray, logits: np.ndarray, min_score: float) -> np.ndarray:
     """Remove instances whose ``mean_probability`` is below ``min_score``; (H, W) int32 in and out, renumbered 1..N."""
-    return _keep(labels, mean_probability(labels, logits) >= min_score)
+    return keep_instances(labels, mean_probability(labels, logits) >= min_score)
 
 
 def _group_array(
@@ -197,6 +192,6 @@ def _group_tensor(
     return renumber(grouped.cpu().numpy())[0], lambda channels: values[channels].cpu().numpy()
 
 
-def _keep(labels: np.ndarray, good: np.ndarray) -> np.ndarray:
+def keep_instances(labels: np.ndarray, good: np.ndarray) -> np.ndarray:
     """Keep the instances 1..n for which (n,) ``good`` is True, renumbered 1..N."""
     return keep_ids(labels, np.concatenate([[False], good]))

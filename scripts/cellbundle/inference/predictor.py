@@ -121,7 +121,7 @@ class Predictor:
         return getattr(self.inferer, "diameter", None) == "auto"
 
     def _scale_for(self, diameter: Diameter) -> float:
-        """Magnification in front of the network; where the size of the cells is found, of the first look."""
+        """Magnification in front of the network; where the size of the cells is found, at a magnification of 1."""
         diameter = check_diameter(diameter)
         if self._rescale is not None and not self._rescale > 0:
             raise ConfigError(f"rescale is {self._rescale}, expected a number above 0")

@@ -89,8 +89,13 @@ def measure(
     return pd.DataFrame(columns)
 
 
+def equivalent_diameters(areas: np.ndarray) -> np.ndarray:
+    """Diameters of the discs of some areas: (N,) numbers to (N,) float64."""
+    return np.sqrt(4 / np.pi * areas)  # type: ignore[no-any-return]
+
+
 def diameters(labels: np.ndarray) -> np.ndarray:
-    """Diameters of the discs that have the areas of the instances of a label map.
+    """``equivalent_diameters`` of the instances of a label map.
 
     Args:
         labels: integers of any shape, 0 background, other ids > 0, perhaps with gaps.
@@ -99,7 +104,7 @@ def diameters(labels: np.ndarray) -> np.ndarray:
         (N,) float64 in pixels, in the order of the ids.
     """
     areas = np.bincount(labels.ravel().astype(np.int64))[1:]
-    return np.sqrt(4 / np.pi * areas[areas > 0])
+    return equivalent_diameters(areas[areas > 0])
 
 
 def _shapes(labels: np.ndarray, boxes: np.ndarray, areas: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -122,7 +127,7 @@ def _shapes(labels: np.ndarray, boxes: np.ndarray, areas: np.ndarray, ids: np.nd
         "orientation": orientation,
         "eccentricity": eccentricity,
         "solidity": areas / convex_area,
-        "equivalent_diameter": np.sqrt(4 / np.pi * areas),
+        "equivalent_diameter": equivalent_diameters(areas),
     }
 
 

@@ -9,11 +9,11 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..decode.classes import class_map, classify_instances
-from ..decode.flows import decode_flows, mean_probability
+from ..decode.flows import decode_flows, keep_instances, mean_probability
 from ..decode.hover import decode_hover
 from ..errors import ArrayError
 from ..flags import as_bool
-from ..instances.labels import keep_ids, label_components, renumber
+from ..instances.labels import label_components, renumber
 from ..targets.flows import labels_to_flows
 from ..targets.hover import labels_to_hover
 
@@ -133,7 +133,7 @@ class DecodeFlowsd(MapTransform):
             kept = scores >= self.min_score
             result["all_labels"], result["all_scores"] = torch.from_numpy(labels[None]), scores
             if not kept.all():
-                labels = keep_ids(labels, np.concatenate([[False], kept]))
+                labels = keep_instances(labels, kept)
             result[key], result[self.scores_key] = torch.from_numpy(labels[None]), scores[kept]
             if self.binary_key is not None:
                 result[self.binary_key] = prediction[:1].cpu() > 0

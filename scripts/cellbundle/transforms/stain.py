@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
+from numpy.typing import DTypeLike
 from torch.nn import functional as F
 
 from ..errors import ArrayError, ConfigError
@@ -134,16 +135,21 @@ def rgb_to_lab(image: np.ndarray, white: float = WHITE) -> np.ndarray:
     return np.asarray(LMS_TO_LAB @ np.log(RGB_TO_LMS @ pixels))
 
 
-def _absorbances(image: np.ndarray, white: float) -> np.ndarray:
-    """Absorbance of every pixel, (3, H * W) float64, >= 0; black counts as one step of 8 bits."""
-    return np.asarray(-np.log(np.clip(_pixels(image, white), 1 / WHITE, 1)))
+def _absorbances(image: np.ndarray, white: float, dtype: DTypeLike = np.float64) -> np.ndarray:
+    """Absorbance of every pixel, (3, H * W) of a floating type, >= 0; black counts as one step of 8 bits."""
+    return np.asarray(-np.log(np.clip(_pixels(image, white, dtype), 1 / WHITE, 1)))
 
 
-def _pixels(image: np.ndarray, white: float) -> np.ndarray:
-    """The image as (3, H * W) float64, white 1."""
+def _glass(absorbances: np.ndarray) -> np.ndarray:
+    """Absorbance (3, 1) of unstained glass, which is grey in many images and no mixture of stains."""
+    return np.percentile(absorbances, GLASS, axis=1, keepdims=True)
+
+
+def _pixels(image: np.ndarray, white: float, dtype: DTypeLike = np.float64) -> np.ndarray:
+    """The image as (3, H * W) of a floating type, white 1."""
     if image.ndim != 3 or image.shape[0] != 3 or image.size == 0:
         raise ArrayError(f"stains are seen in red, green and blue: image must be (3, H, W), got {image.shape}")
-    return np.asarray(image, np.float64).reshape(3, -1) / white
+    return np.asarray(image, dtype).reshape(3, -1) / white
 
 
 class NormaliseStaind(MapTransform):
@@ -210,15 +216,13 @@ def separate_stains(image: np.ndarray, white: float = WHITE) -> np.ndarray:
     return amounts.reshape(image.shape).astype(np.float32)
 
 
-def has_dab(image: np.ndarray, white: float = WHITE) -> bool:
-    """Whether an image shows immunohistochemistry: DAB absorbs blue most, haematoxylin and eosin absorb green most."""
-    return is_stained(image) and brown_share(image, white) >= MIN_BROWN
-
-
 def brown_share(image: np.ndarray, white: float = WHITE) -> float:
-    """Share of the stained pixels of an image (3, H, W) that are brown."""
+    """Share of the stained pixels of an image (3, H, W) that are brown, as DAB makes them.
+
+    DAB absorbs blue most; haematoxylin and eosin absorb green most.
+    """
     absorbances = _absorbances(image[:, ::4, ::4], white)
-    absorbances = absorbances - np.percentile(absorbances, GLASS, axis=1, keepdims=True)
+    absorbances = absorbances - _glass(absorbances)
     stained = absorbances.sum(0) > 2 * TRANSPARENT
     n = np.count_nonzero(stained)
     return np.count_nonzero(stained & (absorbances[2] > BROWN * absorbances[1])) / n if n >= MIN_STAINED else 0.0
@@ -251,10 +255,10 @@ def read_stain(image: np.ndarray, stain: Stain) -> np.ndarray:
     Raises:
         ArrayError: for ``hematoxylin`` and an image that is not (3, H, W).
     """
-    if stain == "none":
+    if stain == "none" or (stain == "auto" and not is_stained(image)):
         return image
     white = WHITE if image.max(initial=0) <= WHITE else WHITE_16
-    wanted = stain == "hematoxylin" or has_dab(image, white)
+    wanted = stain == "hematoxylin" or brown_share(image, white) >= MIN_BROWN
     return read_haematoxylin(image, white) if wanted else image
 
 
@@ -308,9 +312,9 @@ class RandStaind(RandomizableTransform, MapTransform):
     def _changed(self, image: np.ndarray) -> np.ndarray:
         """The image with other stains; as it is if its stains cannot be told apart."""
         size = image.shape[-2:]
-        absorbances = -np.log(np.clip(image.reshape(3, -1) / np.float32(self.white), 1 / WHITE, 1))
+        absorbances = _absorbances(image, self.white, np.float32)
         sample = absorbances[:, :: max(1, absorbances.shape[1] // SAMPLED)]
-        glass = np.percentile(sample, GLASS, axis=1, keepdims=True).astype(np.float32)
+        glass = _glass(sample).astype(np.float32)
         stains = find_stains((sample - glass).astype(np.float64))
         if stains is None:
             return image
