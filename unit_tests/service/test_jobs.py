@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
-from unit_tests.service.fakes import png, segmenter
+from unit_tests.service.fakes import FakePredictor, png, segmenter
 
 from cellbundle.io import read_labels
 from cellbundle.service.workers import answers
@@ -150,6 +150,12 @@ def test_a_diameter_must_not_magnify_an_image_beyond_the_limit(job):
     assert (refusal.status, refusal.code) == (422, "unsuitable")
     work.predictors["fake"].diameter = None
     assert "no diameter" in done(work, job(diameter=10.0)).message
+
+
+def test_without_a_diameter_the_scale_of_the_bundle_is_no_reason_to_refuse(job, monkeypatch):
+    monkeypatch.setattr(FakePredictor, "at_diameter", lambda self, _: self)
+    monkeypatch.setattr(FakePredictor, "scale", 2.0)
+    assert isinstance(done(segmenter(max_pixels=2399), job(diameter="none")), Answer)
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ def test_the_service_finds_what_the_weights_find(make, weights, tmp_path):
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (one["name"], one["weights"]) == ("cell_unet", {"file": "3/model.pt", "sha256": digest})
     assert str(tmp_path) not in str(one)
-    answer = client.post("/v1/segment", files=FORM)
+    answer = client.post("/v1/segment?diameter=none", files=FORM)
     (tmp_path / "image").write_bytes(FORM["image"][1])
     expected = Segmenter({"a": "a"}, lambda _: Predictor(device="cpu", weights=weights), 10**6, 1)
-    (segmented,) = expected([Job(tmp_path / "image", "a", "json", tmp_path / "answer")])
-    assert answer.json()["n"] == segmented.cells > 2
+    (segmented,) = expected([Job(tmp_path / "image", "a", "json", tmp_path / "answer", "none")])
+    assert answer.json()["n"] == segmented.cells > 5
 
 
 def test_without_the_option_the_shipped_weights_are_used():

@@ -300,8 +300,8 @@ def write_tables(
 def summarise(result: Result) -> dict[str, Any]:
     """Row of ``images.csv``: number of cells, medians of what was measured, and remarks where there are any.
 
-    These are the names of other files of the image, and values that stand for no data. ``diameter`` (pixels) and
-    ``magnification`` are those with which the image was segmented, where its cells were looked at for them.
+    These are the names of other files of the image, and values that stand for no data. ``diameter`` (pixels, if it
+    was given or found) and ``magnification`` are those with which the image was segmented.
     """
     assert result.table is not None
     table = result.table

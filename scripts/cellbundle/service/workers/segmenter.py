@@ -73,11 +73,12 @@ class Segmenter:
         with pinned(job.image) if job.format == "mask" else nullcontext(job.image) as path:
             image = read_image(path, max_pixels=self.max_pixels)
         if job.diameter != "auto":
-            if job.diameter != "none" and predictor.diameter is None:
+            is_number = not isinstance(job.diameter, str)
+            if is_number and predictor.diameter is None:
                 raise ConfigError("this bundle takes no diameter")
             predictor = predictor.at_diameter(job.diameter)
-            if image.data[0].size * predictor.scale**2 > self.max_pixels:
-                raise ConfigError(f"diameter {job.diameter} magnifies the image too much; give a larger one")
+            if is_number and image.data[0].size * predictor.scale**2 > self.max_pixels:
+                raise ConfigError(f"diameter {job.diameter:g} magnifies the image too much; give a larger one")
         return _Read(index, job, started, image, predictor)
 
 
